@@ -1,0 +1,59 @@
+"""One training batch as a learner rank sees it: its own sequences, and a table of all of them.
+
+The table travels to every rank, so that group statistics, the number of tokens the loss is divided
+by and the number of micro-batches are computed from the same numbers everywhere, with no
+communication between ranks.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Int32 = npt.NDArray[np.int32]
+Float32 = npt.NDArray[np.float32]
+Bool = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceTable:
+    """What every rank knows of all N sequences of a batch. All arrays have shape [N].
+
+    group: which group the sequence belongs to, 0 … n_groups-1, in batch order.
+    reward: the scorer's reward. correct: the verifier's verdict (not ``reward > 0``).
+    prompt_length, length: tokens of the prompt and of the completion.
+    logprob_sum: Σ_t log μ over the completion (μ the behaviour policy), in nats.
+    rank: the learner rank that owns the sequence.
+    """
+
+    group: Int32
+    reward: Float32
+    correct: Bool
+    prompt_length: Int32
+    length: Int32
+    logprob_sum: Float32
+    rank: Int32
+
+    def __len__(self) -> int:
+        return len(self.group)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """The part of batch ``step`` that learner rank ``rank`` trains on.
+
+    table: all N sequences of the batch. sequences [n]: the rows of the table that are this
+    rank's, ascending; the flat arrays below hold those sequences one after another.
+    prompt_ids [Σ prompt_length], completion_ids [Σ length]: token ids, int32.
+    logprobs [Σ length]: log μ of each completion token (temperature applied), float32, ≤ 0.
+    versions [Σ length]: the weights' version that sampled each completion token, int32.
+    """
+
+    step: int
+    rank: int
+    table: SequenceTable
+    sequences: Int32
+    prompt_ids: Int32
+    completion_ids: Int32
+    logprobs: Float32
+    versions: Int32
