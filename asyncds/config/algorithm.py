@@ -1,0 +1,121 @@
+"""The objective's part of the configuration. docs/algorithms.md has the formulas."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Choice(BaseModel):
+    """One choice among several: fields of another choice are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Grpo(Choice):
+    """Group-relative advantage: reward minus the group's mean, over its standard deviation."""
+
+    kind: Literal["grpo"] = "grpo"
+    scale: Literal["std", "none"] = "std"
+    """Divide by the group's standard deviation, or not (Dr. GRPO)."""
+    baseline: Literal["mean", "leave_one_out"] = "mean"
+    """What is subtracted: the group's mean, or the mean of the others."""
+
+
+class DsGrpo(Choice):
+    """GRPO with differential smoothing: −γ_p·log π added to the advantage of correct rollouts,
+    +γ_n·log π to that of incorrect ones. γ_n 0 is DS-Positive, γ_p 0 is DS-Negative."""
+
+    kind: Literal["ds_grpo"] = "ds_grpo"
+    scale: Literal["std", "none"] = "std"
+    """As in grpo. The form reward_mean never divides."""
+    baseline: Literal["mean", "leave_one_out"] = "mean"
+    """As in grpo."""
+    form: Literal["token", "seq_mean", "seq_sum", "reward_mean"] = "token"
+    """Whose log-probability: each token's own, the sequence's mean or sum, or the mean added to
+    the reward before the group's mean is subtracted."""
+    gamma_p: float = Field(0.02, ge=0)
+    """Strength on correct rollouts."""
+    gamma_n: float = Field(0.002, ge=0)
+    """Strength on incorrect rollouts."""
+    logprob_source: Literal["proximal", "behaviour"] = "proximal"
+    """The learner's own log-probability, or the one recorded by the generator."""
+
+
+Advantage = Annotated[Grpo | DsGrpo, Field(discriminator="kind")]
+
+
+class ClipLoss(Choice):
+    """PPO's clipped loss, with separate bounds (clip-higher) and dual clip."""
+
+    kind: Literal["clip"] = "clip"
+    ratio: Literal["behaviour", "proximal"] = "behaviour"
+    """What the current policy is compared with: the one that sampled (a correction and a trust
+    region at once), or the learner's at the start of the batch."""
+    low: float = Field(0.2, ge=0, lt=1)
+    """Ratios below 1 − low earn nothing more."""
+    high: float = Field(0.28, ge=0)
+    """Ratios above 1 + high earn nothing more."""
+    dual: float | None = Field(3.0, gt=1)
+    """Bound on the ratio where the advantage is negative; null: none."""
+
+
+class ReinforceLoss(Choice):
+    """Plain policy gradient; off-policy data is handled by the correction alone."""
+
+    kind: Literal["reinforce"] = "reinforce"
+
+
+Loss = Annotated[ClipLoss | ReinforceLoss, Field(discriminator="kind")]
+
+
+class NoCorrection(Choice):
+    """No importance weight."""
+
+    kind: Literal["none"] = "none"
+
+
+class Tis(Choice):
+    """Truncated importance sampling: tokens are weighted by min(π_old/μ, cap)."""
+
+    kind: Literal["tis"] = "tis"
+    cap: float = Field(2.0, gt=0)
+    """The largest weight."""
+
+
+Correction = Annotated[NoCorrection | Tis, Field(discriminator="kind")]
+
+
+class KlConfig(Choice):
+    """Penalty for leaving the base model."""
+
+    coef: float = Field(0.0, ge=0)
+    """Its weight in the loss; 0: no penalty, and no reference model is loaded."""
+    estimator: Literal["k1", "k2", "k3"] = "k3"
+    """How the divergence is estimated from sampled tokens."""
+
+
+class AlgorithmConfig(Choice):
+    """What the learner optimises."""
+
+    advantage: Advantage = DsGrpo()
+    """How rewards become advantages."""
+    loss: Loss = ClipLoss()
+    """How advantages become a loss."""
+    correction: Correction = NoCorrection()
+    """How data of an older policy is weighted, where the ratio is not taken against it."""
+    kl: KlConfig = KlConfig()
+    entropy_coef: float = 0.0
+    """Weight of the mean entropy, added to what is maximised; negative: a penalty."""
+    updates_per_batch: int = Field(1, ge=1)
+    """Optimizer updates a batch is split into."""
+
+    @model_validator(mode="after")
+    def _meaningful(self) -> "AlgorithmConfig":
+        against_behaviour = isinstance(self.loss, ClipLoss) and self.loss.ratio == "behaviour"
+        if against_behaviour and not isinstance(self.correction, NoCorrection):
+            raise ValueError(
+                f"correction {self.correction.kind} together with a ratio against the behaviour "
+                "policy would count the mismatch twice: set algorithm.correction.kind to none, or "
+                "algorithm.loss.ratio to proximal"
+            )
+        return self

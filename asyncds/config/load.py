@@ -1,0 +1,154 @@
+"""From a YAML file and `key=value` overrides to a validated configuration."""
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from asyncds.config.schema import RunConfig
+
+
+class ConfigError(Exception):
+    """The configuration can't be used; the message says what is wrong and how to mend it."""
+
+
+def load_config(path: Path, overrides: Iterable[str] = ()) -> RunConfig:
+    """Read ``path``, apply overrides such as ``learner.lr=1e-4``, validate.
+
+    Values of overrides are YAML. Choosing another ``kind`` (``algorithm.advantage.kind=grpo``)
+    clears the fields beside it, which belong to the kind that was there.
+
+    Raises:
+        ConfigError: the file can't be read, or a value is refused; one line per problem.
+    """
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {_one_line(error)}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold a mapping such as `model: …`, not a {_name(values)}")
+    for override in overrides:
+        _apply(values, override)
+    return parse_config(values)
+
+
+def parse_config(values: dict[str, Any]) -> RunConfig:
+    """Validate plain values. Raises ConfigError with one line per problem."""
+    try:
+        return RunConfig.model_validate(_numbers(values))
+    except ValidationError as error:
+        raise ConfigError("\n".join(_sentence(e, values) for e in error.errors())) from error
+
+
+def dump_config(config: RunConfig) -> str:
+    """YAML with every default written out."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"override {override!r} is not of the form key=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the value of {key} is not valid YAML: {_one_line(error)}") from error
+    *parents, leaf = key.split(".")
+    node = values
+    for parent in parents:
+        child = node.setdefault(parent, {})
+        if child is None:
+            child = node[parent] = {}
+        if not isinstance(child, dict):
+            raise ConfigError(f"{key}: {parent} is a {_name(child)}, it has no fields")
+        node = child
+    if leaf == "kind" and node.get("kind") != value:
+        node.clear()
+    node[leaf] = value
+
+
+def _numbers(value: Any) -> Any:
+    """YAML 1.1 reads `1e-4` as text; people mean the number."""
+    if isinstance(value, dict):
+        return {k: _numbers(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_numbers(v) for v in value]
+    if isinstance(value, str) and value[:1] in "+-.0123456789":
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _sentence(error: Any, values: dict[str, Any]) -> str:
+    where = [p for p in error["loc"] if isinstance(p, int) or p not in _kinds(values, error["loc"])]
+    path = ".".join(str(p) for p in where)
+    if error["type"] == "extra_forbidden":
+        return f"unknown key {path}{_suggestion(where)}"
+    if error["type"] == "missing":
+        return f"{path} is missing: set it in the file or with {path}=…"
+    message = str(error.get("ctx", {}).get("error", "")) or error["msg"]
+    given = error.get("input")
+    shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
+    return f"{path}: {message}{shown}" if path else message
+
+
+def _kinds(values: Any, loc: tuple[Any, ...]) -> set[str]:
+    """The tags of unions that pydantic puts into an error's path."""
+    tags: set[str] = set()
+    for part in loc:
+        if isinstance(values, dict) and part in values:
+            values = values[part]
+        elif isinstance(part, str):
+            tags.add(part) if isinstance(values, dict) and values.get("kind") == part else None
+    return tags
+
+
+def _suggestion(where: list[Any]) -> str:
+    *parents, leaf = [str(p) for p in where]
+    known = _fields(parents)
+    if near := difflib.get_close_matches(leaf, known, n=1, cutoff=0.5):
+        return f": did you mean {'.'.join([*parents, near[0]])}?"
+    elsewhere = [p for p in _all_paths(RunConfig) if p.rsplit(".", 1)[-1] == leaf]
+    if elsewhere:
+        return f": did you mean {elsewhere[0]}?"
+    return f": {'.'.join(parents) or 'a run'} has {', '.join(sorted(known))}" if known else ""
+
+
+def _fields(parents: list[str]) -> list[str]:
+    prefix = "".join(p + "." for p in parents)
+    paths = {p for p in _all_paths(RunConfig) if p.startswith(prefix)}
+    return list(dict.fromkeys(p[len(prefix) :].split(".")[0] for p in paths))
+
+
+def _all_paths(model: type[BaseModel], prefix: str = "") -> list[str]:
+    paths = []
+    for name, field in model.model_fields.items():
+        paths.append(prefix + name)
+        for inner in _models(field.annotation):
+            paths += _all_paths(inner, f"{prefix}{name}.")
+    return paths
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [m for arg in getattr(annotation, "__args__", ()) for m in _models(arg)]
+
+
+def _name(value: object) -> str:
+    return {dict: "mapping", list: "list", str: "text", type(None): "blank"}.get(
+        type(value), type(value).__name__
+    )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,369 @@
+"""The configuration of a run: every field, its default and what it means, on one page.
+
+A run is one YAML file of this shape; `asyncds config schema` prints it as JSON Schema, and
+`asyncds config show FILE` prints a file with every default written out. Unknown keys are refused.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from asyncds.config.algorithm import AlgorithmConfig
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are refused, field docstrings are descriptions."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=()
+    )
+
+
+class CountdownTask(Section):
+    """Reach a target number from given numbers, each used exactly once, with + - * and ( )."""
+
+    kind: Literal["countdown"] = "countdown"
+    operands: int = Field(3, ge=2, le=6)
+    """How many numbers a problem gives."""
+    max_number: int = Field(10, ge=2)
+    """Numbers are drawn from 1 to this."""
+    max_target: int = Field(99, ge=2)
+    """Targets lie between 1 and this."""
+    n_eval: int = Field(128, ge=1)
+    """Problems held out for evaluation; never trained on."""
+    seed: int = 0
+    """Decides which problems are held out."""
+    prompt_style: Literal["plain", "chat"] = "plain"
+    """`plain`: `2 5 10 = 30 :`, the answer is the whole completion. `chat`: a user turn that asks
+    for `<think>` and `<answer>`; a wrong but well-formed answer earns 0.1."""
+    dataset: str | None = None
+    """A Hugging Face data set (hub id or local directory) with the columns `nums` and `target`,
+    instead of generated problems."""
+
+
+TaskConfig = CountdownTask
+
+
+class SamplingConfig(Section):
+    """How training rollouts are sampled."""
+
+    temperature: float = Field(1.0, gt=0)
+    """Logits are divided by this; the learner divides its own by the same."""
+    max_tokens: int = Field(8, ge=1)
+    """Longest completion, in tokens."""
+    top_p: float = 1.0
+    """Must be 1: truncated sampling makes the recorded behaviour log-probability wrong."""
+    top_k: int = -1
+    """Must be -1 (off), for the same reason."""
+    min_p: float = 0.0
+    """Must be 0 (off), for the same reason."""
+
+    @model_validator(mode="after")
+    def _no_truncation(self) -> "SamplingConfig":
+        if (self.top_p, self.top_k, self.min_p) != (1.0, -1, 0.0):
+            raise ValueError(
+                "training rollouts must be sampled without truncation, or their log-probabilities "
+                "are not those of the policy: set sampling.top_p to 1, top_k to -1 and min_p to 0 "
+                "(evaluation may truncate: eval.top_p, eval.top_k)"
+            )
+        return self
+
+
+class RolloutConfig(Section):
+    """Batches, and how stale a rollout may be. docs/staleness.md explains the rule."""
+
+    groups_per_step: int = Field(32, ge=1)
+    """Prompts in one training batch."""
+    group_size: int = Field(8, ge=1)
+    """Completions sampled for each prompt."""
+    max_lag: int = Field(4, ge=0)
+    """Hard bound: no token trained on is older than this many weight versions. 0 is exactly
+    synchronous training."""
+    target_lag: int | None = Field(None, ge=0)
+    """Pacing aims at this lag; default: max_lag, or 2 if that is less."""
+    window: int | None = Field(None, ge=1)
+    """A batch is chosen from this many oldest unfinished groups, so younger ones may pass a
+    straggler, but not for ever. Default: twice groups_per_step."""
+    straggler_seconds: Seconds = 120
+    """After this long a group is delivered with the completions it has, if at least min_group."""
+    min_group: int | None = Field(None, ge=1)
+    """Fewest completions a straggling group may be delivered with. Default: half of group_size,
+    at least 2."""
+    lease_seconds: Seconds = 300
+    """A generator that has not delivered a group after this long loses it to another."""
+    max_attempts: int = Field(3, ge=1)
+    """How often a group is tried before it is recorded as failed."""
+
+    @property
+    def resolved_target_lag(self) -> int:
+        return min(2, self.max_lag) if self.target_lag is None else self.target_lag
+
+    @property
+    def resolved_window(self) -> int:
+        return 2 * self.groups_per_step if self.window is None else self.window
+
+    @property
+    def resolved_min_group(self) -> int:
+        default = min(self.group_size, max(2, self.group_size // 2))
+        return default if self.min_group is None else self.min_group
+
+    @model_validator(mode="after")
+    def _reachable(self) -> "RolloutConfig":
+        if self.resolved_target_lag > self.max_lag:
+            raise ValueError(
+                f"target_lag {self.target_lag} is above max_lag {self.max_lag}, so every group "
+                "would be thrown away: lower target_lag or raise max_lag"
+            )
+        if self.resolved_window < self.groups_per_step:
+            raise ValueError(
+                f"a batch of groups_per_step {self.groups_per_step} can never be filled from a "
+                f"window of {self.resolved_window} groups: raise window to at least "
+                f"{self.groups_per_step}"
+            )
+        if self.resolved_min_group > self.group_size:
+            raise ValueError(
+                f"min_group {self.min_group} is above group_size {self.group_size}: lower it"
+            )
+        if self.lease_seconds <= self.straggler_seconds:
+            raise ValueError(
+                f"lease_seconds {self.lease_seconds:g} must be longer than straggler_seconds "
+                f"{self.straggler_seconds:g}, or no straggling group could deliver its survivors"
+            )
+        return self
+
+
+class GeneratorConfig(Section):
+    """The vLLM generators."""
+
+    replicas: int = Field(1, ge=1)
+    """How many generators `asyncds run` starts. More may join from elsewhere at any time."""
+    model: str | None = None
+    """Where engines load their first weights from, if not from the run's model. The learner's
+    weights replace them before anything is sampled."""
+    tensor_parallel: int = Field(1, ge=1)
+    """GPUs one generator's layers are split over."""
+    pipeline_parallel: int = Field(1, ge=1)
+    """GPUs one generator's layers are spread over."""
+    max_model_len: int | None = Field(None, ge=2)
+    """Longest prompt and completion together; default: the model's own limit."""
+    max_num_seqs: int = Field(256, ge=1)
+    """Sequences a generator decodes at once."""
+    gpu_memory_utilization: Fraction = 0.9
+    """Share of a GPU's memory that vLLM may use."""
+    kv_cache_gb: float = Field(1.0, gt=0)
+    """Memory for the KV cache where there is no GPU, in GiB."""
+    cpu_threads: int | None = Field(None, ge=1)
+    """Threads vLLM computes with where there is no GPU; default: all cores but those of the
+    learner's ranks, at least one."""
+    enforce_eager: bool = True
+    """Skip compilation and CUDA graphs: starts faster; turn off for long runs on GPUs."""
+    engine_args: dict[str, Any] = Field(default_factory=dict)
+    """Anything else for vLLM's AsyncEngineArgs."""
+    start_seconds: Seconds = 600
+    """Deadline for an engine to load and start."""
+
+
+class ScoringConfig(Section):
+    """How completions are turned into rewards: in other processes, under limits."""
+
+    workers: int = Field(1, ge=1)
+    """Scorer processes per generator."""
+    timeout_seconds: Seconds = 10
+    """Longest time for one completion; over it the reward is 0 and the error is counted."""
+    memory_mb: int = Field(1024, ge=64)
+    """Address space a scorer process may use, in MiB."""
+
+
+class LearnerConfig(Section):
+    """The DeepSpeed learner."""
+
+    ranks: int = Field(1, ge=1)
+    """Processes (GPUs) that `asyncds run` starts."""
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    """DeepSpeed ZeRO stage: 1 shards the optimizer, 2 gradients too, 3 parameters too."""
+    lr: float = Field(1e-6, gt=0)
+    """Learning rate of AdamW."""
+    lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the learning rate goes on after warm-up; linear and cosine end at 0."""
+    warmup_steps: int = Field(0, ge=0)
+    """Steps over which the learning rate rises from 0."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's β1 and β2."""
+    eps: float = Field(1e-8, gt=0)
+    """AdamW's ε."""
+    weight_decay: float = Field(0.0, ge=0)
+    """AdamW's weight decay."""
+    max_grad_norm: float = Field(1.0, ge=0)
+    """Gradients are scaled down to this norm; 0 turns clipping off."""
+    micro_batch_tokens: int = Field(16384, ge=1)
+    """Most tokens, padding included, in one forward pass of a rank. Never changes the gradient."""
+    logprob_chunk_tokens: int = Field(2048, ge=1)
+    """Positions whose logits over the whole vocabulary exist at once."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass to save memory."""
+    cpu_threads: int = Field(1, ge=1)
+    """Threads per rank where there is no GPU."""
+    deepspeed: dict[str, Any] = Field(default_factory=dict)
+    """Merged into the DeepSpeed configuration (offload, communication settings, …)."""
+    batch_seconds: Seconds = 1800
+    """Deadline for a batch to arrive; over it the learner stops with a message."""
+    collective_seconds: Seconds = 600
+    """Deadline for communication between ranks."""
+
+
+class WeightsConfig(Section):
+    """How new weights reach the running generators."""
+
+    transport: Literal["auto", "nccl", "gloo"] = "auto"
+    """`auto`: nccl where there are GPUs, else gloo."""
+    publish_every: int = Field(1, ge=1)
+    """Optimizer steps (training batches) per weight version."""
+    bucket_mb: int = Field(64, ge=1)
+    """Size of the flat buffers that are broadcast, in MiB."""
+    host: str = "127.0.0.1"
+    """Address of the learner's rank 0 that generators can reach."""
+    prepare_seconds: Seconds = 30
+    """Deadline for every member to agree to a broadcast; who does not is left out."""
+    transfer_seconds: Seconds = 120
+    """Deadline for a broadcast; over it the group is rebuilt and the version sent again."""
+    probe_every: int = Field(10, ge=1)
+    """Besides a generator's first, every n-th update is checked by comparing log-probabilities of
+    a fixed sequence on both sides. Checksums are compared at every update."""
+    probe_tolerance: float | None = Field(None, gt=0)
+    """Largest mean absolute difference of those log-probabilities; default 1e-3 for float32, 0.1
+    for bfloat16."""
+
+
+class EvalConfig(Section):
+    """Held-out evaluation on pinned weights: of the base model, while training, of the result."""
+
+    every: int = Field(0, ge=0)
+    """Steps between evaluations while training; 0: only the base model and the result."""
+    n_problems: int | None = Field(None, ge=1)
+    """How many held-out problems; default: all."""
+    n_samples: int = Field(64, ge=1)
+    """Completions per problem for the base model and the result."""
+    interim_samples: int = Field(16, ge=1)
+    """Completions per problem for evaluations while training."""
+    temperature: float = Field(1.0, gt=0)
+    """Sampling temperature."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Nucleus sampling, if below 1."""
+    top_k: int = Field(-1, ge=-1)
+    """Sample from this many most likely tokens; -1: all."""
+    pass_at: tuple[int, ...] = (1, 4, 16, 64)
+    """The k of Pass@k. Those above the number of samples are left out."""
+
+
+class CheckpointConfig(Section):
+    """When the learner saves, and what is kept."""
+
+    every: int = Field(50, ge=1)
+    """Steps between checkpoints; one more is written at the end."""
+    keep_last: int = Field(2, ge=1)
+    """Older ones are deleted."""
+
+
+class CoordinatorConfig(Section):
+    """The coordinator and the links to it."""
+
+    host: str = "127.0.0.1"
+    """Address the coordinator binds and the others connect to."""
+    port: Port = 0
+    """Port of the control plane; 0 picks a free one (`asyncds run` only)."""
+    allow_unencrypted: bool = False
+    """Bind an address other than loopback although links are not encrypted or authenticated."""
+    heartbeat_seconds: Seconds = 1
+    """How often every process reports."""
+    suspect_seconds: Seconds = 10
+    """After this long without a word a generator gets no new work."""
+    dead_seconds: Seconds = 60
+    """After this long it is dead, and its work goes to others."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "CoordinatorConfig":
+        if not self.heartbeat_seconds < self.suspect_seconds < self.dead_seconds:
+            raise ValueError(
+                "heartbeat_seconds < suspect_seconds < dead_seconds must hold: raise the later one"
+            )
+        if self.host not in ("127.0.0.1", "localhost", "::1") and not self.allow_unencrypted:
+            raise ValueError(
+                f"the control plane is not encrypted and will not bind {self.host}: keep "
+                "coordinator.host at 127.0.0.1, or set coordinator.allow_unencrypted to true if "
+                "everyone who can reach that address may control the run"
+            )
+        return self
+
+
+class TelemetryConfig(Section):
+    """Metrics over HTTP: /metrics, /healthz and /readyz on every process."""
+
+    host: str = "127.0.0.1"
+    """Address the metrics servers bind."""
+    port: Port = 0
+    """First port: the coordinator takes it, learner ranks and generators the next ones; 0 picks
+    free ones (they are printed in the log of each process)."""
+
+
+class RunConfig(Section):
+    """A run."""
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """The run's directory is `<runs_dir>/<name>`."""
+    runs_dir: str = "runs"
+    """Where run directories are made."""
+    model: str
+    """The base model: a Hugging Face directory, or a hub id."""
+    tokenizer: str | None = None
+    """Its tokenizer, if not in the model's directory."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Precision of weights and activations in the learner and the generators."""
+    seed: int = 0
+    """Seed of everything that is random."""
+    steps: int = Field(100, ge=1)
+    """Training batches (optimizer steps, unless algorithm.updates_per_batch is above 1)."""
+    task: TaskConfig = CountdownTask()
+    """What is trained on."""
+    sampling: SamplingConfig = SamplingConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    algorithm: AlgorithmConfig = AlgorithmConfig()
+    generator: GeneratorConfig = GeneratorConfig()
+    scoring: ScoringConfig = ScoringConfig()
+    learner: LearnerConfig = LearnerConfig()
+    weights: WeightsConfig = WeightsConfig()
+    eval: EvalConfig = EvalConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    coordinator: CoordinatorConfig = CoordinatorConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()
+
+    @property
+    def probe_tolerance(self) -> float:
+        """Largest mean |Δ log p| of the probe, in nats."""
+        default = 1e-3 if self.dtype == "float32" else 0.1
+        return default if self.weights.probe_tolerance is None else self.weights.probe_tolerance
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> "RunConfig":
+        fewest = self.rollout.groups_per_step * self.rollout.resolved_min_group
+        if fewest < self.learner.ranks * self.algorithm.updates_per_batch:
+            raise ValueError(
+                f"a batch may have as few as {fewest} sequences (groups_per_step × min_group), too "
+                f"few for {self.learner.ranks} learner ranks × {self.algorithm.updates_per_batch} "
+                "updates: raise rollout.groups_per_step or lower learner.ranks"
+            )
+        if self.algorithm.updates_per_batch > self.rollout.groups_per_step:
+            raise ValueError(
+                f"{self.rollout.groups_per_step} groups can't be split into "
+                f"{self.algorithm.updates_per_batch} updates: lower algorithm.updates_per_batch"
+            )
+        room = self.generator.max_model_len
+        if room is not None and room <= self.sampling.max_tokens:
+            raise ValueError(
+                f"generator.max_model_len {room} leaves no room for a prompt beside "
+                f"sampling.max_tokens {self.sampling.max_tokens}: raise it"
+            )
+        return self
