@@ -1,0 +1,151 @@
+"""Which generators exist, and which may serve: a pure state machine.
+
+    JOINING → STALE → HEALTHY ⇄ SUSPECT → DEAD
+
+JOINING: introduced itself, not counted yet. STALE: alive, but its weights are not the published
+ones. HEALTHY: its weights were verified to be the published ones; only such a member gets work.
+SUSPECT: silent for `suspect_seconds`. DEAD: silent for `dead_seconds`, or it left.
+
+DEAD → HEALTHY does not exist: a process that was given up must say hello as a new incarnation and
+starts at JOINING. SUSPECT → HEALTHY exists for one that was merely slow, if nothing was published
+without it in the meantime; otherwise it is STALE.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Health(StrEnum):
+    """Health of a generator."""
+
+    JOINING = "joining"
+    STALE = "stale"
+    HEALTHY = "healthy"
+    SUSPECT = "suspect"
+    DEAD = "dead"
+
+
+@dataclass(kw_only=True)
+class Member:
+    """One incarnation of a generator process.
+
+    workers: engine workers, its places in a transfer group. capacity: leases it takes at once.
+    version: of its verified weights, -1 if unknown. failures: syncs failed in a row.
+    retry_at: time before which it is left out of the next sync. syncs: verified so far.
+    """
+
+    name: str
+    incarnation: str
+    peer: bytes
+    workers: int
+    capacity: int
+    joined: float
+    last_seen: float
+    health: Health = Health.JOINING
+    version: int = -1
+    failures: int = 0
+    retry_at: float = 0.0
+    syncs: int = 0
+    stats: dict[str, float] = field(default_factory=dict)
+    metrics: str = ""
+
+
+class Fleet:
+    """The generators, by name. Every method is a transition; `tick` makes the timed ones."""
+
+    def __init__(self, *, suspect_seconds: float, dead_seconds: float) -> None:
+        self._suspect_seconds = suspect_seconds
+        self._dead_seconds = dead_seconds
+        self._members: dict[str, Member] = {}
+        self._published = -1
+
+    def __iter__(self) -> Iterator[Member]:
+        return iter(self._members.values())
+
+    def get(self, name: str) -> Member | None:
+        """The present incarnation called `name`."""
+        return self._members.get(name)
+
+    def by_peer(self, peer: bytes) -> Member | None:
+        """The living member behind a connection."""
+        return next(
+            (m for m in self if m.peer == peer and m.health is not Health.DEAD),
+            None,
+        )
+
+    def join(self, member: Member) -> Member | None:
+        """Add a member. Returns the incarnation it replaces, now dead, if there is one."""
+        previous = self._members.get(member.name)
+        self._members[member.name] = member
+        member.health = Health.STALE
+        if previous is None or previous.health is Health.DEAD:
+            return None
+        previous.health = Health.DEAD
+        return previous
+
+    def seen(self, name: str, now: float) -> None:
+        """A word from a living member."""
+        member = self._members[name]
+        member.last_seen = now
+        if member.health is Health.SUSPECT:
+            member.health = self._by_version(member)
+
+    def verified(self, name: str, version: int) -> None:
+        """Its weights are `version`, and equal to the learner's."""
+        member = self._members[name]
+        if member.health is Health.DEAD:
+            return
+        member.version = version
+        member.failures = 0
+        member.syncs += 1
+        member.health = self._by_version(member)
+
+    def failed(self, name: str, now: float, *, blame: bool) -> None:
+        """A sync failed at this member: its weights are unknown, it must not serve before the next
+        verified one. With `blame` it waits 1, 2, 4 … at most 60 s before it may join another, so
+        that one bad member can't stop the others' updates."""
+        member = self._members[name]
+        if member.health is Health.DEAD:
+            return
+        member.version = -1
+        member.health = Health.STALE
+        if blame:
+            member.retry_at = now + min(60.0, 2.0**member.failures)
+            member.failures += 1
+
+    def published(self, version: int) -> None:
+        """`version` is the one to have from now on: who has another is STALE."""
+        self._published = version
+        for member in self.alive():
+            member.health = self._by_version(member)
+
+    def leave(self, name: str) -> None:
+        """It said goodbye, or was removed."""
+        self._members[name].health = Health.DEAD
+
+    def tick(self, now: float) -> list[Member]:
+        """Apply silence. Returns the members that are dead from now on."""
+        died = []
+        for member in self:
+            silent = now - member.last_seen
+            if member.health is Health.DEAD:
+                continue
+            if silent >= self._dead_seconds:
+                member.health = Health.DEAD
+                died.append(member)
+            elif silent >= self._suspect_seconds:
+                member.health = Health.SUSPECT
+        return died
+
+    def alive(self) -> list[Member]:
+        """Members that are neither dead nor silent."""
+        return [m for m in self if m.health in (Health.STALE, Health.HEALTHY)]
+
+    def healthy(self) -> list[Member]:
+        """Members that may serve."""
+        return [m for m in self if m.health is Health.HEALTHY]
+
+    def _by_version(self, member: Member) -> Health:
+        current = member.version >= 0 and member.version == self._published
+        return Health.HEALTHY if current else Health.STALE

@@ -1,0 +1,230 @@
+"""One broadcast of weights, from agreement to verdict: a pure state machine.
+
+    begin → PREPARING ──all agreed──→ TRANSFERRING ──all reported, or deadline──→ Outcome
+                │ deadline, refusal, death                    │ death of a member
+                └────────────────────→ Outcome ←──────────────┘ (its end fails by its own deadline)
+
+Nobody enters a collective before everybody in it has said it will. Members of a broadcast share an
+*epoch*, a numbered list of places; both ends keep their communicator while the epoch stays the
+same and build a new one when it changes. The epoch changes with the member list, and after every
+broadcast that did not succeed, so a communicator in doubt is never used again.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class Phase(Enum):
+    """Where a broadcast stands."""
+
+    PREPARING = "preparing"
+    TRANSFERRING = "transferring"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """What one end says it has: a checksum per bucket, and the probe's log-probabilities ([] if
+    it was not asked for)."""
+
+    checksums: Sequence[int]
+    probe: Sequence[float]
+
+
+@dataclass(kw_only=True)
+class Sync:
+    """A broadcast under way. places: each member's first rank in the group; the learner is 0."""
+
+    id: int
+    version: int
+    epoch: int
+    places: dict[str, int]
+    world_size: int
+    probed: frozenset[str]
+    phase: Phase
+    started: float
+    deadline: float
+    agreed: set[str] = field(default_factory=set)
+    sent: Receipt | None = None
+    applied: dict[str, Receipt] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    lost: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a broadcast ended. verified: members whose weights equal the learner's. culprits: who is
+    to blame, with the reason. victims: members that have to be sent everything again through no
+    fault of their own."""
+
+    sync: Sync
+    verified: list[str]
+    culprits: dict[str, str]
+    victims: list[str]
+
+
+class WeightSync:
+    """At most one broadcast at a time. `learner` is the name that stands for the sender."""
+
+    def __init__(
+        self,
+        *,
+        learner: str,
+        prepare_seconds: float,
+        transfer_seconds: float,
+        probe_tolerance: float,
+    ) -> None:
+        self._learner = learner
+        self._prepare_seconds = prepare_seconds
+        self._transfer_seconds = transfer_seconds
+        self._probe_tolerance = probe_tolerance
+        self._syncs = 0
+        self._epoch = 0
+        self._epoch_members: dict[str, str] | None = None
+        self.current: Sync | None = None
+
+    def begin(
+        self,
+        *,
+        version: int,
+        members: Mapping[str, tuple[str, int]],
+        probed: frozenset[str],
+        now: float,
+    ) -> Sync:
+        """Open a broadcast to `members`: name → (incarnation, engine workers)."""
+        if self.current is not None:
+            raise RuntimeError("a broadcast is under way")
+        incarnations = {name: incarnation for name, (incarnation, _) in members.items()}
+        if incarnations != self._epoch_members:
+            self._epoch += 1
+            self._epoch_members = incarnations
+        places, place = {}, 1
+        for name, (_, workers) in members.items():
+            places[name] = place
+            place += workers
+        self._syncs += 1
+        self.current = Sync(
+            id=self._syncs,
+            version=version,
+            epoch=self._epoch,
+            places=places,
+            world_size=place,
+            probed=probed,
+            phase=Phase.PREPARING,
+            started=now,
+            deadline=now + self._prepare_seconds,
+        )
+        return self.current
+
+    def agree(self, name: str, sync: int, now: float) -> bool:
+        """`name` is ready. True if it was the last: everybody may enter now."""
+        current = self._matching(sync)
+        if current is None or current.phase is not Phase.PREPARING:
+            return False
+        current.agreed.add(name)
+        if current.agreed < {self._learner, *current.places}:
+            return False
+        current.phase = Phase.TRANSFERRING
+        current.deadline = now + self._transfer_seconds
+        return True
+
+    def sent(self, sync: int, receipt: Receipt) -> Outcome | None:
+        """The learner has sent everything."""
+        if current := self._matching(sync):
+            current.sent = receipt
+        return self._finished()
+
+    def applied(self, name: str, sync: int, receipt: Receipt) -> Outcome | None:
+        """A member has everything in its engine."""
+        if current := self._matching(sync):
+            current.applied[name] = receipt
+        return self._finished()
+
+    def failed(self, name: str, sync: int, reason: str) -> Outcome | None:
+        """An end gave up, and lives."""
+        if current := self._matching(sync):
+            current.failed[name] = reason
+            if current.phase is Phase.PREPARING:
+                return self._conclude({name: reason})
+        return self._finished()
+
+    def gone(self, name: str, reason: str) -> Outcome | None:
+        """A process died or left. If it was the learner or had yet to agree, the broadcast is off;
+        otherwise the other ends notice by their own deadline and report."""
+        current = self.current
+        if current is None or (name != self._learner and name not in current.places):
+            return None
+        current.lost[name] = reason
+        if name == self._learner or current.phase is Phase.PREPARING:
+            return self._conclude({name: reason})
+        return self._finished()
+
+    def tick(self, now: float) -> Outcome | None:
+        """Apply the deadline."""
+        current = self.current
+        if current is None or now < current.deadline:
+            return None
+        everybody = {self._learner, *current.places}
+        if current.phase is Phase.PREPARING:
+            return self._conclude(
+                dict.fromkeys(sorted(everybody - current.agreed), "did not agree in time")
+            )
+        reported = {*current.applied, *current.failed, *current.lost}
+        if current.sent is not None:
+            reported.add(self._learner)
+        return self._conclude(dict.fromkeys(sorted(everybody - reported), "did not report in time"))
+
+    def _matching(self, sync: int) -> Sync | None:
+        """The current broadcast, if the word is about it and not about one that is over."""
+        return self.current if self.current and self.current.id == sync else None
+
+    def _finished(self) -> Outcome | None:
+        current = self.current
+        if current is None or current.phase is Phase.PREPARING:
+            return None
+        if current.sent is None and self._learner not in current.failed:
+            return None
+        if set(current.places) - {*current.applied, *current.failed, *current.lost}:
+            return None
+        return self._conclude({})
+
+    def _conclude(self, silent: dict[str, str]) -> Outcome:
+        current = self.current
+        assert current is not None
+        self.current = None
+        verified, culprits = [], silent | current.lost
+        for name, receipt in current.applied.items():
+            if current.sent is None:
+                continue
+            if wrong := self._difference(name, current, receipt, current.sent):
+                culprits[name] = wrong
+            else:
+                verified.append(name)
+        if current.sent is not None:
+            # The learner's end is fine, so who failed did so alone.
+            culprits |= {n: r for n, r in current.failed.items() if n not in culprits}
+        elif not culprits:
+            culprits = dict(current.failed)
+        victims = [n for n in current.places if n not in culprits and n not in verified]
+        if current.phase is Phase.PREPARING:
+            victims = []
+        if set(verified) != set(current.places):
+            self._epoch_members = None
+        return Outcome(sync=current, verified=verified, culprits=culprits, victims=victims)
+
+    def _difference(self, name: str, sync: Sync, got: Receipt, sent: Receipt) -> str | None:
+        if list(got.checksums) != list(sent.checksums):
+            wrong = sum(a != b for a, b in zip(got.checksums, sent.checksums, strict=False))
+            return f"{wrong or 'the number'} of {len(sent.checksums)} bucket checksums differ"
+        if name not in sync.probed:
+            return None
+        if len(got.probe) != len(sent.probe) or not sent.probe:
+            return f"the probe has {len(got.probe)} log-probs, the learner's {len(sent.probe)}"
+        pairs = zip(got.probe, sent.probe, strict=True)
+        distance = sum(abs(a - b) for a, b in pairs) / len(sent.probe)
+        if not distance <= self._probe_tolerance:
+            return (
+                f"log-probs of the probe differ by {distance:.2g} on average "
+                f"(bound {self._probe_tolerance:.2g}) although the bytes arrived intact"
+            )
+        return None

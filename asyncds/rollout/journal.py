@@ -1,0 +1,374 @@
+"""The record of a run: leases, groups, steps, evaluations. SQLite in WAL mode.
+
+A group is *delivered* once its row is committed here, and only then acknowledged. The life of a
+training lease, in the column `state`:
+
+    leased ──→ delivered ──→ batched(step) ──→ consumed(step) ──→ committed(checkpoint)
+      │             └──→ evicted (too stale)
+      └──→ failed (a reason is recorded)
+
+Evaluation leases go from leased to delivered and stay. All writes between `begin` and `commit` are
+one transaction, so the caller decides what becomes durable together. The file may be read by
+others (`asyncds inspect`) at any time.
+"""
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SCHEMA_VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE leases (
+    id INTEGER PRIMARY KEY,
+    purpose TEXT NOT NULL,          -- train | eval
+    row INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    generator TEXT,
+    evaluation INTEGER,             -- evaluations.id, of an eval lease
+    step INTEGER,                   -- that trained it
+    reason TEXT,                    -- of a failure or eviction
+    created REAL NOT NULL
+);
+CREATE INDEX leases_by_state ON leases (state, purpose);
+CREATE TABLE groups (
+    lease INTEGER PRIMARY KEY REFERENCES leases (id),
+    generator TEXT NOT NULL,
+    delivered REAL NOT NULL,
+    oldest INTEGER NOT NULL,        -- weight version of the oldest token
+    newest INTEGER NOT NULL,
+    n INTEGER NOT NULL,
+    n_correct INTEGER NOT NULL,
+    reward REAL NOT NULL,           -- mean
+    tokens INTEGER NOT NULL,
+    lag INTEGER,                    -- at consumption
+    payload BLOB NOT NULL           -- wire.Group, msgpack
+);
+CREATE TABLE steps (
+    step INTEGER PRIMARY KEY,
+    finished REAL NOT NULL,
+    metrics TEXT NOT NULL           -- JSON
+);
+CREATE TABLE evaluations (
+    id INTEGER PRIMARY KEY,
+    version INTEGER NOT NULL,
+    step INTEGER NOT NULL,
+    n_samples INTEGER NOT NULL,
+    result TEXT                     -- JSON, when finished
+);
+"""
+
+
+class JournalError(Exception):
+    """The journal can't be opened or written; the message names the file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaseRow:
+    """A row of `leases`, with the group's version if it was delivered."""
+
+    id: int
+    purpose: str
+    row: int
+    attempt: int
+    state: str
+    generator: str | None
+    evaluation: int | None
+    step: int | None
+    oldest: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupRow:
+    """A row of `groups` with its lease's row, purpose, step and evaluation. payload is msgpack."""
+
+    lease: int
+    row: int
+    purpose: str
+    step: int | None
+    evaluation: int | None
+    generator: str
+    oldest: int
+    newest: int
+    n: int
+    n_correct: int
+    reward: float
+    tokens: int
+    lag: int | None
+    payload: bytes
+
+
+class Journal:
+    """One writer; opened by the coordinator, or read-only by tools."""
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        self.path = path
+        try:
+            if read_only:
+                self._db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+            else:
+                self._db = sqlite3.connect(path, isolation_level=None)
+                self._db.execute("PRAGMA journal_mode=WAL")
+                self._db.execute("PRAGMA synchronous=FULL")
+            self._check_schema(create=not read_only)
+        except sqlite3.Error as error:
+            raise JournalError(f"cannot open the journal {path}: {error}") from error
+
+    def _check_schema(self, *, create: bool) -> None:
+        tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if not tables and create:
+            with self.transaction():
+                for statement in _SCHEMA.split(";\n"):
+                    self._db.execute(statement)
+                self.set_meta("schema", str(SCHEMA_VERSION))
+        found = self.meta("schema") if tables or create else None
+        if found != str(SCHEMA_VERSION):
+            raise JournalError(
+                f"{self.path} has journal schema {found}, this version of asyncds reads "
+                f"{SCHEMA_VERSION}: use the version that wrote it"
+            )
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def begin(self) -> None:
+        """Open a transaction, if none is open."""
+        if not self._db.in_transaction:
+            self._db.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        """Make everything since `begin` durable (fsync). Raises JournalError, e.g. disk full."""
+        try:
+            if self._db.in_transaction:
+                self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise JournalError(f"cannot write the journal {self.path}: {error}") from error
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """`begin`, then `commit`, or nothing of it if the block raises."""
+        self.begin()
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self.commit()
+
+    # --- run ------------------------------------------------------------------------------------
+
+    def meta(self, key: str) -> str | None:
+        """A value kept with the run."""
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else row[0]
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Keep a value with the run."""
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    # --- leases and groups ----------------------------------------------------------------------
+
+    def next_lease_id(self) -> int:
+        """One above the highest there ever was."""
+        return 1 + (self._db.execute("SELECT max(id) FROM leases").fetchone()[0] or 0)
+
+    def add_lease(
+        self, *, id: int, purpose: str, row: int, attempt: int, evaluation: int | None
+    ) -> None:
+        """A new lease, not granted yet."""
+        self._db.execute(
+            "INSERT INTO leases (id, purpose, row, attempt, state, evaluation, created)"
+            " VALUES (?, ?, ?, ?, 'leased', ?, ?)",
+            (id, purpose, row, attempt, evaluation, time.time()),
+        )
+
+    def granted(self, lease: int, generator: str | None, attempt: int) -> None:
+        """Who has it now; None: nobody."""
+        self._db.execute(
+            "UPDATE leases SET generator = ?, attempt = ? WHERE id = ?", (generator, attempt, lease)
+        )
+
+    def deliver(
+        self,
+        *,
+        lease: int,
+        generator: str,
+        oldest: int,
+        newest: int,
+        n: int,
+        n_correct: int,
+        reward: float,
+        tokens: int,
+        payload: bytes,
+    ) -> bool:
+        """Record a group. False, and nothing is written, if this lease was settled before."""
+        changed = self._db.execute(
+            "UPDATE leases SET state = 'delivered' WHERE id = ? AND state = 'leased'", (lease,)
+        ).rowcount
+        if not changed:
+            return False
+        self._db.execute(
+            "INSERT INTO groups (lease, generator, delivered, oldest, newest, n, n_correct, reward,"
+            " tokens, payload) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                lease,
+                generator,
+                time.time(),
+                oldest,
+                newest,
+                n,
+                n_correct,
+                reward,
+                tokens,
+                payload,
+            ),
+        )
+        return True
+
+    def end_lease(self, lease: int, state: str, reason: str) -> None:
+        """`failed` or `evicted`, and why."""
+        self._db.execute(
+            "UPDATE leases SET state = ?, reason = ? WHERE id = ?", (state, reason, lease)
+        )
+
+    def batch(self, step: int, version: int, leases: Iterable[int]) -> None:
+        """These groups are batch `step`, trained by a learner with weights `version`."""
+        for lease in leases:
+            self._db.execute(
+                "UPDATE leases SET state = 'batched', step = ? WHERE id = ?", (step, lease)
+            )
+            self._db.execute("UPDATE groups SET lag = ? - oldest WHERE lease = ?", (version, lease))
+
+    def consume(self, step: int) -> None:
+        """Batch `step` is trained."""
+        self._db.execute(
+            "UPDATE leases SET state = 'consumed' WHERE step = ? AND state = 'batched'", (step,)
+        )
+
+    def checkpointed(self, step: int) -> None:
+        """A checkpoint that contains all batches before `step` is durable."""
+        self._db.execute(
+            "UPDATE leases SET state = 'committed' WHERE state = 'consumed' AND step < ?", (step,)
+        )
+
+    def rewind(self, step: int) -> None:
+        """The learner starts again at `step`: batches from there on are available again."""
+        self._db.execute(
+            "UPDATE leases SET state = 'delivered', step = NULL"
+            " WHERE step >= ? AND state IN ('batched', 'consumed', 'committed')",
+            (step,),
+        )
+        self._db.execute(
+            "UPDATE groups SET lag = NULL WHERE lease IN"
+            " (SELECT id FROM leases WHERE state = 'delivered' AND purpose = 'train')"
+        )
+        self._db.execute("DELETE FROM steps WHERE step >= ?", (step,))
+
+    def leases(self, *states: str, purpose: str = "train") -> list[LeaseRow]:
+        """Leases in these states, oldest first."""
+        marks = ", ".join("?" * len(states))
+        rows = self._db.execute(
+            "SELECT l.id, l.purpose, l.row, l.attempt, l.state, l.generator, l.evaluation, l.step,"
+            " g.oldest FROM leases l LEFT JOIN groups g ON g.lease = l.id"
+            f" WHERE l.purpose = ? AND l.state IN ({marks}) ORDER BY l.id",
+            (purpose, *states),
+        )
+        names = LeaseRow.__dataclass_fields__
+        return [LeaseRow(**dict(zip(names, row, strict=True))) for row in rows]
+
+    def groups(self, where: str = "1", parameters: tuple[Any, ...] = ()) -> Iterator[GroupRow]:
+        """Groups in lease order. `where` is SQL over `l` (leases) and `g` (groups)."""
+        rows = self._db.execute(
+            "SELECT g.lease, l.row, l.purpose, l.step, l.evaluation, g.generator, g.oldest,"
+            " g.newest, g.n, g.n_correct, g.reward, g.tokens, g.lag, g.payload"
+            f" FROM groups g JOIN leases l ON l.id = g.lease WHERE {where} ORDER BY g.lease",
+            parameters,
+        )
+        names = GroupRow.__dataclass_fields__
+        return (GroupRow(**dict(zip(names, row, strict=True))) for row in rows)
+
+    def batch_of(self, step: int) -> list[int]:
+        """The leases of batch `step`, in order; [] if it was not selected yet."""
+        rows = self._db.execute("SELECT id FROM leases WHERE step = ? ORDER BY id", (step,))
+        return [row[0] for row in rows]
+
+    # --- steps and evaluations ------------------------------------------------------------------
+
+    def add_step(self, step: int, metrics: dict[str, Any]) -> None:
+        """The metrics of a trained batch."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO steps VALUES (?, ?, ?)",
+            (step, time.time(), json.dumps(metrics)),
+        )
+
+    def steps(self) -> list[dict[str, Any]]:
+        """Metrics of all trained batches, in order."""
+        rows = self._db.execute("SELECT metrics FROM steps ORDER BY step")
+        return [json.loads(row[0]) for row in rows]
+
+    def add_evaluation(self, *, version: int, step: int, n_samples: int) -> int:
+        """Open an evaluation; returns its id."""
+        cursor = self._db.execute(
+            "INSERT INTO evaluations (version, step, n_samples) VALUES (?, ?, ?)",
+            (version, step, n_samples),
+        )
+        assert cursor.lastrowid is not None
+        return cursor.lastrowid
+
+    def finish_evaluation(self, evaluation: int, result: dict[str, Any]) -> None:
+        """Its result."""
+        self._db.execute(
+            "UPDATE evaluations SET result = ? WHERE id = ?", (json.dumps(result), evaluation)
+        )
+
+    def drop_evaluations(self, *, from_step: int | None = None) -> None:
+        """Forget unfinished evaluations, and those of steps after `from_step`."""
+        doomed = "result IS NULL" + ("" if from_step is None else f" OR step > {int(from_step)}")
+        self._db.execute(
+            "UPDATE leases SET state = 'failed', reason = 'evaluation dropped'"
+            f" WHERE evaluation IN (SELECT id FROM evaluations WHERE {doomed})"
+        )
+        self._db.execute(f"DELETE FROM evaluations WHERE {doomed}")
+
+    def evaluations(self) -> list[dict[str, Any]]:
+        """Results of finished evaluations, in order."""
+        rows = self._db.execute(
+            "SELECT id, result FROM evaluations WHERE result IS NOT NULL ORDER BY id"
+        )
+        return [{"id": id} | json.loads(result) for id, result in rows]
+
+    def counts(self, purpose: str = "train") -> dict[str, int]:
+        """Leases by state."""
+        rows = self._db.execute(
+            "SELECT state, count(*) FROM leases WHERE purpose = ? GROUP BY state", (purpose,)
+        )
+        return dict(rows.fetchall())
+
+    def ended(self, purpose: str = "train") -> dict[str, int]:
+        """Leases that failed or were evicted, by reason."""
+        rows = self._db.execute(
+            "SELECT reason, count(*) FROM leases WHERE purpose = ? AND"
+            " state IN ('failed', 'evicted') GROUP BY reason",
+            (purpose,),
+        )
+        return dict(rows.fetchall())
+
+    def totals(self) -> dict[str, float]:
+        """Sums over training groups: delivered, trained, tokens_generated, tokens_trained, and
+        lag_mean, lag_max over trained ones."""
+        row = self._db.execute(
+            "SELECT count(*), coalesce(sum(g.tokens), 0), count(g.lag),"
+            " coalesce(sum(CASE WHEN g.lag IS NOT NULL THEN g.tokens END), 0),"
+            " coalesce(avg(g.lag), 0), coalesce(max(g.lag), 0)"
+            " FROM groups g JOIN leases l ON l.id = g.lease WHERE l.purpose = 'train'"
+        ).fetchone()
+        keys = ("delivered", "tokens_generated", "trained", "tokens_trained", "lag_mean", "lag_max")
+        return dict(zip(keys, row, strict=True))

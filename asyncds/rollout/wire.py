@@ -1,0 +1,339 @@
+"""Every message of the control plane, and the rules that make a lost message harmless.
+
+Roles talk to the coordinator only. What must survive a lost message is a *state* that the next
+heartbeat repeats (a generator's leases, the learner's newest staged version and checkpoint), or
+a request that its sender repeats until it is answered (`Hello`, `Delivered`, `BatchRequest`).
+
+Arrays travel as raw little-endian buffers: int32 token ids and lengths, float32 log-probabilities
+and rewards. Versions are run-length coded: pairs of (version, count) over a group's tokens.
+"""
+
+from typing import Any
+
+import msgspec
+
+PROTOCOL = 1
+"""Both ends must have the same number; a difference is refused at `Hello`."""
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=True, kw_only=True):
+    """Base of all messages; the tag is the class's name."""
+
+
+# --- rollouts -----------------------------------------------------------------------------------
+
+
+class Lease(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True):
+    """Work for a generator: sample `group_size` completions of row `row` and score them.
+
+    `purpose` is "train" or "eval"; `row` indexes the task's split of that name. Sample i uses the
+    seed `seed + i`. Sampling values are the training ones or the evaluation's.
+    """
+
+    id: int
+    purpose: str
+    row: int
+    attempt: int
+    group_size: int
+    seed: int
+    temperature: float
+    max_tokens: int
+    top_p: float
+    top_k: int
+    min_p: float
+    straggler_seconds: float
+    min_group: int
+
+
+class Group(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True):
+    """A scored rollout group of n completions, as it crosses the wire and lies in the journal.
+
+    prompt_ids int32 [p]; lengths int32 [n]; completion_ids int32 [Σ lengths] (with the end token);
+    logprobs float32 [Σ lengths], log μ of each token with temperature applied, ≤ 0;
+    versions int32 [runs, 2], (version, token count); rewards float32 [n]; correct uint8 [n];
+    finished uint8 [n], 1 where the completion ended by itself, 0 where it was cut off;
+    answers: the canonical answer of each completion, "" where there is none.
+    """
+
+    prompt_ids: bytes
+    lengths: bytes
+    completion_ids: bytes
+    logprobs: bytes
+    versions: bytes
+    rewards: bytes
+    correct: bytes
+    finished: bytes
+    answers: list[str]
+
+
+# --- to the coordinator -------------------------------------------------------------------------
+
+
+class GeneratorHello(Message, frozen=True):
+    """A generator introduces itself; repeated until welcomed.
+
+    workers: engine workers (TP × PP), its places in the transfer group. capacity: groups it takes
+    at once. tokenizer, data: fingerprints that must agree with the learner's and the others'.
+    rows: task rows by split. leases: ids it still works on or has not had acknowledged.
+    """
+
+    name: str
+    incarnation: str
+    protocol: int
+    workers: int
+    capacity: int
+    tokenizer: str
+    data: str
+    rows: dict[str, int]
+    leases: list[int]
+    metrics: str = ""
+
+
+class LearnerHello(Message, frozen=True):
+    """A learner rank introduces itself; repeated until welcomed.
+
+    step: batches its weights have seen (that of the checkpoint after a restart).
+    version: the version of its weights.
+    """
+
+    name: str
+    incarnation: str
+    protocol: int
+    rank: int
+    ranks: int
+    step: int
+    version: int
+    tokenizer: str
+    vocab_size: int
+    metrics: str = ""
+
+
+class GeneratorHeartbeat(Message, frozen=True):
+    """A generator's state, every heartbeat. leases: as in GeneratorHello. stats: plain numbers for
+    display (tokens_per_second, running, waiting, kv_use, pause_seconds, tokens, …)."""
+
+    version: int
+    leases: list[int]
+    stats: dict[str, float]
+
+
+class LearnerHeartbeat(Message, frozen=True):
+    """Rank 0's state, every heartbeat and at every change. staged: newest version staged for
+    broadcast, -1 before the first. checkpoint: step of the newest durable checkpoint, -1 for none.
+    phase: what it is doing, for display."""
+
+    staged: int
+    checkpoint: int
+    phase: str
+
+
+class Delivered(Message, frozen=True):
+    """A finished group; repeated until acknowledged. seconds: sampling and scoring took these."""
+
+    lease: int
+    group: Group
+    sample_seconds: float
+    score_seconds: float
+    score_errors: int = 0
+
+
+class LeaseFailed(Message, frozen=True):
+    """A lease that cannot be fulfilled, and why; repeated until acknowledged.
+    permanent: another attempt would fail too (the prompt is too long, the row is bad)."""
+
+    lease: int
+    reason: str
+    permanent: bool
+
+
+class Prepared(Message, frozen=True):
+    """Ready to enter the broadcast `sync`. From the learner only: rendezvous, where to meet, and
+    layout, what will be sent (opaque to the coordinator, handed on in `Go`)."""
+
+    sync: int
+    rendezvous: str = ""
+    layout: bytes = b""
+
+
+class Applied(Message, frozen=True):
+    """Generator: `version` is in the engine. checksums: one per bucket, of the bytes that arrived.
+    probe: float32 log-probabilities of the fixed sequence, if asked for. Times in seconds."""
+
+    sync: int
+    version: int
+    checksums: list[int]
+    probe: bytes
+    pause_seconds: float
+    receive_seconds: float
+
+
+class Sent(Message, frozen=True):
+    """Learner: all of `version` was broadcast. checksums, probe: its own, to compare with."""
+
+    sync: int
+    version: int
+    checksums: list[int]
+    probe: bytes
+    seconds: float
+
+
+class SyncFailed(Message, frozen=True):
+    """This end of broadcast `sync` failed; its communicator is closed."""
+
+    sync: int
+    reason: str
+
+
+class BatchRequest(Message, frozen=True):
+    """A learner rank wants its shard of batch `step`; repeated until it comes. That also says that
+    batches before `step` are trained. report: rank 0's metrics of the batch before."""
+
+    rank: int
+    step: int
+    version: int
+    report: dict[str, float]
+
+
+class Bye(Message, frozen=True):
+    """This process leaves in good order. leases: unfinished work handed back."""
+
+    leases: list[int]
+    reason: str = ""
+
+
+class Observe(Message, frozen=True):
+    """Ask for a `Status`."""
+
+
+class Stop(Message, frozen=True):
+    """End the run in good order: checkpoint, drain, summary."""
+
+    reason: str
+
+
+# --- from the coordinator -----------------------------------------------------------------------
+
+
+class Welcome(Message, frozen=True):
+    """The introduction was accepted."""
+
+    run: str
+
+
+class Refused(Message, frozen=True):
+    """The introduction was not accepted; the process should exit with this sentence."""
+
+    reason: str
+
+
+class Identify(Message, frozen=True):
+    """The coordinator does not know the sender (it restarted): say hello again."""
+
+
+class Grant(Message, frozen=True):
+    """New work."""
+
+    leases: list[Lease]
+
+
+class Ack(Message, frozen=True):
+    """These leases are in the journal (or settled otherwise) and may be forgotten."""
+
+    leases: list[int]
+
+
+class Cancel(Message, frozen=True):
+    """Stop working on these leases; nothing needs to be delivered."""
+
+    leases: list[int]
+
+
+class Prepare(Message, frozen=True):
+    """Get ready to receive (or, learner, send) `version` in group `epoch`.
+
+    rank: the first place of the receiver in the group of `world_size`. probe: compare log-probs.
+    deadline: seconds the transfer may take.
+    """
+
+    sync: int
+    version: int
+    epoch: int
+    rank: int
+    world_size: int
+    probe: bool
+    deadline: float
+
+
+class Go(Message, frozen=True):
+    """Everybody is ready: enter the broadcast."""
+
+    sync: int
+    rendezvous: str
+    layout: bytes
+
+
+class SyncAborted(Message, frozen=True):
+    """Broadcast `sync` is off; leave it."""
+
+    sync: int
+    reason: str
+
+
+class Batch(Message, frozen=True):
+    """A rank's shard (asyncds.rollout.batch.Shard), arrays as raw buffers in its field order."""
+
+    step: int
+    rank: int
+    table: list[bytes]
+    arrays: list[bytes]
+
+
+class Finish(Message, frozen=True):
+    """No more batches: write the last checkpoint, publish the last weights, keep the heartbeat."""
+
+    reason: str
+
+
+class Drain(Message, frozen=True):
+    """Nothing more to do: leave in good order, exit 0."""
+
+    reason: str
+
+
+class Status(Message, frozen=True):
+    """The run at a glance, for people: plain values only."""
+
+    run: dict[str, Any]
+
+
+ToCoordinator = (
+    GeneratorHello
+    | LearnerHello
+    | GeneratorHeartbeat
+    | LearnerHeartbeat
+    | Delivered
+    | LeaseFailed
+    | Prepared
+    | Applied
+    | Sent
+    | SyncFailed
+    | BatchRequest
+    | Bye
+    | Observe
+    | Stop
+)
+FromCoordinator = (
+    Welcome
+    | Refused
+    | Identify
+    | Grant
+    | Ack
+    | Cancel
+    | Prepare
+    | Go
+    | SyncAborted
+    | Batch
+    | Finish
+    | Drain
+    | Status
+)
