@@ -1,0 +1,43 @@
+"""Single-sample estimators of the KL divergence (Schulman, "Approximating KL divergence", 2020).
+
+Each takes the log-probs of tokens that were sampled from ``p`` and estimates KL(p ‖ q) per token,
+in nats, shape [T] -> [T]. With r = q/p: k1 is unbiased and may be negative; k2 is biased and ≥ 0;
+k3 is unbiased and ≥ 0.
+
+As a *loss term* (p the policy being trained) the gradients differ from the values: that of k1 is
+∇log p, whose expectation is zero; that of k2 is the gradient of KL(p ‖ q); that of k3 is the
+gradient of the reverse, KL(q ‖ p).
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from asyncds.algo.ratios import clamped
+
+KlEstimator = Literal["k1", "k2", "k3"]
+
+
+def k1(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """−log r."""
+    return -clamped(log_q - log_p)
+
+
+def k2(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """(log r)² / 2."""
+    return clamped(log_q - log_p).square() / 2
+
+
+def k3(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """r − log r − 1."""
+    d = clamped(log_q - log_p)
+    return torch.expm1(d) - d
+
+
+KL_ESTIMATORS: Mapping[KlEstimator, Callable[[Tensor, Tensor], Tensor]] = {
+    "k1": k1,
+    "k2": k2,
+    "k3": k3,
+}

@@ -1,0 +1,292 @@
+"""The whole objective: from rewards and log-probs to a loss and what is to be logged about it.
+
+Four policies may take part. Log-probs are of the sampled tokens, in nats, temperature applied.
+
+==========  ====================================================================================
+behaviour   μ, sampled the token: some generator, some versions ago. Always known.
+proximal    π_old, the learner at the start of the batch. Recomputed where ``needs_proximal``;
+            otherwise π_θ itself, held constant, which is the same while a batch is one update.
+current     π_θ, being trained: the only one that carries a gradient.
+reference   π_0, the base model; only for a KL penalty.
+==========  ====================================================================================
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from asyncds.algo.advantages import DifferentialSmoothing, Grpo, Policy
+from asyncds.algo.corrections import Correction, NoCorrection, TokenWeights
+from asyncds.algo.kl import KL_ESTIMATORS, KlEstimator, k3
+from asyncds.algo.losses import Clip, LossInputs, LossOutputs, PolicyLoss
+from asyncds.algo.ratios import clamped
+from asyncds.algo.sums import Sums
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceAdvantages:
+    """What a micro-batch must know about its sequences, each [N].
+
+    base float32: the advantage of the reward. shift float32: the part of differential smoothing
+    that is settled for the whole sequence, zero but for ``reward_mean``. correct bool: the
+    verifier's verdict.
+    """
+
+    base: Tensor
+    shift: Tensor
+    correct: Tensor
+
+    def rows(self, index: Tensor) -> "SequenceAdvantages":
+        """Those of the sequences ``index`` (int64 [n]), in that order, on ``index``'s device."""
+        base, shift, correct = (
+            x.to(index.device)[index] for x in (self.base, self.shift, self.correct)
+        )
+        return SequenceAdvantages(base=base, shift=shift, correct=correct)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """Which advantage, which loss, and which policy plays which part.
+
+    ratio: the policy below the ratio that the loss clips. ``behaviour``: ρ = π_θ/μ, a correction
+    and a trust region at once. ``proximal``: ρ = π_θ/π_old, and ``correction`` accounts for μ.
+    kl_coefficient: β ≥ 0 of a KL penalty to the reference, estimated by ``kl_estimator``.
+    entropy_coefficient: α of a loss term −α H; negative for a penalty.
+    updates_per_batch: optimizer updates that share a batch, and so its π_old.
+
+    Raises ValueError, with what to choose instead, for a combination that makes no sense.
+    """
+
+    advantage: Grpo = field(default_factory=Grpo)
+    smoothing: DifferentialSmoothing | None = None
+    policy_loss: PolicyLoss = field(default_factory=Clip)
+    ratio: Policy = "behaviour"
+    correction: Correction = field(default_factory=NoCorrection)
+    kl_coefficient: float = 0.0
+    kl_estimator: KlEstimator = "k3"
+    entropy_coefficient: float = 0.0
+    updates_per_batch: int = 1
+
+    def __post_init__(self) -> None:
+        if self.ratio == "behaviour" and not self.policy_loss.uses_ratio:
+            raise ValueError(
+                f"{_name(self.policy_loss)} takes no ratio, so ratio=behaviour would leave stale "
+                "tokens uncorrected: choose ratio=proximal, with a correction such as tis."
+            )
+        if self.ratio == "behaviour" and not isinstance(self.correction, NoCorrection):
+            raise ValueError(
+                f"ratio=behaviour already weighs each token by π/μ, and {_name(self.correction)} "
+                "would count it twice: choose correction=none, or ratio=proximal."
+            )
+        if self._smooths_rewards and self.advantage.scale == "std":
+            raise ValueError(
+                "reward_mean shifts the rewards, and dividing by their std would undo γ (in a "
+                "group that is all correct it blows any shift up to size 1): choose scale=none."
+            )
+        if not self.kl_coefficient >= 0:
+            raise ValueError(
+                f"kl_coefficient = {self.kl_coefficient} would drive the policy away from the "
+                "reference without bound: choose kl_coefficient ≥ 0."
+            )
+        if self.updates_per_batch < 1:
+            raise ValueError(f"updates_per_batch = {self.updates_per_batch}: choose at least 1.")
+
+    @property
+    def needs_proximal(self) -> bool:
+        """Whether π_old must be computed for the whole batch, without gradient, before training."""
+        smooths_by_proximal = self.smoothing is not None and self.smoothing.source == "proximal"
+        uses_proximal = (
+            smooths_by_proximal
+            or (self.ratio == "proximal" and self.policy_loss.uses_ratio)
+            or not isinstance(self.correction, NoCorrection)
+        )
+        several_updates = self.updates_per_batch > 1
+        return (several_updates and uses_proximal) or (
+            smooths_by_proximal and self._smooths_rewards
+        )
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the base model's log-probs are needed."""
+        return self.kl_coefficient > 0
+
+    @property
+    def needs_entropy(self) -> bool:
+        """Whether the entropy of the current policy is needed, with its gradient."""
+        return self.entropy_coefficient != 0
+
+    @property
+    def _smooths_rewards(self) -> bool:
+        return self.smoothing is not None and self.smoothing.form == "reward_mean"
+
+    def sequence_advantages(
+        self,
+        *,
+        reward: Tensor,
+        correct: Tensor,
+        group: Tensor,
+        length: Tensor,
+        behaviour_logprob_sum: Tensor,
+        proximal_logprob_sum: Tensor | None = None,
+    ) -> SequenceAdvantages:
+        """From the table of all N sequences of a batch, once per batch.
+
+        reward float [N]; correct bool [N]; group int [N]; length int [N], tokens of the completion;
+        the log-prob sums float [N], over the completion. The proximal one is read only by
+        ``reward_mean`` with that source, and must then be there.
+
+        Raises ValueError for tensors that differ in shape or hold NaN or infinity.
+        """
+        tensors = {
+            "reward": reward,
+            "correct": correct,
+            "group": group,
+            "length": length,
+            "behaviour_logprob_sum": behaviour_logprob_sum,
+            "proximal_logprob_sum": proximal_logprob_sum,
+        }
+        _check(tensors)
+        base = self.advantage(reward, group)
+        if self.smoothing is None or not self._smooths_rewards:
+            return SequenceAdvantages(base=base, shift=torch.zeros_like(base), correct=correct)
+        logprob_sum = behaviour_logprob_sum
+        if self.smoothing.source == "proximal":
+            if proximal_logprob_sum is None:
+                raise ValueError("reward_mean with source=proximal needs proximal_logprob_sum.")
+            logprob_sum = proximal_logprob_sum
+        mean_logprob = logprob_sum.double() / length.clamp(min=1)
+        shaped = self.advantage(reward + self.smoothing.reward_shift(mean_logprob, correct), group)
+        return SequenceAdvantages(base=base, shift=shaped - base, correct=correct)
+
+    def loss(
+        self,
+        *,
+        sequences: SequenceAdvantages,
+        sequence: Tensor,
+        current: Tensor,
+        behaviour: Tensor,
+        proximal: Tensor | None = None,
+        reference: Tensor | None = None,
+        entropy: Tensor | None = None,
+    ) -> tuple[Tensor, Sums]:
+        """The sum (not the mean) of the loss over a micro-batch of whole sequences, and its sums.
+
+        sequences: those of the micro-batch, [n]. sequence int64 [T]: which of them a token belongs
+        to, 0..n-1. current, behaviour, proximal, reference float [T]: the policies' log-probs of
+        the tokens, of which only ``current`` gets a gradient. entropy float [T]: the current
+        policy's, in nats. T may be 0: the loss is then a zero that can still be differentiated.
+
+        Divide by the number of tokens of the *whole* batch before the backward pass, so that the
+        gradient doesn't depend on how the batch is split.
+
+        Raises ValueError where a needed input is missing, and for tensors that differ in shape or
+        hold NaN or infinity.
+        """
+        tensors = {
+            "sequence": sequence,
+            "current": current,
+            "behaviour": behaviour,
+            "proximal": proximal,
+            "reference": reference,
+            "entropy": entropy,
+        }
+        _check(tensors)
+        for needed, name in (
+            (self.needs_proximal, "proximal"),
+            (self.needs_reference, "reference"),
+            (self.needs_entropy, "entropy"),
+        ):
+            if needed and tensors[name] is None:
+                raise ValueError(f"this objective needs the {name} of every token.")
+
+        old = current.detach() if proximal is None else proximal.detach()
+        shift = sequences.shift[sequence]
+        if self.smoothing is not None:
+            source = old if self.smoothing.source == "proximal" else behaviour
+            shift = shift + self.smoothing.token_shift(source, sequence, sequences.correct)
+        advantage = sequences.base[sequence] + shift
+
+        inputs = LossInputs(
+            logprob=current,
+            log_ratio=current - (behaviour if self.ratio == "behaviour" else old),
+            advantage=advantage,
+        )
+        outputs = self.policy_loss(inputs)
+        weights = self.correction(behaviour, old, sequence)
+        policy_loss = weights.apply(outputs.loss)
+        loss = policy_loss.sum()
+
+        correct = sequences.correct[sequence]
+        metrics = {
+            "policy_loss": policy_loss,
+            "advantage": advantage,
+            "ds_shift_correct": shift[correct],
+            "ds_shift_incorrect": shift[~correct],
+            **_ratio_metrics(inputs, outputs, weights),
+            **_mismatch_metrics(behaviour, old),
+        }
+        if reference is not None:
+            kl = KL_ESTIMATORS[self.kl_estimator](current, reference.detach())
+            loss = loss + self.kl_coefficient * kl.sum()
+            metrics["kl"] = kl
+        if entropy is not None:
+            loss = loss - self.entropy_coefficient * entropy.sum()
+            metrics["entropy"] = entropy
+        return loss, Sums.of(metrics)
+
+
+def summarise(sums: Sums) -> dict[str, float]:
+    """What an objective's sums say, once they are added over micro-batches and ranks.
+
+    Means over tokens by name, and for the importance weights w = π_old/μ the effective sample size
+    as a fraction of the tokens, ``(Σw)² / (T Σw²)``: 1 on-policy, 1/T when one token outweighs all.
+    """
+    means = sums.means()
+    second_moment = means.pop("importance_weight_squared")
+    fraction = means["importance_weight"] ** 2 / second_moment if second_moment else 0.0
+    return {**means, "effective_sample_fraction": fraction}
+
+
+def _ratio_metrics(
+    inputs: LossInputs, outputs: LossOutputs, weights: TokenWeights
+) -> dict[str, Tensor]:
+    positive, negative = inputs.advantage > 0, inputs.advantage < 0
+    return {
+        "ratio": clamped(inputs.log_ratio).exp(),
+        "clipped_positive": outputs.clipped[positive],
+        "clipped_negative": outputs.clipped[negative],
+        "truncated_positive": weights.truncated[positive],
+        "truncated_negative": weights.truncated[negative],
+        "masked_positive": ~weights.keep[positive],
+        "masked_negative": ~weights.keep[negative],
+    }
+
+
+def _mismatch_metrics(behaviour: Tensor, old: Tensor) -> dict[str, Tensor]:
+    w = clamped(old - behaviour).double().exp()
+    return {
+        "mismatch_kl": k3(behaviour, old),
+        "importance_weight": w,
+        "importance_weight_squared": w.square(),
+    }
+
+
+def _check(tensors: Mapping[str, Tensor | None]) -> None:
+    given = {name: x for name, x in tensors.items() if x is not None}
+    shapes = {name: tuple(x.shape) for name, x in given.items()}
+    if len(set(shapes.values())) > 1 or any(len(shape) != 1 for shape in shapes.values()):
+        raise ValueError(f"these must be flat and of one length: {shapes}")
+    for name, x in given.items():
+        finite = torch.isfinite(x)
+        if not finite.all():
+            where = int(torch.nonzero(~finite)[0])
+            raise ValueError(
+                f"{name} is not finite at {int((~finite).sum())} of {len(x)} places, "
+                f"first {x[where].item()} at {where}"
+            )
+
+
+def _name(choice: object) -> str:
+    return type(choice).__name__.lower()

@@ -1,0 +1,10 @@
+"""Log-ratios of two policies, bounded so that their exponentials stay finite."""
+
+from torch import Tensor
+
+LOG_RATIO_LIMIT = 20.0
+
+
+def clamped(log_ratio: Tensor) -> Tensor:
+    """``log_ratio`` limited to ±20 nats (e²⁰ ≈ 4.9e8); beyond it the gradient is zero."""
+    return log_ratio.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)

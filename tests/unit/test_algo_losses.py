@@ -1,0 +1,143 @@
+import itertools
+import math
+
+import pytest
+import torch
+
+from asyncds.algo.corrections import NoCorrection, Tis
+from asyncds.algo.kl import KL_ESTIMATORS, k1, k2, k3
+from asyncds.algo.losses import Clip, LossInputs, PolicyLoss, Reinforce
+from asyncds.algo.sums import Sums
+
+RATIOS = [0.0, 1e-30, 0.3, 0.79, 0.81, 1.0, 1.27, 1.29, 2.9, 3.1, 50.0, math.inf]
+ADVANTAGES = [-2.0, -1e-3, 0.0, 1e-3, 2.0]
+
+
+def reference_clip(a: float, rho: float, low: float, high: float, dual: float | None) -> float:
+    """PPO's objective as published (a maximised minimum), negated; then the dual clip's maximum."""
+    rho = min(max(rho, math.exp(-20)), math.exp(20))
+    objective = min(a * rho, a * min(max(rho, 1 - low), 1 + high))
+    if dual is not None and a < 0:
+        objective = max(objective, dual * a)
+    return -objective
+
+
+def evaluate(loss: PolicyLoss, log_ratio: torch.Tensor, advantage: torch.Tensor):  # type: ignore[no-untyped-def]
+    return loss(LossInputs(logprob=log_ratio, log_ratio=log_ratio, advantage=advantage))
+
+
+@pytest.mark.parametrize("dual", [None, 3.0])
+@pytest.mark.parametrize(("low", "high"), [(0.2, 0.28), (0.0, 0.0), (1.0, 4.0)])
+def test_clip_equals_the_formula_on_a_grid(low: float, high: float, dual: float | None) -> None:
+    grid = list(itertools.product(ADVANTAGES, RATIOS))
+    advantage = torch.tensor([a for a, _ in grid], dtype=torch.float64)
+    log_ratio = torch.tensor([rho for _, rho in grid], dtype=torch.float64).log()
+    out = evaluate(Clip(eps_low=low, eps_high=high, dual_clip=dual), log_ratio, advantage)
+    expected = [reference_clip(a, rho, low, high, dual) for a, rho in grid]
+    torch.testing.assert_close(out.loss, torch.tensor(expected, dtype=torch.float64))
+    assert torch.isfinite(out.loss).all()
+
+
+def test_clipped_are_exactly_the_tokens_without_gradient() -> None:
+    grid = [(a, r) for a in (-2.0, 2.0) for r in RATIOS if 1e-8 < r < math.inf]
+    advantage = torch.tensor([a for a, _ in grid], dtype=torch.float64)
+    log_ratio = torch.tensor([r for _, r in grid], dtype=torch.float64).log().requires_grad_()
+    out = evaluate(Clip(), log_ratio, advantage)
+    out.loss.sum().backward()
+    assert out.clipped.any()
+    assert torch.equal(out.clipped, log_ratio.grad == 0)
+
+
+@pytest.mark.parametrize("loss", [Clip(), Clip(dual_clip=None), Reinforce()])
+def test_gradient_by_finite_differences(loss: PolicyLoss) -> None:
+    ratios = [0.3, 0.75, 0.9, 1.0, 1.1, 1.5, 2.5, 5.0]  # away from the kinks
+    x = torch.tensor(ratios, dtype=torch.float64).log().requires_grad_()
+    for a in (-1.5, 0.5):
+        advantage = torch.full_like(x, a)
+        assert torch.autograd.gradcheck(lambda y: evaluate(loss, y, advantage).loss, x)  # noqa: B023
+
+
+def test_reinforce_is_minus_advantage_times_logprob() -> None:
+    inputs = LossInputs(
+        logprob=torch.tensor([-1.0, -2.0]),
+        log_ratio=torch.tensor([9.0, 9.0]),
+        advantage=torch.tensor([0.5, -3.0]),
+    )
+    out = Reinforce()(inputs)
+    assert out.loss.tolist() == [0.5, -6.0]
+    assert not out.clipped.any()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"eps_low": -0.1}, {"eps_low": 1.1}, {"eps_high": -0.1}, {"dual_clip": 1.0}],
+)
+def test_clip_refuses_a_range_without_1(options: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))):
+        Clip(**options)
+
+
+def test_tis_truncates_from_above_only_and_is_a_constant() -> None:
+    w = torch.tensor([1e-12, 0.5, 1.0, 1.99, 2.01, 1e12], dtype=torch.float64)
+    log_mu = torch.full_like(w, -30.0)
+    log_old = (log_mu + w.log()).requires_grad_()
+    weights = Tis(cap=2.0)(log_mu, log_old, torch.zeros(6, dtype=torch.int64))
+    expected = torch.tensor([math.exp(-20), 0.5, 1.0, 1.99, 2.0, 2.0], dtype=torch.float64)
+    torch.testing.assert_close(weights.weight, expected)
+    assert weights.truncated.tolist() == [False, False, False, False, True, True]
+    assert weights.keep.all()
+    assert not weights.weight.requires_grad
+    with pytest.raises(ValueError, match="cap"):
+        Tis(cap=0.9)
+
+
+def test_no_correction_changes_nothing() -> None:
+    log_mu = torch.tensor([-1.0, -2.0])
+    weights = NoCorrection()(log_mu, log_mu - 3, torch.tensor([0, 1]))
+    loss = torch.tensor([0.7, -0.1])
+    assert torch.equal(weights.apply(loss), loss)
+    assert not weights.truncated.any()
+
+
+def test_kl_estimators_by_hand_and_at_the_bounds() -> None:
+    log_p = torch.tensor([-1.0, -1.0, -1.0], dtype=torch.float64)
+    log_q = torch.tensor([-1.0, -2.0, -0.5], dtype=torch.float64)
+    torch.testing.assert_close(k1(log_p, log_q), log_p - log_q)
+    torch.testing.assert_close(k2(log_p, log_q), (log_p - log_q) ** 2 / 2)
+    torch.testing.assert_close(k3(log_p, log_q), (log_q - log_p).exp() - (log_q - log_p) - 1)
+    for estimator in KL_ESTIMATORS.values():
+        extremes = estimator(torch.tensor([-1e6, 0.0]), torch.tensor([0.0, -1e6]))
+        assert torch.isfinite(extremes).all()
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_expected_values_and_gradients_of_the_kl_estimators(reverse: bool) -> None:
+    """By enumeration on a softmax: k1 and k3 average to KL(p ‖ q); k1's gradient averages to
+    nothing, k2's to that of KL(p ‖ q), k3's to that of KL(q ‖ p)."""
+    generator = torch.Generator().manual_seed(int(reverse))
+    z = torch.randn(6, generator=generator, dtype=torch.float64, requires_grad=True)
+    log_p = z.log_softmax(0)
+    log_q = torch.randn(6, generator=generator, dtype=torch.float64).log_softmax(0)
+    p = log_p.exp().detach()
+    forward = (log_p.exp() * (log_p - log_q)).sum()
+    backward = (log_q.exp() * (log_q - log_p)).sum()
+
+    def gradient(x: torch.Tensor) -> torch.Tensor:
+        return torch.autograd.grad(x, z, retain_graph=True)[0]
+
+    mean = {name: (p * estimator(log_p, log_q)).sum() for name, estimator in KL_ESTIMATORS.items()}
+    torch.testing.assert_close(mean["k1"], forward)
+    torch.testing.assert_close(mean["k3"], forward)
+    torch.testing.assert_close(gradient(mean["k1"]), torch.zeros(6, dtype=torch.float64))
+    torch.testing.assert_close(gradient(mean["k2"]), gradient(forward))
+    torch.testing.assert_close(gradient(mean["k3"]), gradient(backward))
+
+
+def test_sums_add_then_divide() -> None:
+    a = Sums.of({"x": torch.tensor([1.0, 2.0]), "hit": torch.tensor([True, False, True])})
+    b = Sums.of({"x": torch.tensor([6.0]), "hit": torch.tensor([], dtype=torch.bool)})
+    assert a.table.tolist() == [[3.0, 2.0], [2.0, 3.0]]
+    assert (a + b).means() == {"x": 3.0, "hit": pytest.approx(2 / 3)}
+    assert b.means() == {"x": 6.0, "hit": 0.0}
+    with pytest.raises(ValueError, match="different"):
+        a + Sums.of({"y": torch.tensor([1.0])})

@@ -1,0 +1,459 @@
+import itertools
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from asyncds.algo.advantages import DifferentialSmoothing, Grpo
+from asyncds.algo.corrections import Tis
+from asyncds.algo.losses import Clip, Reinforce
+from asyncds.algo.objective import Objective, SequenceAdvantages, summarise
+from asyncds.algo.sums import Sums
+
+FORMS = ["token", "seq_mean", "seq_sum", "reward_mean"]
+NO_STD = Grpo(scale="none")
+
+
+def smoothing(form: str, source: str = "proximal") -> DifferentialSmoothing:
+    return DifferentialSmoothing(gamma_p=0.3, gamma_n=0.1, form=form, source=source)  # type: ignore[arg-type]
+
+
+OBJECTIVES = {
+    "default": Objective(),
+    **{
+        f"{form}-{source}": Objective(advantage=NO_STD, smoothing=smoothing(form, source))
+        for form, source in itertools.product(FORMS, ["proximal", "behaviour"])
+    },
+    "tis": Objective(ratio="proximal", correction=Tis(), smoothing=smoothing("token")),
+    "reinforce": Objective(policy_loss=Reinforce(), ratio="proximal", correction=Tis()),
+    "everything": Objective(
+        smoothing=smoothing("seq_mean"),
+        kl_coefficient=0.1,
+        entropy_coefficient=-0.05,
+        updates_per_batch=2,
+    ),
+}
+
+
+class Batch:
+    """N sequences of the given lengths, three to a group, with random log-probs in float64."""
+
+    def __init__(self, lengths: list[int], *, seed: int = 0, drift: float = 0.3) -> None:
+        generator = torch.Generator().manual_seed(seed)
+
+        def noise(scale: float) -> Tensor:
+            return scale * torch.randn(sum(lengths), generator=generator, dtype=torch.float64)
+
+        self.length = torch.tensor(lengths)
+        self.sequence = torch.repeat_interleave(torch.arange(len(lengths)), self.length)
+        self.group = torch.arange(len(lengths)) // 3
+        self.correct = torch.rand(len(lengths), generator=generator) < 0.5
+        self.reward = self.correct.float() + 0.1
+        self.proximal = -noise(1.0).abs() - 1
+        self.behaviour = self.proximal + noise(drift)
+        self.reference = self.proximal + noise(drift)
+        self.current = (self.proximal + noise(drift)).requires_grad_()
+        self.entropy = noise(1.0).abs().requires_grad_()
+
+    def logprob_sum(self, logprob: Tensor) -> Tensor:
+        return torch.stack(
+            [logprob[self.sequence == i].sum() for i in range(len(self.length))]
+        ).detach()
+
+    def advantages(self, objective: Objective) -> SequenceAdvantages:
+        return objective.sequence_advantages(
+            reward=self.reward,
+            correct=self.correct,
+            group=self.group,
+            length=self.length,
+            behaviour_logprob_sum=self.logprob_sum(self.behaviour),
+            proximal_logprob_sum=self.logprob_sum(self.proximal),
+        )
+
+    def micro_batch(self, objective: Objective, rows: list[int]) -> tuple[Tensor, Sums]:
+        """The loss of the sequences ``rows``, in that order."""
+        at = [torch.nonzero(self.sequence == row).flatten() for row in rows]
+        tokens = torch.cat([torch.zeros(0, dtype=torch.int64), *at])
+        return objective.loss(
+            sequences=self.advantages(objective).rows(torch.tensor(rows, dtype=torch.int64)),
+            sequence=torch.repeat_interleave(
+                torch.arange(len(rows)), self.length[torch.tensor(rows, dtype=torch.int64)]
+            ),
+            current=self.current[tokens],
+            behaviour=self.behaviour[tokens],
+            proximal=self.proximal[tokens],
+            reference=self.reference[tokens] if objective.needs_reference else None,
+            entropy=self.entropy[tokens] if objective.needs_entropy else None,
+        )
+
+
+def everything(batch: Batch, objective: Objective, parts: list[list[int]]) -> tuple[Any, ...]:
+    """Loss, gradients and sums of a batch that is evaluated in parts."""
+    losses, sums = zip(*(batch.micro_batch(objective, part) for part in parts), strict=True)
+    total = torch.stack(losses).sum()
+    gradient = torch.autograd.grad(total, (batch.current, batch.entropy), allow_unused=True)
+    table = sums[0]
+    for other in sums[1:]:
+        table = table + other
+    return total, gradient[0], gradient[1], table.table
+
+
+# --- the whole against an independent computation -------------------------------------------------
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("source", ["proximal", "behaviour"])
+def test_ds_grpo_against_loops_in_numpy(form: str, source: str) -> None:
+    """Eq. 6 with clip against μ, dual clip, KL and entropy, written out token by token."""
+    batch = Batch([3, 1, 0, 4, 2, 5], seed=4, drift=0.5)
+    objective = Objective(
+        advantage=NO_STD,
+        smoothing=smoothing(form, source),
+        kl_coefficient=0.1,
+        entropy_coefficient=0.02,
+    )
+    loss, _ = batch.micro_batch(objective, list(range(6)))
+
+    logp = (batch.proximal if source == "proximal" else batch.behaviour).numpy()
+    reward, correct = batch.reward.numpy().astype(np.float64), batch.correct.numpy()
+    group, sequence = batch.group.numpy(), batch.sequence.numpy()
+    mean = [logp[sequence == i].mean() if (sequence == i).any() else 0.0 for i in range(6)]
+    total = [logp[sequence == i].sum() for i in range(6)]
+    gamma = [-0.3 if c else 0.1 for c in correct]
+    if form == "reward_mean":
+        reward = reward + np.array([g * m for g, m in zip(gamma, mean, strict=True)])
+    expected = 0.0
+    for t, i in enumerate(sequence):
+        a = reward[i] - reward[group == group[i]].mean()
+        a += {
+            "token": gamma[i] * logp[t],
+            "seq_mean": gamma[i] * mean[i],
+            "seq_sum": gamma[i] * total[i],
+            "reward_mean": 0.0,
+        }[form]
+        rho = np.exp(batch.current[t].item() - batch.behaviour[t].item())
+        gain = min(a * rho, a * np.clip(rho, 0.8, 1.28))
+        gain = max(gain, 3 * a) if a < 0 else gain
+        d = batch.reference[t].item() - batch.current[t].item()
+        expected += -gain + 0.1 * (np.exp(d) - d - 1) - 0.02 * batch.entropy[t].item()
+    assert loss.item() == pytest.approx(expected, abs=1e-5)  # advantages are float32
+
+
+def test_the_token_form_is_an_entropy_gradient() -> None:
+    """E[−log p ∇log p] = ∇H, by enumeration on a softmax: with γ_p = 1, a correct outcome and no
+    reward advantage, the expected loss falls along the entropy; an incorrect one climbs it."""
+    z = torch.tensor([0.3, -1.0, 2.0, 0.0, 0.7], dtype=torch.float64, requires_grad=True)
+    log_p = z.log_softmax(0)
+    entropy = -(log_p.exp() * log_p).sum()
+    (entropy_gradient,) = torch.autograd.grad(entropy, z, retain_graph=True)
+    ds = DifferentialSmoothing(gamma_p=1.0, gamma_n=0.5)
+    for policy_loss, ratio in (
+        (Clip(), "behaviour"),
+        (Clip(), "proximal"),
+        (Reinforce(), "proximal"),
+    ):
+        objective = Objective(smoothing=ds, policy_loss=policy_loss, ratio=ratio)  # type: ignore[arg-type]
+        for correct, sign in ((True, -1.0), (False, 0.5)):
+            gradient = torch.zeros_like(z)
+            for outcome in range(len(z)):
+                loss, _ = objective.loss(
+                    sequences=SequenceAdvantages(
+                        base=torch.zeros(1), shift=torch.zeros(1), correct=torch.tensor([correct])
+                    ),
+                    sequence=torch.tensor([0]),
+                    current=log_p[outcome : outcome + 1],
+                    behaviour=log_p[outcome : outcome + 1].detach(),
+                )
+                (g,) = torch.autograd.grad(loss, z, retain_graph=True)
+                gradient += log_p[outcome].exp().detach() * g
+            torch.testing.assert_close(gradient, sign * entropy_gradient)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_gradient_by_finite_differences(name: str) -> None:
+    objective = OBJECTIVES[name]
+    batch = Batch([3, 1, 2], seed=1)
+    advantages = batch.advantages(objective)
+
+    def loss(current: Tensor, entropy: Tensor) -> Tensor:
+        return objective.loss(
+            sequences=advantages,
+            sequence=batch.sequence,
+            current=current,
+            behaviour=batch.behaviour,
+            proximal=batch.proximal,
+            reference=batch.reference,
+            entropy=entropy,
+        )[0]
+
+    assert torch.autograd.gradcheck(loss, (batch.current, batch.entropy))
+
+
+def test_reward_mean_centres_within_the_group_and_needs_no_tokens() -> None:
+    objective = OBJECTIVES["reward_mean-behaviour"]
+    batch = Batch([3, 1, 2, 4, 4, 4])
+    advantages = batch.advantages(objective)
+    assert advantages.shift.abs().max() > 0.01
+    for group in (0, 1):
+        assert advantages.shift[batch.group == group].sum().abs() < 1e-6
+
+
+# --- who plays which part -------------------------------------------------------------------------
+
+
+def test_without_a_recomputed_proximal_the_current_policy_held_constant_takes_its_place() -> None:
+    objective = OBJECTIVES["tis"]
+    batch = Batch([3, 1, 2])
+    advantages = batch.advantages(objective)
+    tokens: dict[str, Any] = {
+        "sequences": advantages,
+        "sequence": batch.sequence,
+        "current": batch.current,
+        "behaviour": batch.behaviour,
+    }
+    assumed, sums = objective.loss(**tokens)
+    given_, sums_given = objective.loss(**tokens, proximal=batch.current.detach())
+    assert torch.equal(assumed, given_)
+    assert torch.equal(sums.table, sums_given.table)
+    assert summarise(sums)["ratio"] == 1.0
+    (gradient,) = torch.autograd.grad(assumed, batch.current)
+    shift = objective.smoothing.token_shift(batch.current, batch.sequence, batch.correct)  # type: ignore[union-attr]
+    w = (batch.current - batch.behaviour).exp().clamp(max=2.0).detach()
+    torch.testing.assert_close(gradient, -w * (advantages.base[batch.sequence] + shift))
+
+
+def test_needs_proximal_exactly_when_the_current_policy_can_not_stand_in() -> None:
+    token, by_mu = smoothing("token"), smoothing("token", "behaviour")
+    reinforce = Objective(policy_loss=Reinforce(), ratio="proximal")
+    once = {
+        "clip against μ": (Objective(), False),
+        "clip against π_old": (Objective(ratio="proximal"), True),
+        "tis": (Objective(ratio="proximal", correction=Tis()), True),
+        "plain reinforce": (reinforce, False),
+        "reinforce with tis": (replace(reinforce, correction=Tis()), True),
+        "DS by π_old": (Objective(smoothing=token), True),
+        "DS by μ": (Objective(smoothing=by_mu), False),
+    }
+    for name, (objective, used) in once.items():
+        assert not objective.needs_proximal, name
+        assert replace(objective, updates_per_batch=2).needs_proximal == used, name
+    assert OBJECTIVES["reward_mean-proximal"].needs_proximal
+    assert not OBJECTIVES["reward_mean-behaviour"].needs_proximal
+    assert not replace(OBJECTIVES["reward_mean-behaviour"], updates_per_batch=2).needs_proximal
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"correction": Tis()}, "count it twice"),
+        ({"policy_loss": Reinforce()}, "takes no ratio"),
+        ({"smoothing": smoothing("reward_mean")}, "choose scale=none"),
+        ({"kl_coefficient": -0.1}, "kl_coefficient ≥ 0"),
+        ({"updates_per_batch": 0}, "at least 1"),
+    ],
+)
+def test_meaningless_combinations_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Objective(**options)
+
+
+@pytest.mark.parametrize(
+    ("objective", "name"),
+    [
+        (Objective(kl_coefficient=0.1), "reference"),
+        (Objective(entropy_coefficient=0.1), "entropy"),
+        (Objective(ratio="proximal", updates_per_batch=2), "proximal"),
+    ],
+)
+def test_a_needed_input_that_is_missing_is_named(objective: Objective, name: str) -> None:
+    batch = Batch([2])
+    with pytest.raises(ValueError, match=f"needs the {name}"):
+        objective.loss(
+            sequences=batch.advantages(objective),
+            sequence=batch.sequence,
+            current=batch.current,
+            behaviour=batch.behaviour,
+        )
+
+
+def test_reward_mean_by_the_proximal_policy_needs_its_sums() -> None:
+    batch = Batch([2])
+    with pytest.raises(ValueError, match="proximal_logprob_sum"):
+        OBJECTIVES["reward_mean-proximal"].sequence_advantages(
+            reward=batch.reward,
+            correct=batch.correct,
+            group=batch.group,
+            length=batch.length,
+            behaviour_logprob_sum=batch.logprob_sum(batch.behaviour),
+        )
+
+
+# --- sums -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@settings(deadline=None, max_examples=20)
+@given(data=st.data())
+def test_neither_order_nor_micro_batches_change_loss_gradient_or_sums(name, data) -> None:  # type: ignore[no-untyped-def]
+    lengths = data.draw(st.lists(st.integers(0, 5), min_size=1, max_size=9), label="lengths")
+    order = data.draw(st.permutations(range(len(lengths))), label="order")
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(lengths))), label="cuts"))
+    edges = [0, *cuts, len(lengths)]
+    parts = [order[a:b] for a, b in itertools.pairwise(edges)]
+
+    batch = Batch(lengths, seed=len(lengths))
+    whole = everything(batch, OBJECTIVES[name], [list(range(len(lengths)))])
+    split = everything(batch, OBJECTIVES[name], parts)
+    for a, b in zip(whole, split, strict=True):
+        torch.testing.assert_close(a, b, equal_nan=False)
+
+
+def test_a_micro_batch_without_tokens_gives_a_zero_that_can_be_differentiated() -> None:
+    nothing = torch.zeros(0)
+    current = torch.zeros(0, requires_grad=True)
+    for objective in OBJECTIVES.values():
+        loss, sums = objective.loss(
+            sequences=SequenceAdvantages(
+                base=nothing, shift=nothing, correct=torch.zeros(0, dtype=torch.bool)
+            ),
+            sequence=torch.zeros(0, dtype=torch.int64),
+            current=current,
+            behaviour=nothing,
+            proximal=nothing,
+            reference=nothing,
+            entropy=nothing,
+        )
+        loss.backward()
+        assert loss.item() == 0
+        assert set(summarise(sums).values()) == {0.0}
+
+
+def test_metrics_by_hand() -> None:
+    """Two tokens of a correct sequence, one of an incorrect; ratios to μ of 1, 2 and 1/2."""
+    behaviour = torch.log(torch.tensor([0.5, 0.2, 0.4], dtype=torch.float64))
+    current = torch.log(torch.tensor([0.5, 0.4, 0.2], dtype=torch.float64))
+    sequences = SequenceAdvantages(
+        base=torch.tensor([1.0, -1.0]),
+        shift=torch.zeros(2),
+        correct=torch.tensor([True, False]),
+    )
+    ds = DifferentialSmoothing(gamma_p=0.1, gamma_n=0.2, source="behaviour")
+    _, sums = Objective(smoothing=ds).loss(
+        sequences=sequences,
+        sequence=torch.tensor([0, 0, 1]),
+        current=current,
+        behaviour=behaviour,
+        reference=current,
+        entropy=torch.tensor([1.0, 2.0, 3.0]),
+    )
+    metrics = summarise(sums)
+    shift = [-0.1 * np.log(0.5), -0.1 * np.log(0.2), 0.2 * np.log(0.4)]
+    policy = [-(1 + shift[0]), -1.28 * (1 + shift[1]), 0.8 * (1 - shift[2])]
+    assert metrics == {
+        "policy_loss": pytest.approx(sum(policy) / 3),
+        "advantage": pytest.approx((1 + sum(shift)) / 3),
+        "ds_shift_correct": pytest.approx((shift[0] + shift[1]) / 2),
+        "ds_shift_incorrect": pytest.approx(shift[2]),
+        "ratio": pytest.approx(3.5 / 3),
+        "clipped_positive": 0.5,
+        "clipped_negative": 1.0,
+        "truncated_positive": 0.0,
+        "truncated_negative": 0.0,
+        "masked_positive": 0.0,
+        "masked_negative": 0.0,
+        "mismatch_kl": pytest.approx(((1 - np.log(2)) + (-0.5 + np.log(2))) / 3),
+        "importance_weight": pytest.approx(3.5 / 3),
+        "effective_sample_fraction": pytest.approx(3.5**2 / (3 * 5.25)),
+        "kl": pytest.approx(0.0),
+        "entropy": 2.0,
+    }
+
+
+def test_truncation_is_counted_by_the_sign_of_the_advantage() -> None:
+    objective = Objective(ratio="proximal", correction=Tis(cap=2.0))
+    _, sums = objective.loss(
+        sequences=SequenceAdvantages(
+            base=torch.tensor([1.0, -1.0]),
+            shift=torch.zeros(2),
+            correct=torch.tensor([True, False]),
+        ),
+        sequence=torch.tensor([0, 0, 1]),
+        current=torch.tensor([-1.0, -1.0, -1.0], requires_grad=True),
+        behaviour=torch.tensor([-3.0, -1.0, -0.1]),
+    )
+    assert summarise(sums)["truncated_positive"] == 0.5
+    assert summarise(sums)["truncated_negative"] == 0.0
+
+
+# --- degenerate inputs ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("right", [True, False], ids=["all correct", "all wrong"])
+@pytest.mark.parametrize("lengths", [[4], [2, 3, 4], [0, 0, 2], [8192]], ids=str)
+def test_one_rollout_or_one_class_is_finite(name: str, right: bool, lengths: list[int]) -> None:
+    objective, batch = OBJECTIVES[name], Batch(lengths)
+    batch.correct = torch.full_like(batch.correct, right)
+    batch.reward = batch.correct.float()
+    loss, sums = batch.micro_batch(objective, list(range(len(lengths))))
+    loss.backward()
+    assert torch.isfinite(batch.current.grad).all()
+    assert np.isfinite(list(summarise(sums).values())).all()
+    # Equal rewards teach nothing, but differential smoothing still acts; by reward_mean, which is
+    # centred, only where the group has another sequence to differ from.
+    ds = objective.smoothing
+    acts = ds is not None and (ds.form != "reward_mean" or len(lengths) > 1)
+    if not objective.needs_reference:
+        assert bool(batch.current.grad.any()) == acts
+
+
+@pytest.mark.parametrize("name", ["default", "token-proximal", "tis", "reinforce", "everything"])
+def test_a_drift_beyond_any_exponential_stays_finite(name: str) -> None:
+    batch = Batch([3, 2, 4], drift=200.0)
+    loss, sums = batch.micro_batch(OBJECTIVES[name], [0, 1, 2])
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(batch.current.grad).all()
+    assert np.isfinite(list(summarise(sums).values())).all()
+
+
+@pytest.mark.parametrize("bad", [-torch.inf, torch.nan])
+@pytest.mark.parametrize("name", ["current", "behaviour", "proximal", "reference", "entropy"])
+def test_a_logprob_that_is_not_finite_is_named(name: str, bad: float) -> None:
+    objective, batch = OBJECTIVES["everything"], Batch([2, 3])
+    tensor = getattr(batch, name).detach().clone()
+    tensor[3] = bad
+    setattr(batch, name, tensor)
+    fine = Batch([2, 3]).advantages(objective)
+    with pytest.raises(ValueError, match=rf"{name} is not finite at 1 of 5 places.* at 3"):
+        objective.loss(
+            sequences=fine,
+            sequence=batch.sequence,
+            current=batch.current,
+            behaviour=batch.behaviour,
+            proximal=batch.proximal,
+            reference=batch.reference,
+            entropy=batch.entropy,
+        )
+
+
+def test_a_reward_that_is_not_finite_and_a_wrong_shape_are_named() -> None:
+    batch = Batch([2, 3])
+    batch.reward[1] = torch.nan
+    with pytest.raises(ValueError, match="reward is not finite at 1 of 2 places"):
+        batch.advantages(Objective())
+    batch = Batch([2, 3])
+    batch.length = torch.tensor([5])
+    with pytest.raises(ValueError, match="of one length"):
+        Objective().sequence_advantages(
+            reward=batch.reward,
+            correct=batch.correct,
+            group=batch.group,
+            length=batch.length,
+            behaviour_logprob_sum=torch.zeros(2),
+        )

@@ -1,0 +1,79 @@
+import subprocess
+import sys
+from fractions import Fraction
+from math import comb
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asyncds.algo.passk import bootstrap, mean_pass_at_k, pass_at_k
+
+
+def exact(n: int, c: int, k: int) -> float:
+    return float(1 - Fraction(comb(n - c, k), comb(n, k)))
+
+
+@st.composite
+def counts(draw: st.DrawFn, largest: int = 200) -> tuple[int, int, int]:
+    n = draw(st.integers(1, largest))
+    return n, draw(st.integers(0, n)), draw(st.integers(1, n))
+
+
+@settings(deadline=None)
+@given(counts())
+def test_equals_the_exact_fraction(nck: tuple[int, int, int]) -> None:
+    assert pass_at_k(*nck) == pytest.approx(exact(*nck), rel=1e-12, abs=1e-14)
+
+
+@pytest.mark.parametrize("c", [0, 1, 3, 800, 4096, 8000, 8191, 8192])
+@pytest.mark.parametrize("k", [1, 2, 64, 1024, 4096, 8191, 8192])
+def test_is_exact_and_finite_at_8192_samples(c: int, k: int) -> None:
+    assert pass_at_k(8192, c, k) == pytest.approx(exact(8192, c, k), rel=1e-12, abs=1e-14)
+
+
+@settings(deadline=None)
+@given(counts())
+def test_pass_at_1_is_the_share_of_correct_and_pass_at_k_grows(nck: tuple[int, int, int]) -> None:
+    n, c, k = nck
+    assert pass_at_k(n, c, 1) == pytest.approx(c / n)
+    if k < n:
+        assert pass_at_k(n, c, k) <= pass_at_k(n, c, k + 1) + 1e-12
+
+
+@pytest.mark.parametrize(("n", "c", "k"), [(4, 1, 5), (4, 1, 0), (4, 5, 1), (4, -1, 1), (0, 0, 1)])
+def test_refuses_impossible_counts(n: int, c: int, k: int) -> None:
+    with pytest.raises(ValueError, match="samples"):
+        pass_at_k(n, c, k)
+
+
+def test_mean_over_problems_with_different_sample_counts() -> None:
+    result = mean_pass_at_k([4, 8], [1, 0], [1, 2])
+    assert result[1].mean == pytest.approx(0.125)
+    assert result[2].mean == pytest.approx((exact(4, 1, 2) + 0) / 2)
+    assert result[1].low == 0
+    assert result[1].high == 0.25
+
+
+def test_bootstrap_is_seeded_and_agrees_with_the_normal_interval() -> None:
+    values = np.random.default_rng(1).random(400)
+    estimate = bootstrap(values, seed=3, resamples=4000)
+    assert estimate == bootstrap(values, seed=3, resamples=4000)
+    assert estimate != bootstrap(values, seed=4, resamples=4000)
+    half_width = 1.96 * values.std() / np.sqrt(len(values))
+    assert estimate.high - estimate.mean == pytest.approx(half_width, rel=0.1)
+    assert estimate.mean - estimate.low == pytest.approx(half_width, rel=0.1)
+
+
+def test_bootstrap_of_one_problem_has_no_width_and_of_none_is_refused() -> None:
+    estimate = bootstrap([0.25], seed=0)
+    assert (estimate.low, estimate.mean, estimate.high) == (0.25, 0.25, 0.25)
+    with pytest.raises(ValueError, match="no problem"):
+        bootstrap([], seed=0)
+
+
+@pytest.mark.parametrize("module", ["passk", "diversity"])
+def test_what_the_coordinator_imports_brings_no_torch(module: str) -> None:
+    code = f"import sys, asyncds.algo.{module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
