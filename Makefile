@@ -1,0 +1,72 @@
+# The commands of this repository; `make help` lists them. Variables:
+#   ARGS         more arguments, e.g. make quickstart ARGS="steps=50", make test ARGS="-k lease"
+#   ALGO         the advantage that quickstart trains with: ds_grpo, grpo
+#   ACCEL        cpu or gpu: which requirements the environment holds
+#   VENV         the environment's folder; PYTHON, the interpreter it is made with
+#   TORCH_INDEX  where the CPU build of torch is looked for if pip's own index has none
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: help quickstart test test-unit lint env install-gpu lock clean
+
+ARGS ?=
+ALGO ?= ds_grpo
+ACCEL ?= cpu
+VENV ?= $(if $(filter gpu,$(ACCEL)),.venv-gpu,.venv)
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+UV ?= uv
+
+INSTALLED := $(VENV)/.installed
+MODEL := models/tiny-countdown
+# The environment's own tools (ninja, torchrun, …) come first.
+RUN := PATH="$(abspath $(VENV))/bin:$$PATH"
+
+help: ## list the commands
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | column -t -s '|'
+
+quickstart: $(INSTALLED) $(MODEL) ## train a tiny model on Countdown with asynchronous DS-GRPO
+	$(RUN) asyncds run configs/quickstart.yaml $(if $(filter-out ds_grpo,$(ALGO)),\
+		algorithm.advantage.kind=$(ALGO) name=quickstart-$(ALGO)) $(ARGS)
+
+test: $(INSTALLED) ## run all tests
+	$(RUN) pytest $(ARGS)
+
+test-unit: $(INSTALLED) ## run the tests that take seconds
+	$(RUN) pytest -m "not slow" tests/unit $(ARGS)
+
+lint: $(INSTALLED) ## check style, formatting and types
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+	$(RUN) mypy
+
+env: $(INSTALLED) ## make the environment
+
+install-gpu: ## make the environment for NVIDIA GPUs in .venv-gpu
+	$(MAKE) env ACCEL=gpu
+
+$(INSTALLED): requirements/$(ACCEL).lock pyproject.toml deploy/install/environment.sh
+	@TORCH_INDEX="$(TORCH_INDEX)" $(if $(PYTHON),PYTHON="$(PYTHON)") \
+		deploy/install/environment.sh $(ACCEL) $(VENV)
+	@touch $@
+
+# Made under another name first, so that a half-made model is never taken for a whole one.
+$(MODEL): | $(INSTALLED)
+	rm -rf $@.unfinished
+	$(RUN) asyncds tiny-model $@.unfinished
+	mv $@.unfinished $@
+
+LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile pyproject.toml --extra ray --extra dev --no-annotate --quiet
+lock: ## pin requirements/*.lock anew (needs uv); ARGS=--upgrade for newer versions
+	$(LOCK) --extra cpu --universal --python-version 3.11 \
+		--overrides requirements/cpu-overrides.txt \
+		--extra-index-url $(TORCH_INDEX) --index-strategy unsafe-best-match \
+		$(addprefix --no-emit-package ,torchaudio torchcodec torchvision triton) \
+		$(ARGS) --output-file requirements/cpu.lock
+	$(LOCK) --extra gpu --python-platform x86_64-manylinux_2_31 --python-version 3.12 \
+		$(ARGS) --output-file requirements/gpu.lock
+
+clean: ## remove the environments, the tiny model and caches; runs/ stays
+	rm -rf .venv .venv-gpu $(MODEL) build dist *.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find asyncds services tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
