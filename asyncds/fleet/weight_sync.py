@@ -33,10 +33,10 @@ class Receipt:
 
 @dataclass(kw_only=True)
 class Sync:
-    """A broadcast under way. places: each member's first rank in the group; the learner is 0."""
+    """A broadcast under way. places: each member's first rank in the group; the learner is 0.
+    version: what is sent, known once the learner agreed."""
 
     id: int
-    version: int
     epoch: int
     places: dict[str, int]
     world_size: int
@@ -44,6 +44,7 @@ class Sync:
     phase: Phase
     started: float
     deadline: float
+    version: int = -1
     agreed: set[str] = field(default_factory=set)
     sent: Receipt | None = None
     applied: dict[str, Receipt] = field(default_factory=dict)
@@ -86,7 +87,6 @@ class WeightSync:
     def begin(
         self,
         *,
-        version: int,
         members: Mapping[str, tuple[str, int]],
         probed: frozenset[str],
         now: float,
@@ -105,7 +105,6 @@ class WeightSync:
         self._syncs += 1
         self.current = Sync(
             id=self._syncs,
-            version=version,
             epoch=self._epoch,
             places=places,
             world_size=place,
@@ -116,12 +115,15 @@ class WeightSync:
         )
         return self.current
 
-    def agree(self, name: str, sync: int, now: float) -> bool:
-        """`name` is ready. True if it was the last: everybody may enter now."""
+    def agree(self, name: str, sync: int, now: float, version: int | None = None) -> bool:
+        """`name` is ready; the learner also says which version it will send. True if it was the
+        last: everybody may enter now."""
         current = self._matching(sync)
         if current is None or current.phase is not Phase.PREPARING:
             return False
         current.agreed.add(name)
+        if version is not None:
+            current.version = version
         if current.agreed < {self._learner, *current.places}:
             return False
         current.phase = Phase.TRANSFERRING

@@ -72,8 +72,8 @@ class Group(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True
 class GeneratorHello(Message, frozen=True):
     """A generator introduces itself; repeated until welcomed.
 
-    workers: engine workers (TP × PP), its places in the transfer group. capacity: groups it takes
-    at once. tokenizer, data: fingerprints that must agree with the learner's and the others'.
+    workers: engine workers (TP × PP), its places in the transfer group. capacity: sequences it
+    takes at once. tokenizer, data: fingerprints that must agree with the learner's and the others'.
     rows: task rows by split. leases: ids it still works on or has not had acknowledged.
     """
 
@@ -92,8 +92,9 @@ class GeneratorHello(Message, frozen=True):
 class LearnerHello(Message, frozen=True):
     """A learner rank introduces itself; repeated until welcomed.
 
-    step: batches its weights have seen (that of the checkpoint after a restart).
-    version: the version of its weights.
+    incarnation: of the gang, the same on all ranks. step: batches its weights have seen (that of
+    the checkpoint after a restart). holds: whether it has batch `step` in hand, so that it must
+    not be given to another.
     """
 
     name: str
@@ -102,7 +103,7 @@ class LearnerHello(Message, frozen=True):
     rank: int
     ranks: int
     step: int
-    version: int
+    holds: bool
     tokenizer: str
     vocab_size: int
     metrics: str = ""
@@ -118,9 +119,11 @@ class GeneratorHeartbeat(Message, frozen=True):
 
 
 class LearnerHeartbeat(Message, frozen=True):
-    """Rank 0's state, every heartbeat and at every change. staged: newest version staged for
-    broadcast, -1 before the first. checkpoint: step of the newest durable checkpoint, -1 for none.
-    phase: what it is doing, for display."""
+    """A rank's state, every heartbeat and at every change. staged: newest version staged for
+    broadcast (rank 0), -1 before the first. checkpoint: step of the newest durable checkpoint, -1
+    for none. phase: what it is doing, for display."""
+
+    rank: int
 
     staged: int
     checkpoint: int
@@ -147,10 +150,11 @@ class LeaseFailed(Message, frozen=True):
 
 
 class Prepared(Message, frozen=True):
-    """Ready to enter the broadcast `sync`. From the learner only: rendezvous, where to meet, and
-    layout, what will be sent (opaque to the coordinator, handed on in `Go`)."""
+    """Ready to enter the broadcast `sync`. From the learner only: version, of the weights it will
+    send; rendezvous, where to meet; layout, what will be sent (both are handed on in `Go`)."""
 
     sync: int
+    version: int = -1
     rendezvous: str = ""
     layout: bytes = b""
 
@@ -190,7 +194,6 @@ class BatchRequest(Message, frozen=True):
 
     rank: int
     step: int
-    version: int
     report: dict[str, float]
 
 
@@ -237,7 +240,8 @@ class Grant(Message, frozen=True):
 
 
 class Ack(Message, frozen=True):
-    """These leases are in the journal (or settled otherwise) and may be forgotten."""
+    """These leases are in the journal (or settled otherwise) and may be forgotten. Also the answer
+    to every heartbeat, then often with no leases."""
 
     leases: list[int]
 
@@ -249,14 +253,13 @@ class Cancel(Message, frozen=True):
 
 
 class Prepare(Message, frozen=True):
-    """Get ready to receive (or, learner, send) `version` in group `epoch`.
+    """Get ready to receive (or, learner, to send the newest staged version) in group `epoch`.
 
     rank: the first place of the receiver in the group of `world_size`. probe: compare log-probs.
     deadline: seconds the transfer may take.
     """
 
     sync: int
-    version: int
     epoch: int
     rank: int
     world_size: int
@@ -265,9 +268,10 @@ class Prepare(Message, frozen=True):
 
 
 class Go(Message, frozen=True):
-    """Everybody is ready: enter the broadcast."""
+    """Everybody is ready: enter the broadcast of `version`."""
 
     sync: int
+    version: int
     rendezvous: str
     layout: bytes
 

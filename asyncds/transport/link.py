@@ -1,0 +1,184 @@
+"""A process's end of the control plane: a ZeroMQ DEALER in a thread of its own.
+
+The thread introduces the process until it is welcomed, sends heartbeats whatever the process is
+busy with, and hands on what the coordinator says. After the coordinator's restart or a cut it
+reconnects and introduces itself again by itself.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+import zmq
+
+from asyncds.rollout.codec import MAX_FRAME_BYTES, decode_from_coordinator, encode
+from asyncds.rollout.wire import FromCoordinator, Identify, Message, Refused, Welcome
+
+log = logging.getLogger(__name__)
+
+HELLO_SECONDS = 1.0
+"""How often an introduction is repeated until it is answered."""
+
+
+class RefusedError(Exception):
+    """The coordinator will not have this process; the message is its reason."""
+
+
+class LinkLostError(Exception):
+    """The coordinator has not been heard from for too long."""
+
+
+class Link:
+    """Link to the coordinator. `on_message` runs in the link's thread and must not block; it also
+    gets every `Welcome`, the moment to repeat what is unacknowledged.
+
+    hello, heartbeat: make the message of the moment. lost_seconds: `check` raises when the
+    coordinator was silent for longer.
+    """
+
+    def __init__(
+        self,
+        *,
+        address: str,
+        identity: str,
+        hello: Callable[[], Message],
+        heartbeat: Callable[[], Message] | None,
+        heartbeat_seconds: float,
+        lost_seconds: float,
+        on_message: Callable[[FromCoordinator], None],
+    ) -> None:
+        self._address = address
+        self._identity = identity
+        self._hello = hello
+        self._heartbeat = heartbeat
+        self._heartbeat_seconds = heartbeat_seconds
+        self._lost_seconds = lost_seconds
+        self._on_message = on_message
+        self._outbox: deque[bytes] = deque()
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
+        self._welcomed = threading.Event()
+        self._closing = threading.Event()
+        self._failure: BaseException | None = None
+        self._heard = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name="link", daemon=True)
+        self._thread.start()
+
+    def send(self, message: Message) -> None:
+        """Queue a message; from any thread."""
+        self._outbox.append(encode(message))
+        self._wake()
+
+    def beat(self) -> None:
+        """Send a heartbeat now, because what it says has changed."""
+        if self._heartbeat is not None:
+            self.send(self._heartbeat())
+
+    def wait_welcome(self, timeout: float) -> None:
+        """Block until the coordinator accepted the introduction.
+
+        Raises RefusedError, or LinkLostError after `timeout` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        while not self._welcomed.wait(0.1):
+            self._raise_failure()
+            if time.monotonic() > deadline:
+                raise LinkLostError(
+                    f"no coordinator answered at {self._address} within {timeout:g} s: is it "
+                    "running, and is the address right?"
+                )
+
+    def check(self) -> None:
+        """Raise what ended the link, or LinkLostError if the coordinator is silent too long."""
+        self._raise_failure()
+        silent = time.monotonic() - self._heard
+        if silent > self._lost_seconds:
+            raise LinkLostError(
+                f"the coordinator at {self._address} has been silent for {silent:.0f} s"
+            )
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Send what is queued, then close."""
+        self._closing.set()
+        self._wake()
+        self._thread.join(timeout)
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _wake(self) -> None:
+        try:
+            os.write(self._wake_write, b"\0")
+        except BlockingIOError:
+            log.debug("the wake-up pipe is full: the link's thread has been woken already")
+
+    def _run(self) -> None:
+        context = zmq.Context()
+        try:
+            self._talk(context)
+        except BaseException as error:
+            log.exception("the link to the coordinator broke")
+            self._failure = error
+        finally:
+            context.destroy(linger=2000)
+            os.close(self._wake_read)
+
+    def _talk(self, context: zmq.Context) -> None:
+        socket = context.socket(zmq.DEALER)
+        socket.setsockopt(zmq.IDENTITY, self._identity.encode())
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
+        socket.setsockopt(zmq.SNDHWM, 0)
+        socket.setsockopt(zmq.RCVHWM, 0)
+        socket.setsockopt(zmq.RECONNECT_IVL, 100)
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
+        socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 20000)
+        socket.connect(self._address)
+        poller = zmq.Poller()
+        poller.register(socket, zmq.POLLIN)
+        poller.register(self._wake_read, zmq.POLLIN)
+        next_hello = next_heartbeat = 0.0
+        while not (self._closing.is_set() and not self._outbox):
+            now = time.monotonic()
+            if not self._welcomed.is_set():
+                if now >= next_hello:
+                    socket.send(encode(self._hello()))
+                    next_hello = now + HELLO_SECONDS
+            else:
+                if self._heartbeat is not None and now >= next_heartbeat:
+                    socket.send(encode(self._heartbeat()))
+                    next_heartbeat = now + self._heartbeat_seconds
+                while self._outbox:
+                    socket.send(self._outbox.popleft())
+            if self._closing.is_set() and not self._welcomed.is_set():
+                break
+            pause = min(HELLO_SECONDS, self._heartbeat_seconds)
+            ready = dict(poller.poll(int(pause * 1000)))
+            if self._wake_read in ready:
+                os.read(self._wake_read, 4096)
+            while socket in ready:
+                try:
+                    frame = socket.recv(zmq.NOBLOCK)
+                except zmq.Again:
+                    break
+                self._heard = time.monotonic()
+                self._receive(decode_from_coordinator(frame))
+                if self._failure is not None:
+                    return
+
+    def _receive(self, message: FromCoordinator) -> None:
+        match message:
+            case Welcome():
+                self._welcomed.set()
+                self._on_message(message)
+            case Identify():
+                self._welcomed.clear()
+            case Refused(reason=reason):
+                self._failure = RefusedError(reason)
+            case _:
+                self._on_message(message)
