@@ -1,0 +1,183 @@
+"""Every Prometheus series of every role, on one page.
+
+A series `steps_total` of the coordinator is exported as `asyncds_coordinator_steps_total`. All are
+seeded with zero (labelled ones for the label values listed here), so that a query never misses
+one that has not happened yet.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
+
+# A time stamp beside every counter and histogram would double the number of series.
+disable_created_metrics()
+
+Role = Literal["coordinator", "generator", "learner"]
+Kind = Literal["counter", "gauge", "histogram"]
+AnySeries = Counter | Gauge | Histogram
+T = TypeVar("T", Counter, Gauge, Histogram)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """One row of the table. labels: label name → values seeded with zero. help ends with the unit
+    in brackets."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    buckets: tuple[float, ...] = ()
+
+
+def _counter(name: str, help: str, **labels: tuple[str, ...]) -> Series:
+    return Series(name=name, kind="counter", help=help, labels=labels)
+
+
+def _gauge(name: str, help: str, **labels: tuple[str, ...]) -> Series:
+    return Series(name=name, kind="gauge", help=help, labels=labels)
+
+
+def _histogram(
+    name: str, help: str, buckets: tuple[float, ...], **labels: tuple[str, ...]
+) -> Series:
+    return Series(name=name, kind="histogram", help=help, labels=labels, buckets=buckets)
+
+
+_SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+_LAGS = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 32.0)
+_EVENTS = ("leased", "delivered", "duplicate", "batched", "consumed", "evicted", "failed")
+_HEALTH = ("joining", "stale", "healthy", "suspect", "dead")
+_PHASES = ("wait", "forward_backward", "optimizer", "publish_wait", "checkpoint")
+_SCORE_ERRORS = ("timeout", "memory", "crash", "exception")
+_CLASSES = ("correct", "incorrect")
+
+CATALOGUE: dict[Role, tuple[Series, ...]] = {
+    "coordinator": (
+        _counter("steps_total", "Training batches the learner has finished [batches]"),
+        _gauge("policy_version", "Newest weight version published to the generators [version]"),
+        _counter("groups_total", "Training groups, by event [groups]", event=_EVENTS),
+        _counter(
+            "groups_dropped_total",
+            "Training groups given up, by reason [groups]",
+            reason=("stale", "failed", "straggler", "expired"),
+        ),
+        _gauge("outstanding_groups", "Training groups between lease and consumption [groups]"),
+        _gauge("buffered_groups", "Training groups delivered and not yet in a batch [groups]"),
+        _histogram("lag", "Lag of a group when it is consumed [weight versions]", _LAGS),
+        _gauge("lag_bound", "Largest lag that may be trained on [weight versions]"),
+        _gauge("reward", "Mean reward of the last batch [reward]"),
+        _gauge("correct_fraction", "Correct completions in the last batch [fraction]"),
+        _gauge("distinct_correct", "Distinct correct answers per group, last batch [answers]"),
+        _gauge("mixed_groups", "Groups of the last batch with right and wrong ones [fraction]"),
+        _gauge("pass_at_k", "Pass@k of the newest evaluation [fraction]", k=("1", "4", "16", "64")),
+        _gauge("evaluation_version", "Weight version of the newest evaluation [version]"),
+        _gauge("members", "Generators, by health [generators]", health=_HEALTH),
+        _gauge("lease_age_seconds", "Age of the oldest lease nobody has delivered [seconds]"),
+        _histogram("sync_seconds", "Weight sync, from prepare to verified [seconds]", _SECONDS),
+        _counter("syncs_total", "Weight syncs, by result [syncs]", result=("ok", "failed")),
+        _gauge("journal_bytes", "Size of the journal with its write-ahead log [bytes]"),
+        _counter("tokens_generated_total", "Completion tokens delivered for training [tokens]"),
+        _counter("tokens_trained_total", "Completion tokens trained on [tokens]"),
+        _counter("rejected_frames_total", "Frames that were no well-formed message [frames]"),
+    ),
+    "generator": (
+        _counter("tokens_total", "Completion tokens sampled [tokens]"),
+        _counter("sequences_total", "Completions finished [completions]"),
+        _gauge("running", "Completions being decoded [completions]"),
+        _gauge("waiting", "Completions waiting for a place in the engine [completions]"),
+        _gauge("kv_use", "Share of the KV cache in use [fraction]"),
+        _gauge("leases", "Leases held [groups]"),
+        _gauge("unacknowledged_groups", "Finished groups not acknowledged yet [groups]"),
+        _gauge("policy_version", "Weight version in the engine [version]"),
+        _histogram("weight_receive_seconds", "Receiving and loading weights [seconds]", _SECONDS),
+        _counter("pause_seconds_total", "Time the engine was paused for new weights [seconds]"),
+        _histogram("score_seconds", "Scoring one group [seconds]", _SECONDS),
+        _counter(
+            "score_errors_total",
+            "Completions that could not be scored, by reason [completions]",
+            reason=_SCORE_ERRORS,
+        ),
+    ),
+    "learner": (
+        _histogram("step_seconds", "One batch, by phase [seconds]", _SECONDS, phase=_PHASES),
+        _gauge("policy_version", "Weight version of the learner [version]"),
+        _gauge("loss", "Loss of the last batch [loss]"),
+        _gauge("kl", "KL divergence from the base model, last batch [nats per token]"),
+        _gauge("entropy", "Entropy of the policy, last batch [nats per token]"),
+        _gauge("grad_norm", "Norm of the gradient before clipping, last batch [norm]"),
+        _gauge("lr", "Learning rate of the last batch [rate]"),
+        _gauge("mismatch_kl", "KL divergence of behaviour policy and learner [nats per token]"),
+        _gauge("ess", "Effective sample size of the importance weights [fraction]"),
+        _gauge(
+            "clip_fraction",
+            "Tokens whose ratio is clipped, by sign of the advantage [fraction]",
+            advantage=("positive", "negative"),
+        ),
+        _gauge(
+            "ds_shift",
+            "Mean shift of the advantage by differential smoothing [advantage]",
+            **{"class": _CLASSES},
+        ),
+        _counter("idle_seconds_total", "Time spent waiting for batches [seconds]"),
+        _histogram("checkpoint_seconds", "Writing a checkpoint [seconds]", _SECONDS),
+    ),
+}
+
+
+class Metrics:
+    """The series of one role in a registry of their own. Unknown names raise KeyError, a name of
+    another kind TypeError, wrong labels ValueError."""
+
+    def __init__(self, role: Role, table: Sequence[Series]) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._series = {s.name: _register(role, s, self.registry) for s in table}
+
+    def counter(self, name: str, **labels: str) -> Counter:
+        """The counter `name`, for these labels."""
+        return self._get(Counter, name, labels)
+
+    def gauge(self, name: str, **labels: str) -> Gauge:
+        """The gauge `name`, for these labels."""
+        return self._get(Gauge, name, labels)
+
+    def histogram(self, name: str, **labels: str) -> Histogram:
+        """The histogram `name`, for these labels."""
+        return self._get(Histogram, name, labels)
+
+    def _get(self, kind: type[T], name: str, labels: dict[str, str]) -> T:
+        series = self._series[name]
+        if not isinstance(series, kind):
+            raise TypeError(f"{name} is not a {kind.__name__.lower()}")
+        return series.labels(**labels) if labels else series
+
+
+def build_metrics(role: Role) -> Metrics:
+    """The series of `role`, all zero."""
+    return Metrics(role, CATALOGUE[role])
+
+
+def _register(role: Role, series: Series, registry: CollectorRegistry) -> AnySeries:
+    name, labels = f"asyncds_{role}_{series.name}", list(series.labels)
+    made: AnySeries
+    match series.kind:
+        case "counter":
+            made = Counter(name, series.help, labels, registry=registry)
+        case "gauge":
+            made = Gauge(name, series.help, labels, registry=registry)
+        case "histogram":
+            made = Histogram(name, series.help, labels, registry=registry, buckets=series.buckets)
+    for label, values in series.labels.items():
+        for value in values:
+            made.labels(**{label: value})
+    return made

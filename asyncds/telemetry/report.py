@@ -1,0 +1,166 @@
+"""report.html: a run on one page that needs nothing else, no network and no script.
+
+What it shows comes from the run directory alone and may be incomplete: a run that is going on, or
+that failed, has a report too.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from asyncds.rollout.journal import Journal
+from asyncds.telemetry.comparison import compare
+from asyncds.telemetry.files import replace_file
+from asyncds.telemetry.numbers import duration, number, percent
+from asyncds.telemetry.report_charts import report_charts
+from asyncds.telemetry.rollouts import Rollout, read_rollout, tokenizer_of
+from asyncds.telemetry.run_log import read_run_log
+from asyncds.telemetry.summary import read_summary
+from asyncds.telemetry.texts import decoder
+
+SAMPLE_PROBLEMS = 6
+SAMPLE_COMPLETIONS = 8
+
+Evaluation = dict[str, Any]
+MetricsLine = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampled:
+    """Completions of one problem at one evaluation: (count, correct, text), most frequent first.
+    right of n were correct, with `distinct` different correct answers; `rest` are not shown."""
+
+    version: int
+    n: int
+    right: int
+    distinct: int
+    texts: list[tuple[int, bool, str]]
+    rest: int
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write `report.html` into the run directory; returns its path.
+
+    Raises FileNotFoundError if there is no config.yaml, JournalError if the journal can't be read.
+    """
+    config = yaml.safe_load((run_dir / "config.yaml").read_text())
+    lines = read_run_log(run_dir / "metrics.jsonl")
+    summary = read_summary(run_dir / "summary.json")
+    evaluations, samples = _journal(run_dir / "journal.db", config)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
+    )
+    page = environment.get_template("report.html.j2").render(
+        name=config.get("name", run_dir.name),
+        model=config["model"],
+        written=time.strftime("%Y-%m-%d %H:%M"),
+        status=(summary or {}).get("status", "not finished"),
+        tiles=_tiles(summary, lines, evaluations, config),
+        comparison=compare(evaluations),
+        multiplicity=evaluations[0].get("solution_multiplicity") if evaluations else None,
+        summary=_summary_rows(summary),
+        charts=[c for c in report_charts(lines, evaluations, config) if c.svg],
+        samples=samples,
+        config=yaml.safe_dump(config, sort_keys=False, allow_unicode=True),
+    )
+    path = run_dir / "report.html"
+    replace_file(path, page)
+    return path
+
+
+def _journal(path: Path, config: dict[str, Any]) -> tuple[list[Evaluation], list[Any]]:
+    """Results of evaluations; and per sampled problem its prompt, and the completions of the first
+    and of the last evaluation."""
+    if not path.exists():
+        return [], []
+    journal = Journal(path, read_only=True)
+    try:
+        evaluations = journal.evaluations()
+        if not evaluations:
+            return [], []
+        decode = decoder(tokenizer_of(config))
+        both = list({e["id"]: e for e in (evaluations[0], evaluations[-1])}.values())
+        where = "l.evaluation = ?"
+        by_row = [{g.row: g for g in journal.groups(where, (e["id"],))} for e in both]
+        rows = sorted(set.intersection(*map(set, by_row)))
+        # Evenly spaced, so that nobody picked them.
+        chosen = rows[:: max(1, len(rows) // SAMPLE_PROBLEMS)][:SAMPLE_PROBLEMS]
+        samples = []
+        for row in chosen:
+            rollouts = [read_rollout(groups[row], decode) for groups in by_row]
+            samples.append((rollouts[0].prompt, [_sampled(r) for r in rollouts]))
+        return evaluations, samples
+    finally:
+        journal.close()
+
+
+def _sampled(rollout: Rollout) -> Sampled:
+    counts = Counter((c.correct, c.text) for c in rollout.completions)
+    shown = counts.most_common(SAMPLE_COMPLETIONS)
+    return Sampled(
+        version=rollout.group.newest,
+        n=len(rollout.completions),
+        right=sum(c.correct for c in rollout.completions),
+        distinct=len({c.answer for c in rollout.completions if c.correct}),
+        texts=[(count, correct, text) for (correct, text), count in shown],
+        rest=len(rollout.completions) - sum(count for _, count in shown),
+    )
+
+
+# --- numbers ------------------------------------------------------------------------------------
+
+
+def _tiles(
+    summary: dict[str, Any] | None,
+    lines: Sequence[MetricsLine],
+    evaluations: Sequence[Evaluation],
+    config: dict[str, Any],
+) -> list[tuple[str, str, str]]:
+    """(name, value, remark) of the numbers at the top."""
+    last = lines[-1] if lines else {}
+    values = summary or {}
+    compared = compare(evaluations)
+    tiles = [
+        (row.name, row.result or row.base, f"base {row.base}" if row.result else "")
+        for row in dict.fromkeys([*compared[:1], *compared[-2:]])
+    ]
+    steps = values.get("steps", last.get("step"))
+    if steps is not None:
+        seconds = values.get("wall_seconds") or last.get("wall_seconds") or 0.0
+        remark = f"of {config.get('steps', '?')} in {duration(seconds)}"
+        tiles.append(("steps", number(steps), remark))
+    lags = [line["lag_max"] for line in lines if line.get("lag_max") is not None]
+    if lags:
+        bound = config.get("rollout", {}).get("max_lag", "?")
+        tiles.append(("largest lag", number(max(lags)), f"bound {bound}"))
+    if (rate := values.get("tokens_per_second")) is not None:
+        tiles.append(("trained tokens/s", number(rate), "over the whole run"))
+    return tiles
+
+
+def _summary_rows(summary: dict[str, Any] | None) -> list[tuple[str, str]]:
+    return [
+        (key.replace("wall_seconds", "wall_time").replace("_", " "), _plain(key, value))
+        for key, value in (summary or {}).items()
+        if key != "eval"
+    ]
+
+
+def _plain(key: str, value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_plain(k, v)}" for k, v in value.items()) or "none"
+    if key == "wall_seconds":
+        return duration(value)
+    if key.endswith("_fraction"):
+        return percent(value)
+    if isinstance(value, str):
+        return value
+    return f"{value:,}" if isinstance(value, int) else number(value)

@@ -1,0 +1,60 @@
+"""Groups of the journal as texts with their scores."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from asyncds.rollout.codec import decode_group, unpack_group
+from asyncds.rollout.journal import GroupRow
+from asyncds.telemetry.texts import Decode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion:
+    """One completion. oldest, newest: versions of its tokens. mean_logprob: mean_t log μ, nats."""
+
+    text: str
+    answer: str
+    reward: float
+    correct: bool
+    finished: bool
+    tokens: int
+    oldest: int
+    newest: int
+    mean_logprob: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollout:
+    """A group: its row of the journal, the prompt, the completions."""
+
+    group: GroupRow
+    prompt: str
+    completions: list[Completion]
+
+
+def read_rollout(group: GroupRow, decode: Decode) -> Rollout:
+    """Unpack and decode a group. Raises ProtocolError if the journal holds something else."""
+    arrays = unpack_group(decode_group(group.payload))
+    completions, start = [], 0
+    for i, ids in enumerate(arrays.completions()):
+        part = slice(start, start + len(ids))
+        start = part.stop
+        completions.append(
+            Completion(
+                text=decode(ids.tolist()),
+                answer=arrays.answers[i],
+                reward=float(arrays.rewards[i]),
+                correct=bool(arrays.correct[i]),
+                finished=bool(arrays.finished[i]),
+                tokens=len(ids),
+                oldest=int(arrays.versions[part].min()),
+                newest=int(arrays.versions[part].max()),
+                mean_logprob=float(arrays.logprobs[part].mean()),
+            )
+        )
+    return Rollout(group=group, prompt=decode(arrays.prompt_ids.tolist()), completions=completions)
+
+
+def tokenizer_of(config: dict[str, Any]) -> str:
+    """Where a run's tokenizer is, by its config.yaml."""
+    return config.get("tokenizer") or config["model"]

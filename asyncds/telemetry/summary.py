@@ -1,0 +1,60 @@
+"""summary.json: what a run reached. The keys may be relied on by people and tools."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from asyncds.telemetry.files import replace_file, to_json
+
+Status = Literal["finished", "interrupted", "failed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """The keys of summary.json.
+
+    steps: training batches. policy_version: of the last published weights. groups_dropped: training
+    groups given up, by reason. tokens_per_second: trained tokens over wall time.
+    learner_idle_fraction: share of the learner's time spent waiting for batches.
+    generator_pause_fraction: share of the generators' time paused for new weights.
+    weight_sync_seconds: {"p50", "p95"}, see `percentiles`. lag: {"mean", "max"} in weight versions,
+    at consumption. eval: results of `Journal.evaluations()`, the base model's first.
+    """
+
+    status: Status
+    steps: int
+    policy_version: int
+    wall_seconds: float
+    groups_trained: int
+    groups_delivered: int
+    groups_dropped: dict[str, int]
+    tokens_generated: int
+    tokens_trained: int
+    tokens_per_second: float
+    learner_idle_fraction: float
+    generator_pause_fraction: float
+    weight_sync_seconds: dict[str, float | None]
+    lag: dict[str, float]
+    eval: list[dict[str, Any]]
+
+
+def percentiles(values: Sequence[float]) -> dict[str, float | None]:
+    """The median and the 95th percentile as {"p50", "p95"}; None where there are no values."""
+    if not values:
+        return {"p50": None, "p95": None}
+    p50, p95 = np.percentile(values, [50, 95])
+    return {"p50": float(p50), "p95": float(p95)}
+
+
+def write_summary(path: Path, summary: Summary) -> None:
+    """Write the file; a reader sees the old one or the new one. What is not finite becomes null."""
+    replace_file(path, to_json(asdict(summary), indent=2) + "\n")
+
+
+def read_summary(path: Path) -> dict[str, Any] | None:
+    """Its content; None if the run has none yet."""
+    return json.loads(path.read_text()) if path.exists() else None

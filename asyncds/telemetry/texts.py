@@ -1,0 +1,43 @@
+"""Token ids to text, for people who read rollouts."""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+Decode = Callable[[Sequence[int]], str]
+
+
+def decoder(tokenizer: str) -> Decode:
+    """From a directory with tokenizer.json, else from the Hugging Face Hub (or its cache).
+
+    Without one, texts are the ids themselves, such as `⟨5 17 3⟩`, and the log says why: rollouts
+    stay readable to some degree when the model is no longer there.
+    """
+    try:
+        return _local(Path(tokenizer)) if Path(tokenizer).is_dir() else _from_hub(tokenizer)
+    except Exception as error:  # the libraries raise many kinds, also bare Exception
+        log.warning(
+            "texts are shown as token ids, the tokenizer %s is missing: %s", tokenizer, error
+        )
+        return ids_as_text
+
+
+def ids_as_text(ids: Sequence[int]) -> str:
+    """The ids themselves."""
+    return f"⟨{' '.join(map(str, ids))}⟩"
+
+
+def _local(directory: Path) -> Decode:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    return lambda ids: tokenizer.decode(list(ids))
+
+
+def _from_hub(name: str) -> Decode:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(name)
+    return lambda ids: tokenizer.decode(list(ids), skip_special_tokens=True)

@@ -1,0 +1,195 @@
+"""A run directory as a finished run leaves it, written through the real journal and writers."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+
+from asyncds.config.load import dump_config, parse_config
+from asyncds.rollout.codec import GroupArrays, encode, pack_group
+from asyncds.rollout.journal import Journal
+from asyncds.telemetry.run_log import RunLog
+from asyncds.telemetry.summary import Summary, percentiles, write_summary
+
+WORDS = [*map(str, range(100)), *"+-*/()=:", "<script>alert(1)</script>", "&amp;", "<eos>"]
+GROUP = 8
+MAX_LAG = 4
+
+
+def make_model(directory: Path, *, vocab_size: int = len(WORDS), words: list[str] = WORDS) -> Path:
+    """A model directory as far as local checks look: config, tokenizer, weights of no use."""
+    directory.mkdir(parents=True)
+    vocabulary = {word: i for i, word in enumerate(words)}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<eos>"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    tokenizer.add_special_tokens(["<eos>"])
+    tokenizer.save(str(directory / "tokenizer.json"))
+    config = {"vocab_size": vocab_size, "max_position_embeddings": 256, "dtype": "float32"}
+    (directory / "config.json").write_text(json.dumps(config))
+    (directory / "model.safetensors").write_bytes(b"")
+    return directory
+
+
+def make_run(root: Path, *, steps: int = 60, finished: bool = True, hostile: bool = False) -> Path:
+    """`root/runs/quickstart`, with its model in `root/models/tiny-countdown`."""
+    model = make_model(root / "models" / "tiny-countdown")
+    run = root / "runs" / "quickstart"
+    run.mkdir(parents=True)
+    config = parse_config(
+        {
+            "name": "quickstart",
+            "model": str(model),
+            "runs_dir": str(run.parent),
+            "steps": steps,
+            "rollout": {"groups_per_step": 2, "group_size": GROUP, "max_lag": MAX_LAG},
+        }
+    )
+    (run / "config.yaml").write_text(dump_config(config))
+    rng = np.random.default_rng(0)
+    journal = Journal(run / "journal.db")
+    with journal.transaction():
+        evaluations = [
+            _evaluate(journal, rng, at, steps, hostile) for at in range(0, steps + 1, 20)
+        ]
+        for step in range(steps):
+            _train(journal, rng, step, steps)
+    evals = journal.evaluations()
+    totals = journal.totals()
+    journal.close()
+    with RunLog(run / "metrics.jsonl") as log:
+        for step in range(1, steps + 1):
+            log.write(_line(rng, step, steps))
+    if finished:
+        write_summary(
+            run / "summary.json",
+            Summary(
+                status="finished",
+                steps=steps,
+                policy_version=steps,
+                wall_seconds=1.1 * steps,
+                groups_trained=int(totals["trained"]),
+                groups_delivered=int(totals["delivered"]),
+                groups_dropped={"stale": 1},
+                tokens_generated=int(totals["tokens_generated"]),
+                tokens_trained=int(totals["tokens_trained"]),
+                tokens_per_second=totals["tokens_trained"] / (1.1 * steps),
+                learner_idle_fraction=0.31,
+                generator_pause_fraction=0.08,
+                weight_sync_seconds=percentiles([0.2, 0.21, 0.25]),
+                lag={"mean": totals["lag_mean"], "max": totals["lag_max"]},
+                eval=evals,
+            ),
+        )
+    assert len(evaluations) == len(evals)
+    return run
+
+
+def _skill(step: int, steps: int) -> float:
+    return 0.16 + 0.3 * (1 - math.exp(-4 * step / steps))
+
+
+def _group(rng: np.random.Generator, share: float, version: int, hostile: bool) -> GroupArrays:
+    numbers = sorted(int(n) for n in rng.integers(1, 11, size=3))
+    a, b, c = map(str, numbers)
+    words = [a, b, c, "=", str(sum(numbers)), ":"]
+    right = [[a, "+", b, "+", c], [c, "+", "(", a, "+", b, ")"], [b, "+", c, "+", a]]
+    wrong = [[a, "*", b, "+", c], [a, "-", b, "*", c], [c, "*", "(", a, "+", b, ")"]]
+    if hostile:
+        wrong = [["<script>alert(1)</script>", "&amp;"]]
+    correct = rng.random(GROUP) < share
+    texts = [(right if ok else wrong)[int(rng.integers(3 if ok else len(wrong)))] for ok in correct]
+    ids = [[WORDS.index(w) for w in [*text, "<eos>"]] for text in texts]
+    lengths = [len(i) for i in ids]
+    total = sum(lengths)
+    return GroupArrays(
+        prompt_ids=np.array([WORDS.index(w) for w in words], np.int32),
+        lengths=np.array(lengths, np.int32),
+        completion_ids=np.array([i for one in ids for i in one], np.int32),
+        logprobs=-rng.exponential(0.5, total).astype(np.float32),
+        versions=np.full(total, version, np.int32),
+        rewards=correct.astype(np.float32),
+        correct=correct,
+        finished=np.ones(GROUP, np.bool_),
+        answers=[" ".join(text) for text in texts],
+    )
+
+
+def _deliver(journal: Journal, lease: int, arrays: GroupArrays) -> None:
+    journal.deliver(
+        lease=lease,
+        generator="generator-0",
+        oldest=int(arrays.versions.min()),
+        newest=int(arrays.versions.max()),
+        n=len(arrays.lengths),
+        n_correct=int(arrays.correct.sum()),
+        reward=float(arrays.rewards.mean()),
+        tokens=int(arrays.lengths.sum()),
+        payload=encode(pack_group(arrays)),
+    )
+
+
+def _evaluate(
+    journal: Journal, rng: np.random.Generator, step: int, steps: int, hostile: bool
+) -> int:
+    evaluation = journal.add_evaluation(version=step, step=step, n_samples=GROUP)
+    share = _skill(step, steps)
+    for row in range(12):
+        lease = journal.next_lease_id()
+        journal.add_lease(id=lease, purpose="eval", row=row, attempt=1, evaluation=evaluation)
+        # The same problem at every evaluation.
+        _deliver(journal, lease, _group(np.random.default_rng(row), share, step, hostile))
+    result = {
+        "version": step,
+        "step": step,
+        "pass@k": {str(k): 1 - (1 - share) ** (k**0.7) for k in (1, 4, 16, 64)},
+        "distinct_correct": 5.05 - 2 * step / steps,
+        "solution_multiplicity": 5.8,
+        "n_problems": 12,
+        "n_samples": GROUP,
+        "temperature": 1.0,
+    }
+    journal.finish_evaluation(evaluation, result)
+    return evaluation
+
+
+def _train(journal: Journal, rng: np.random.Generator, step: int, steps: int) -> None:
+    leases = []
+    for row in (2 * step, 2 * step + 1):
+        lease = journal.next_lease_id()
+        journal.add_lease(id=lease, purpose="train", row=row, attempt=1, evaluation=None)
+        journal.granted(lease, "generator-0", 1)
+        version = max(0, step - int(rng.integers(0, 3)))
+        _deliver(journal, lease, _group(rng, _skill(step, steps), version, False))
+        leases.append(lease)
+    journal.batch(step, step, leases)
+    journal.consume(step)
+
+
+def _line(rng: np.random.Generator, step: int, steps: int) -> dict[str, float | int | None]:
+    skill = _skill(step, steps) + float(rng.normal(0, 0.03))
+    return {
+        "step": step,
+        "version": step,
+        "wall_seconds": 1.1 * step,
+        "reward": skill,
+        "correct": skill * 0.97,
+        "distinct_correct": 2.4 - step / steps,
+        "lag_mean": 1.1 + float(rng.normal(0, 0.1)),
+        "lag_max": int(rng.integers(1, 4)),
+        "tokens_per_second": 1500 + float(rng.normal(0, 100)),
+        "generated_tokens_per_second": 1700 + float(rng.normal(0, 150)),
+        "sync_seconds": abs(float(rng.normal(0.2, 0.03))),
+        "pause_seconds": abs(float(rng.normal(0.08, 0.01))),
+        "learner/entropy": 0.7 - 0.35 * step / steps,
+        "learner/mismatch_kl": 0.004 + abs(float(rng.normal(0, 0.001))),
+        "learner/kl": None,
+        "learner/grad_norm": 0.8 + abs(float(rng.normal(0, 0.1))),
+        "learner/ds_shift_correct": 0.9 - 0.3 * step / steps,
+        "learner/ds_shift_incorrect": -0.05,
+        "learner/seconds_wait": 0.3 + float(rng.normal(0, 0.05)),
+        "learner/seconds_total": 1.1,
+    }
