@@ -1,0 +1,223 @@
+"""Checkpoints of a TrainingEngine: written whole or not at all, and verified before they are read.
+
+``<root>/step-N/`` holds
+
+    deepspeed/     what training continues from: DeepSpeed's own files, one or more per rank
+    hf/            the weights as a Hugging Face directory: from_pretrained and vLLM load it
+    manifest.json  what the files must be, and the caller's state
+
+It is written under another name, flushed to disk and renamed, so that a directory called
+``step-N`` is complete unless the disk lost something, which the manifest shows. All ranks write to
+the same directory: on several nodes it must be on a shared file system.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from transformers.utils import cached_file
+
+from asyncds.engine.training import TrainingEngine
+
+MANIFEST = "manifest.json"
+_DEEPSPEED, _HF = "deepspeed", "hf"
+_TAG = "state"
+_PARTIAL, _REPLACED = ".partial-", ".replaced-"
+_HASHED_BYTES = 16 * 2**20
+# Copied byte for byte, so that learner and generators can compare them.
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+)
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be used; the message names the file or the setting."""
+
+
+def save(engine: TrainingEngine, directory: Path, *, state: Mapping[str, Any]) -> None:
+    """Write a checkpoint, replacing one of the same name. A collective.
+
+    state: what the caller wants back from ``load``; JSON.
+    """
+    partial = directory.with_name(_PARTIAL + directory.name)
+    if engine.rank == 0:
+        shutil.rmtree(partial, ignore_errors=True)
+        (partial / _HF).mkdir(parents=True)
+    dist.barrier()
+    engine.deepspeed.save_checkpoint(
+        str(partial / _DEEPSPEED),
+        tag=_TAG,
+        client_state={"torch_rng_state": torch.get_rng_state()},
+        save_latest=False,
+    )
+    export(engine, partial / _HF)
+    dist.barrier()
+    if engine.rank == 0:
+        manifest = {**_layout(engine), "state": dict(state), "files": _describe(partial)}
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        _flush(partial)
+        _put_in_place(partial, directory)
+    dist.barrier()
+
+
+def export(engine: TrainingEngine, directory: Path) -> None:
+    """Write the weights, configuration and tokenizer as a Hugging Face directory. A collective.
+
+    Under ZeRO-3 one parameter is gathered at a time, and rank 0 keeps the only full copy.
+    """
+    weights = _full_weights(engine)
+    if engine.rank == 0:
+        engine.causal_lm.save_pretrained(directory, state_dict=weights)
+        for name in _TOKENIZER_FILES:
+            found = cached_file(
+                engine.model_source,
+                name,
+                _raise_exceptions_for_missing_entries=False,
+                _raise_exceptions_for_connection_errors=False,
+            )
+            if found is not None:
+                shutil.copyfile(found, directory / name)
+
+
+def load(engine: TrainingEngine, directory: Path) -> dict[str, Any]:
+    """Verify a checkpoint, restore the engine from it, and return the caller's state. A collective.
+
+    The engine must be new (a ZeRO-3 engine that has trained cannot be loaded into), with the ranks,
+    ZeRO stage and dtype of the one that saved.
+
+    Raises CheckpointError where anything is missing, damaged or different.
+    """
+    manifest = verify(directory)
+    for key, mine in _layout(engine).items():
+        if manifest[key] != mine:
+            raise CheckpointError(
+                f"{directory} was saved with {key} = {manifest[key]}, this run has {mine}: "
+                f"set it back, or start a new run from the model {directory / _HF}"
+            )
+    path, client = engine.deepspeed.load_checkpoint(str(directory / _DEEPSPEED), tag=_TAG)
+    if path is None:
+        raise CheckpointError(f"DeepSpeed found nothing to load in {directory / _DEEPSPEED}")
+    torch.set_rng_state(client["torch_rng_state"])
+    return manifest["state"]
+
+
+def verify(directory: Path) -> dict[str, Any]:
+    """Compare a checkpoint's files with its manifest (sizes, and hashes of those below 16 MiB).
+
+    Returns the manifest. Raises CheckpointError, naming every file that is missing or not whole.
+    """
+    try:
+        manifest = json.loads((directory / MANIFEST).read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{directory} is not a checkpoint: {error}") from error
+    problems = []
+    for name, expected in manifest["files"].items():
+        file = directory / name
+        if not file.is_file():
+            problems.append(f"{name} is missing")
+        elif (size := file.stat().st_size) != expected["bytes"]:
+            problems.append(f"{name} has {size} of {expected['bytes']} bytes")
+        elif "sha256" in expected and _sha256(file) != expected["sha256"]:
+            problems.append(f"{name} has other content than was written")
+    if problems:
+        raise CheckpointError(f"{directory}: " + "; ".join(problems))
+    return manifest
+
+
+def latest(root: Path) -> Path | None:
+    """The checkpoint ``step-N`` with the largest N that was completed, or None."""
+    complete = _complete(root)
+    return complete[-1] if complete else None
+
+
+def prune(root: Path, *, keep_last: int) -> None:
+    """Remove all but the last ``keep_last`` checkpoints, and what interrupted saves left behind.
+
+    To be called by one process, with no save in progress. Raises ValueError for keep_last < 1.
+    """
+    if keep_last < 1:
+        raise ValueError(f"keep_last = {keep_last}: choose at least 1")
+    leftovers = [path for mark in (_PARTIAL, _REPLACED) for path in root.glob(f"{mark}*")]
+    for path in [*_complete(root)[:-keep_last], *leftovers]:
+        shutil.rmtree(path)
+
+
+def _complete(root: Path) -> list[Path]:
+    found = {
+        int(number): path.parent
+        for path in root.glob(f"step-*/{MANIFEST}")
+        if (number := path.parent.name.removeprefix("step-")).isdigit()
+    }
+    return [found[number] for number in sorted(found)]
+
+
+def _layout(engine: TrainingEngine) -> dict[str, Any]:
+    return {"ranks": engine.ranks, "zero_stage": engine.zero_stage, "dtype": engine.dtype}
+
+
+def _full_weights(engine: TrainingEngine) -> dict[str, Tensor]:
+    if engine.zero_stage < 3:
+        return engine.causal_lm.state_dict()
+    weights = dict(engine.causal_lm.named_buffers())
+    persistent = engine.causal_lm.state_dict().keys()
+    weights = {name: buffer for name, buffer in weights.items() if name in persistent}
+    for name, parameter in engine.causal_lm.named_parameters():
+        with deepspeed.zero.GatheredParameters([parameter]):
+            if engine.rank == 0:
+                # Copied: the gathered memory is freed on leaving.
+                weights[name] = parameter.detach().to("cpu", copy=True)
+    return weights
+
+
+def _describe(directory: Path) -> dict[str, dict[str, Any]]:
+    described = {}
+    for file in sorted(path for path in directory.rglob("*") if path.is_file()):
+        entry: dict[str, Any] = {"bytes": file.stat().st_size}
+        if entry["bytes"] < _HASHED_BYTES:
+            entry["sha256"] = _sha256(file)
+        described[str(file.relative_to(directory))] = entry
+    return described
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _flush(directory: Path) -> None:
+    """Bring every file and directory entry below (and including) ``directory`` to the disk."""
+    for path in (*directory.rglob("*"), directory):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _put_in_place(partial: Path, directory: Path) -> None:
+    replaced = directory.with_name(_REPLACED + directory.name)
+    if directory.exists():
+        shutil.rmtree(replaced, ignore_errors=True)
+        directory.rename(replaced)
+    partial.rename(directory)
+    descriptor = os.open(directory.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    shutil.rmtree(replaced, ignore_errors=True)

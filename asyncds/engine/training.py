@@ -1,0 +1,401 @@
+"""The DeepSpeed learner: one optimizer update from a shard, and log-probabilities of its tokens.
+
+Every public method of TrainingEngine is a collective: all ranks call it, in the same order, with
+their own shard of the same batch.
+"""
+
+import functools
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import deepspeed
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.integrations import HfDeepSpeedConfig
+
+from asyncds.algo.sums import Sums
+from asyncds.engine.deepspeed_config import DType, Schedule, deepspeed_config, lr_factor
+from asyncds.engine.micro_batches import MicroBatch, ShardIndex, plan_micro_batches, plan_updates
+from asyncds.engine.policy_model import PolicyModel, TokenScores, check_head
+from asyncds.engine.process_group import join, set_deadline
+from asyncds.rollout.batch import Float32, Int32, Shard
+
+
+class NonFiniteError(ArithmeticError):
+    """A NaN or an infinity where training needs a number. The weights are as before the step."""
+
+
+class Objective(Protocol):
+    """What is minimised. Called once per micro-batch, with its t completion tokens in a row.
+
+    All arguments are flat, [t], on the learner's device. log_probs carries the gradient, and so
+    does entropy, where asked for. sequence int64: each token's row of the batch table. token_index
+    int64: its position in the shard's flat completion arrays. A micro-batch holds whole sequences,
+    a sequence's tokens in order; t is 0 on a rank that has nothing left to do.
+
+    Returns the *sum* of the per-token losses, and what to report, summed likewise.
+    """
+
+    def __call__(
+        self,
+        *,
+        log_probs: Tensor,
+        entropy: Tensor | None,
+        old_log_probs: Tensor | None,
+        reference_log_probs: Tensor | None,
+        sequence: Tensor,
+        token_index: Tensor,
+    ) -> tuple[Tensor, Sums]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateMetrics:
+    """What one call of ``update`` did, the same on every rank but for ``seconds``.
+
+    optimizer_steps: taken so far in the run. skipped: updates of this call that were not applied.
+    loss: per token of the batch. grad_norm: 2-norm of the whole gradient before clipping, the
+    largest of this call's updates. lr: of its last one. tokens: completion tokens of the batch.
+    micro_batches: forward passes of each rank. sums: the objective's, over all ranks.
+    seconds: wall time of this rank by phase (forward, backward, step, reduce).
+    """
+
+    optimizer_steps: int
+    skipped: int
+    loss: float
+    grad_norm: float
+    lr: float
+    tokens: int
+    micro_batches: int
+    sums: Sums
+    seconds: dict[str, float]
+
+
+class TrainingEngine:
+    """A causal language model in training over all ranks.
+
+    model: Hugging Face directory or hub id. reference_model: a frozen second model for
+    ``reference_log_probs``, loaded only if given. temperature: that of the sampler, which logits
+    are divided by. micro_batch_tokens: padded tokens of one forward pass. logprob_chunk_tokens:
+    positions whose logits exist at a time. max_grad_norm: 0 for no clipping. lr is the peak of the
+    schedule, ``total_steps`` its end (unused by ``constant``). on_non_finite: raise, or skip
+    the update and count it. deadline_s: after which a collective fails. deepspeed_extra: merged
+    into the DeepSpeed configuration (offload, buckets, ...).
+
+    Run by torchrun, or as a single process without it. Raises UnsupportedModelError for a model
+    whose logits cannot be reproduced, ValueError for settings that do not go together.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str | Path,
+        dtype: DType = "float32",
+        zero_stage: int = 1,
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.95),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        lr_schedule: Schedule = "constant",
+        warmup_steps: int = 0,
+        total_steps: int = 0,
+        max_grad_norm: float = 1.0,
+        micro_batch_tokens: int = 8192,
+        temperature: float = 1.0,
+        logprob_chunk_tokens: int = 1024,
+        gradient_checkpointing: bool = False,
+        reference_model: str | Path | None = None,
+        on_non_finite: Literal["raise", "skip"] = "raise",
+        seed: int = 0,
+        deadline_s: float = 600.0,
+        deepspeed_extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        config = deepspeed_config(
+            zero_stage=zero_stage,
+            dtype=dtype,
+            max_grad_norm=max_grad_norm,
+            extra=deepspeed_extra or {},
+        )
+        self.model_source = str(model)
+        self.zero_stage = zero_stage
+        self.dtype = dtype
+        self.device = join(deadline_s=deadline_s)
+        self.rank, self.ranks = dist.get_rank(), dist.get_world_size()
+        self._temperature = temperature
+        self._micro_batch_tokens = micro_batch_tokens
+        self._max_grad_norm = max_grad_norm
+        self._raise_non_finite = on_non_finite == "raise"
+        torch.manual_seed(seed)
+
+        load = functools.partial(_load_policy, dtype, config, logprob_chunk_tokens)
+        policy = load(model)
+        if gradient_checkpointing:
+            # ZeRO-3 releases the weights of a layer that is recomputed in the other way.
+            policy.causal_lm.gradient_checkpointing_enable({"use_reentrant": zero_stage == 3})
+        factor = functools.partial(
+            lr_factor, schedule=lr_schedule, warmup_steps=warmup_steps, total_steps=total_steps
+        )
+        self.deepspeed, *_ = deepspeed.initialize(
+            model=policy,
+            optimizer=torch.optim.AdamW(
+                policy.parameters(), lr=lr, betas=betas, eps=eps, weight_decay=weight_decay
+            ),
+            lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, factor),
+            config=config,
+        )
+        set_deadline(
+            {self.deepspeed.data_parallel_group, self.deepspeed.seq_data_parallel_group},
+            deadline_s=deadline_s,
+        )
+        self._finish(self.deepspeed)
+        self._reference: nn.Module | None = None
+        if reference_model is not None:
+            self._reference = self._frozen(load(reference_model), config)
+
+    @property
+    def causal_lm(self) -> PreTrainedModel:
+        """The Hugging Face model being trained; under ZeRO-3 its parameters are partitioned."""
+        return self.deepspeed.module.causal_lm
+
+    def close(self) -> None:
+        """Release DeepSpeed's hooks and memory; the process group stays."""
+        self.deepspeed.destroy()
+
+    @property
+    def optimizer_steps(self) -> int:
+        """Updates applied to the weights so far."""
+        return self.deepspeed.global_steps - self.deepspeed.skipped_steps
+
+    def update(
+        self,
+        shard: Shard,
+        objective: Objective,
+        *,
+        minibatches: int = 1,
+        old_log_probs: Float32 | None = None,
+        reference_log_probs: Float32 | None = None,
+        with_entropy: bool = False,
+    ) -> UpdateMetrics:
+        """Train on one batch, in ``minibatches`` optimizer updates.
+
+        The gradient is that of (Σ loss over the update's tokens on all ranks) / (their number),
+        whatever the micro-batches, the ranks and the ZeRO stage. old_log_probs and
+        reference_log_probs: what ``log_probs`` and ``reference_log_probs`` returned for the shard.
+
+        Raises NonFiniteError, naming the step, for a log-probability or a gradient that is not
+        finite (the gradient: unless ``on_non_finite`` is skip).
+        """
+        table, index = shard.table, ShardIndex(shard)
+        old, reference = (
+            None if flat is None else torch.from_numpy(flat).to(self.device)
+            for flat in (old_log_probs, reference_log_probs)
+        )
+        seconds: dict[str, float] = {}
+        timed = functools.partial(_timed, seconds)
+        total_loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        total_sums: Sums | None = None
+        grad_norms: list[float] = []
+        micro_batches = skipped = 0
+        for rows in plan_updates(table, minibatches=minibatches):
+            lr = self.deepspeed.get_lr()[0]
+            # DeepSpeed averages gradients over ranks; this makes it a sum over the batch.
+            scale = self.ranks / int(table.length[rows].sum())
+            mine = self._plan(shard, rows)
+            for k, members in enumerate(mine):
+                batch = _on_device(index.assemble(members), self.device)
+                self.deepspeed.set_gradient_accumulation_boundary(k == len(mine) - 1)
+                with timed("forward"):
+                    scores = self._score(self.deepspeed, batch, with_entropy=with_entropy)
+                    self._require_finite(scores.log_probs, shard, batch)
+                    loss, sums = objective(
+                        log_probs=scores.log_probs,
+                        entropy=scores.entropy,
+                        old_log_probs=None if old is None else old[batch.token_index],
+                        reference_log_probs=(
+                            None if reference is None else reference[batch.token_index]
+                        ),
+                        sequence=batch.sequence,
+                        token_index=batch.token_index,
+                    )
+                with timed("backward"):
+                    self.deepspeed.backward(loss * scale)
+                total_loss += loss.detach()
+                total_sums = sums if total_sums is None else total_sums + sums
+            with timed("step"):
+                grad_norm, applied = self._step(shard.step)
+            grad_norms.append(grad_norm)
+            skipped += not applied
+            micro_batches += len(mine)
+        assert total_sums is not None
+        with timed("reduce"):
+            loss_sum, total_sums = _reduced(total_loss, total_sums)
+        tokens = int(table.length.sum())
+        return UpdateMetrics(
+            optimizer_steps=self.optimizer_steps,
+            skipped=skipped,
+            loss=loss_sum / tokens,
+            grad_norm=max(grad_norms),
+            lr=lr,
+            tokens=tokens,
+            micro_batches=micro_batches,
+            sums=total_sums,
+            seconds=seconds,
+        )
+
+    def log_probs(self, shard: Shard) -> Float32:
+        """Log-probabilities [Σ length] of the shard's completion tokens, under current weights."""
+        return self._flat_log_probs(self.deepspeed, shard)
+
+    def reference_log_probs(self, shard: Shard) -> Float32:
+        """Those of the frozen reference model. Raises ValueError where none was loaded."""
+        if self._reference is None:
+            raise ValueError("no reference model was loaded: give reference_model")
+        return self._flat_log_probs(self._reference, shard)
+
+    def probe(self, token_ids: Int32) -> Float32:
+        """Log-probabilities [n - 1] at temperature 1 of token_ids [n] after the first.
+
+        What an inference engine must agree on once it has the same weights.
+        """
+        ids = torch.from_numpy(token_ids).to(self.device, torch.int64)
+        column = torch.arange(len(ids) - 1, device=self.device)
+        with _evaluating(self.deepspeed):
+            scores = self.deepspeed(
+                ids[None, :-1], torch.zeros_like(column), column, ids[1:], temperature=1.0
+            )
+        return scores.log_probs.cpu().numpy()
+
+    def _plan(self, shard: Shard, rows: Int32) -> list[Int32]:
+        plan = plan_micro_batches(
+            shard.table, rows, ranks=self.ranks, token_budget=self._micro_batch_tokens
+        )
+        return plan[self.rank]
+
+    def _score(
+        self, model: nn.Module, batch: "_DeviceBatch", *, with_entropy: bool = False
+    ) -> TokenScores:
+        return model(
+            batch.input_ids,
+            batch.row,
+            batch.column,
+            batch.targets,
+            temperature=self._temperature,
+            with_entropy=with_entropy,
+        )
+
+    def _flat_log_probs(self, model: nn.Module, shard: Shard) -> Float32:
+        index = ShardIndex(shard)
+        flat = torch.zeros(len(shard.completion_ids), device=self.device)
+        everything = np.arange(len(shard.table), dtype=np.int32)
+        with _evaluating(model):
+            for members in self._plan(shard, everything):
+                batch = _on_device(index.assemble(members), self.device)
+                scores = self._score(model, batch)
+                self._require_finite(scores.log_probs, shard, batch)
+                flat[batch.token_index] = scores.log_probs
+        return flat.cpu().numpy()
+
+    def _require_finite(self, log_probs: Tensor, shard: Shard, batch: "_DeviceBatch") -> None:
+        finite = torch.isfinite(log_probs)
+        if not finite.all():
+            first = int(batch.sequence[~finite][0])
+            raise NonFiniteError(
+                f"step {shard.step}, rank {self.rank}: {int((~finite).sum())} log-probabilities "
+                f"are not finite, the first in sequence {first}"
+            )
+
+    def _step(self, step: int) -> tuple[float, bool]:
+        """Apply the accumulated gradient unless it is not finite; return its norm, and whether."""
+        if self.zero_stage == 0:
+            limit = self._max_grad_norm or float("inf")
+            norm = nn.utils.clip_grad_norm_(self.deepspeed.module.parameters(), limit).item()
+            applied = np.isfinite(norm)
+            if applied:
+                self.deepspeed.step()
+            else:
+                self.deepspeed.zero_grad()
+        else:
+            self.deepspeed.step()
+            norm = float(self.deepspeed.get_global_grad_norm())
+            applied = self.deepspeed.was_step_applied()
+        if not applied and self._raise_non_finite:
+            raise NonFiniteError(f"step {step}: the gradient is not finite (its norm is {norm})")
+        return norm, bool(applied)
+
+    def _frozen(self, policy: PolicyModel, config: dict[str, Any]) -> nn.Module:
+        policy.requires_grad_(False)
+        if self.zero_stage < 3:
+            return policy.to(self.device)
+        without_optimizer = {key: value for key, value in config.items() if "optimizer" not in key}
+        engine, *_ = deepspeed.initialize(model=policy, config=without_optimizer)
+        self._finish(engine)
+        return engine
+
+    def _finish(self, engine: deepspeed.DeepSpeedEngine) -> None:
+        head = engine.module.head
+        if self.zero_stage == 3:
+            for parameter in head.projection.parameters():
+                deepspeed.zero.register_external_parameter(head, parameter)
+        vocabulary = engine.module.causal_lm.config.get_text_config().vocab_size
+        check_head(engine, vocabulary=vocabulary, device=self.device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _DeviceBatch:
+    """A MicroBatch as int64 tensors on the device."""
+
+    input_ids: Tensor
+    row: Tensor
+    column: Tensor
+    targets: Tensor
+    sequence: Tensor
+    token_index: Tensor
+
+
+def _on_device(batch: MicroBatch, device: torch.device) -> _DeviceBatch:
+    return _DeviceBatch(**{k: torch.from_numpy(v).to(device) for k, v in vars(batch).items()})
+
+
+def _load_policy(
+    dtype: DType, config: dict[str, Any], chunk_tokens: int, source: str | Path
+) -> PolicyModel:
+    """Load a model; under ZeRO-3 it is partitioned while it is built, never whole on a rank."""
+    # Transformers looks for a living HfDeepSpeedConfig to know that it loads for ZeRO-3.
+    alive = HfDeepSpeedConfig(config)
+    causal_lm = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype))
+    del alive
+    return PolicyModel(causal_lm=causal_lm, chunk_tokens=chunk_tokens)
+
+
+def _reduced(loss: Tensor, sums: Sums) -> tuple[float, Sums]:
+    """Add the loss and the sums over all ranks in one collective."""
+    everything = torch.cat([loss.reshape(1), sums.table.flatten()])
+    dist.all_reduce(everything)
+    return everything[0].item(), Sums(sums.names, everything[1:].reshape(sums.table.shape))
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """No gradient, and evaluation mode, so that gradient checkpointing does nothing."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
+
+
+@contextmanager
+def _timed(
+    seconds: dict[str, float], phase: str, clock: Callable[[], float] = time.perf_counter
+) -> Iterator[None]:
+    start = clock()
+    yield
+    seconds[phase] = seconds.get(phase, 0.0) + clock() - start

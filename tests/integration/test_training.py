@@ -1,0 +1,279 @@
+"""Real DeepSpeed in real processes: the same batch gives the same gradient, however it is split."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from training_worker import PROBE, make_batch, reference_for, token_loss
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from asyncds.engine.checkpoint import CheckpointError, verify
+from asyncds.tasks.countdown.tiny_model import save_untrained
+
+pytestmark = pytest.mark.slow
+
+WORKER = Path(__file__).with_name("training_worker.py")
+STAGES = (0, 1, 2, 3)
+# One sequence at a time; a few; all at once.
+BUDGETS = (1, 50, 4096)
+# A model this small would otherwise not be partitioned at all.
+PARTITION_ALL = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}
+
+Results = Callable[[str], list[dict[str, Any]]]
+
+
+def launch(ranks: int, jobs: list[dict[str, Any]], out: Path) -> Results:
+    """Run jobs on so many ranks; the result looks up what each rank wrote for a job."""
+    out.mkdir()
+    (out / "jobs.json").write_text(json.dumps(jobs))
+    launcher = [sys.executable]
+    if ranks > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
+    finished = subprocess.run(
+        [*launcher, str(WORKER), str(out / "jobs.json"), str(out)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr[-8000:]
+    return lambda name: [dict(np.load(out / f"{name}-{rank}.npz")) for rank in range(ranks)]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("models")
+    save_untrained(root / "tied", seed=0)
+    torch.manual_seed(0)
+    untied = LlamaConfig(
+        vocab_size=110,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        initializer_range=0.1,
+    )
+    LlamaForCausalLM(untied).save_pretrained(root / "untied")
+    return {"tied": root / "tied", "untied": root / "untied"}
+
+
+def update_jobs(models: dict[str, Path]) -> list[dict[str, Any]]:
+    variants: dict[str, dict[str, Any]] = {
+        f"zero{stage}-budget{budget}": {"zero_stage": stage, "micro_batch_tokens": budget}
+        for stage in STAGES
+        for budget in BUDGETS
+    }
+    for stage in (1, 3):
+        variants[f"zero{stage}-recomputed"] = {
+            "zero_stage": stage,
+            "micro_batch_tokens": 50,
+            "gradient_checkpointing": True,
+            "logprob_chunk_tokens": 3,
+        }
+        variants[f"zero{stage}-untied"] = {
+            "model": str(models["untied"]),
+            "zero_stage": stage,
+            "micro_batch_tokens": 50,
+            "logprob_chunk_tokens": 3,
+        }
+    for stage in (1, 2, 3):
+        variants[f"zero{stage}-bfloat16"] = {
+            "zero_stage": stage,
+            "micro_batch_tokens": 50,
+            "dtype": "bfloat16",
+        }
+    return [
+        job("update", name, models, max_grad_norm=0.0, **options)
+        for name, options in variants.items()
+    ]
+
+
+def job(do: str, name: str, models: dict[str, Path], **engine: Any) -> dict[str, Any]:
+    defaults = {"model": str(models["tied"]), "deepspeed_extra": PARTITION_ALL}
+    return {"name": name, "do": do, "engine": {**defaults, **engine}}
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["1-rank", "2-ranks"])
+def results(
+    request: pytest.FixtureRequest,
+    models: dict[str, Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Results:
+    jobs = update_jobs(models)
+    jobs += [job("minibatches", f"minibatches{s}", models, zero_stage=s) for s in STAGES]
+    jobs += [job("poison", f"raise{s}", models, zero_stage=s) for s in STAGES]
+    jobs += [job("poison", f"skip{s}", models, zero_stage=s, on_non_finite="skip") for s in STAGES]
+    jobs += [
+        job("reference", f"reference{s}", models, zero_stage=s, reference_model=str(models["tied"]))
+        for s in (1, 3)
+    ]
+    return launch(request.param, jobs, tmp_path_factory.mktemp("updates") / "out")
+
+
+def plain_gradients(model: Path) -> dict[str, Any]:
+    """The same update by autograd alone: one sequence at a time, in one process, in float64."""
+    causal_lm = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float64)
+    batch = make_batch(ranks=1)
+    total = torch.zeros((), dtype=torch.float64)
+    for i, (prompt, completion) in enumerate(zip(batch.prompts, batch.completions, strict=True)):
+        ids = torch.from_numpy(np.concatenate([prompt, completion])).long()[None]
+        log_p = causal_lm(input_ids=ids).logits[0, len(prompt) - 1 : -1].log_softmax(1)
+        log_probs = log_p.gather(1, ids[0, len(prompt) :, None]).squeeze(1)
+        reference = -(4.0 + torch.from_numpy(completion) / 50)
+        total = (
+            total
+            + token_loss(
+                torch.tensor(batch.table.reward[i]),
+                log_probs,
+                -(log_p.exp() * log_p).sum(1),
+                log_probs.detach(),
+                reference,
+            ).sum()
+        )
+    loss = total / int(batch.table.length.sum())
+    loss.backward()
+    gradients = {name: p.grad.numpy() for name, p in causal_lm.named_parameters()}
+    norm = np.sqrt(sum((g**2).sum() for g in gradients.values()))
+    return {"gradients": gradients, "norm": norm, "loss": loss.item()}
+
+
+@pytest.fixture(scope="module")
+def plain(models: dict[str, Path]) -> dict[str, dict[str, Any]]:
+    return {name: plain_gradients(path) for name, path in models.items()}
+
+
+def test_the_gradient_is_that_of_plain_autograd(
+    results: Results, plain: dict[str, dict[str, Any]], models: dict[str, Path]
+) -> None:
+    for name, engine in ((j["name"], j["engine"]) for j in update_jobs(models)):
+        expected = plain["untied" if "untied" in name else "tied"]
+        low = engine.get("dtype") == "bfloat16"
+        for result in results(name):
+            gradients = {k[5:]: v for k, v in result.items() if k.startswith("grad/")}
+            assert gradients.keys() == expected["gradients"].keys()
+            for parameter, theirs in expected["gradients"].items():
+                error = np.linalg.norm(gradients[parameter].reshape(theirs.shape) - theirs)
+                allowed = (0.1 if low else 1e-5) * np.linalg.norm(theirs)
+                assert error <= allowed, f"{name}: {parameter}"
+            np.testing.assert_allclose(
+                result["grad_norm"], expected["norm"], rtol=0.02 if low else 1e-5, err_msg=name
+            )
+            np.testing.assert_allclose(
+                [result["loss"], result["mean_loss"]], expected["loss"], rtol=0.02 if low else 1e-5
+            )
+            assert result["tokens"] == make_batch(ranks=1).table.length.sum()
+
+
+def test_the_step_is_the_same_and_changes_the_policy(
+    results: Results, models: dict[str, Path]
+) -> None:
+    expected = results("zero0-budget4096")[0]["probe"]
+    ids = torch.from_numpy(PROBE).long()[None]
+    with torch.no_grad():
+        untrained = AutoModelForCausalLM.from_pretrained(models["tied"])(input_ids=ids).logits
+    before = untrained[0, :-1].log_softmax(1).gather(1, ids[0, 1:, None]).squeeze(1).numpy()
+    assert abs(expected - before).max() > 0.01
+    for name in (f"zero{s}-budget{b}" for s in STAGES for b in BUDGETS):
+        for result in results(name):
+            np.testing.assert_allclose(result["probe"], expected, atol=2e-4, err_msg=name)
+
+
+def test_micro_batch_sizes_really_differ(results: Results) -> None:
+    for stage in STAGES:
+        counts = [results(f"zero{stage}-budget{b}")[0]["micro_batches"] for b in BUDGETS]
+        assert counts[0] > counts[1] > counts[2] == 1
+
+
+def test_log_probs_are_the_models_own(results: Results, models: dict[str, Path]) -> None:
+    causal_lm = AutoModelForCausalLM.from_pretrained(models["tied"])
+    ranks = len(results("zero3-budget50"))
+    batch = make_batch(ranks=ranks)
+    for rank, result in enumerate(results("zero3-budget50")):
+        expected = []
+        for sequence in np.flatnonzero(batch.table.rank == rank):
+            prompt, completion = batch.prompts[sequence], batch.completions[sequence]
+            ids = torch.from_numpy(np.concatenate([prompt, completion])).long()[None]
+            with torch.no_grad():
+                log_p = causal_lm(input_ids=ids).logits[0, len(prompt) - 1 : -1].log_softmax(1)
+            expected.append(log_p.gather(1, ids[0, len(prompt) :, None]).squeeze(1).numpy())
+        np.testing.assert_allclose(result["log_probs"], np.concatenate(expected), atol=1e-5)
+        assert len(reference_for(batch.shard(rank))) == len(result["log_probs"])
+
+
+def test_minibatches_are_optimizer_steps(results: Results) -> None:
+    """Also where a rank owns nothing of an update."""
+    expected = results("minibatches0")[0]
+    for stage in STAGES:
+        for result in results(f"minibatches{stage}"):
+            assert result["steps"] == 4
+            np.testing.assert_allclose(result["probe"], expected["probe"], atol=1e-3)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_gradient_of_nan_changes_nothing(results: Results, stage: int) -> None:
+    for result in results(f"raise{stage}"):
+        assert "step 7: the gradient is not finite" in str(result["error"])
+        assert result["untouched"]
+        assert result["learned"], "a later update still works"
+    for result in results(f"skip{stage}"):
+        assert str(result["error"]) == ""
+        assert result["skipped"] == 1
+        assert result["untouched"]
+        assert (result["steps_before"], result["steps"]) == (0, 1)
+        assert result["learned"]
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_the_reference_does_not_train(results: Results, stage: int) -> None:
+    for result in results(f"reference{stage}"):
+        np.testing.assert_allclose(result["reference"], result["policy_before"], atol=1e-6)
+        if len(result["policy"]):
+            assert abs(result["policy"] - result["reference"]).max() > 1e-3
+
+
+def test_a_checkpoint_continues_in_a_new_process(models: dict[str, Path], tmp_path: Path) -> None:
+    stages = (0, 1, 2, 3)
+    settings = {"lr_schedule": "linear", "warmup_steps": 1, "total_steps": 5}
+
+    def jobs(do: str) -> list[dict[str, Any]]:
+        return [
+            {
+                **job(do, f"{do}{stage}", models, zero_stage=stage, **settings),
+                "directory": str(tmp_path / f"zero{stage}" / "step-1"),
+            }
+            for stage in stages
+        ]
+
+    saved = launch(2, jobs("save"), tmp_path / "save")
+    loaded = launch(2, jobs("load"), tmp_path / "load")
+    for stage in stages:
+        checkpoint = tmp_path / f"zero{stage}" / "step-1"
+        for before, after in zip(saved(f"save{stage}"), loaded(f"load{stage}"), strict=True):
+            assert (after["version"], after["steps"]) == (5, 1)
+            assert after["lr"] == before["lr"] == 1e-3
+            np.testing.assert_array_equal(after["loaded"], before["exported"])
+            np.testing.assert_array_equal(after["probe"], before["probe"])
+
+        exported = AutoModelForCausalLM.from_pretrained(checkpoint / "hf")
+        ids = torch.from_numpy(PROBE).long()[None]
+        with torch.no_grad():
+            log_p = exported(input_ids=ids[:, :-1]).logits[0].log_softmax(1)
+        np.testing.assert_allclose(
+            log_p.gather(1, ids[0, 1:, None]).squeeze(1).numpy(), before["exported"], atol=1e-5
+        )
+        tokenizer = (models["tied"] / "tokenizer.json").read_bytes()
+        assert (checkpoint / "hf" / "tokenizer.json").read_bytes() == tokenizer
+
+    victim = next((tmp_path / "zero3" / "step-1" / "deepspeed").rglob("*optim_states.pt"))
+    os.truncate(victim, victim.stat().st_size // 2)
+    with pytest.raises(CheckpointError, match=victim.name):
+        verify(tmp_path / "zero3" / "step-1")

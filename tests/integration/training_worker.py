@@ -1,0 +1,233 @@
+"""What test_training.py runs on every rank: ``training_worker.py JOBS.json OUT``.
+
+A job is {"name", "do", "engine": TrainingEngine arguments, ...}; each writes OUT/<name>-<rank>.npz.
+All jobs share one start-up of Python and DeepSpeed, which takes longer than most of them.
+"""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from deepspeed.utils import safe_get_full_grad
+from torch import Tensor
+
+from asyncds.algo.sums import Sums
+from asyncds.engine import checkpoint
+from asyncds.engine.training import NonFiniteError, TrainingEngine
+from asyncds.rollout.batch import Int32, SequenceTable, Shard
+
+VOCABULARY = 100
+PROBE = np.arange(3, 23, dtype=np.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Twelve sequences in four groups, as a table and as token ids; the same in every process."""
+
+    table: SequenceTable
+    prompts: list[Int32]
+    completions: list[Int32]
+
+    def shard(self, rank: int) -> Shard:
+        mine = np.flatnonzero(self.table.rank == rank).astype(np.int32)
+        nothing = [np.empty(0, np.int32)]
+        prompts = np.concatenate(nothing + [self.prompts[s] for s in mine])
+        completions = np.concatenate(nothing + [self.completions[s] for s in mine])
+        return Shard(
+            step=7,
+            rank=rank,
+            table=self.table,
+            sequences=mine,
+            prompt_ids=prompts,
+            completion_ids=completions,
+            logprobs=np.zeros(len(completions), np.float32),
+            versions=np.zeros(len(completions), np.int32),
+        )
+
+
+def make_batch(*, ranks: int) -> Batch:
+    """Rank 0 owns most of it, so that the other ranks run out of work early."""
+    rng = np.random.default_rng(0)
+    n = 12
+    prompt_length = rng.integers(2, 9, n).astype(np.int32)
+    length = rng.integers(1, 12, n).astype(np.int32)
+    table = SequenceTable(
+        group=np.repeat(np.arange(4), 3).astype(np.int32),
+        reward=rng.normal(size=n).astype(np.float32),
+        correct=rng.random(n) > 0.5,
+        prompt_length=prompt_length,
+        length=length,
+        logprob_sum=np.zeros(n, np.float32),
+        rank=np.where(np.arange(n) % 4 == 3, ranks - 1, 0).astype(np.int32),
+    )
+    return Batch(
+        table,
+        [rng.integers(0, VOCABULARY, k).astype(np.int32) for k in prompt_length],
+        [rng.integers(0, VOCABULARY, k).astype(np.int32) for k in length],
+    )
+
+
+def token_loss(
+    reward: Tensor,
+    log_probs: Tensor,
+    entropy: Tensor,
+    old_log_probs: Tensor,
+    reference_log_probs: Tensor,
+) -> Tensor:
+    """A loss that depends on everything an objective is given."""
+    ratio = (log_probs - old_log_probs).exp()
+    distance = reference_log_probs - log_probs
+    return -reward * ratio - 0.3 * entropy + 0.5 * (distance.exp() - distance - 1)
+
+
+class Objective:
+    def __init__(self, table: SequenceTable, *, poison: bool = False) -> None:
+        self.reward = torch.from_numpy(table.reward)
+        self.poison = poison
+
+    def __call__(
+        self, *, log_probs: Tensor, sequence: Tensor, token_index: Tensor, **others: Tensor
+    ) -> tuple[Tensor, Sums]:
+        per_token = token_loss(self.reward[sequence], log_probs, **others)
+        factor = float("nan") if self.poison else 1.0
+        return per_token.sum() * factor, Sums.of({"loss": per_token, "index": token_index})
+
+
+def reference_for(shard: Shard) -> Any:
+    """Made-up log-probs of a reference model, a function of the token alone."""
+    return -(4.0 + shard.completion_ids.astype(np.float32) / 50)
+
+
+def update(engine: TrainingEngine, *, poison: bool = False) -> tuple[Any, dict[str, Any]]:
+    """One update; returns its metrics and the full gradients just before the optimizer step."""
+    batch = make_batch(ranks=engine.ranks)
+    shard = batch.shard(engine.rank)
+    gradients: dict[str, Any] = {}
+    apply = engine.deepspeed.step
+
+    def recorded() -> None:
+        for name, parameter in engine.causal_lm.named_parameters():
+            plain = engine.zero_stage == 0
+            gradient = parameter.grad if plain else safe_get_full_grad(parameter)
+            gradients[name] = gradient.float().cpu().numpy().copy()
+        apply()
+
+    engine.deepspeed.step = recorded
+    try:
+        metrics = engine.update(
+            shard,
+            Objective(batch.table, poison=poison),
+            old_log_probs=engine.log_probs(shard),
+            reference_log_probs=reference_for(shard),
+            with_entropy=True,
+        )
+    finally:
+        engine.deepspeed.step = apply
+    return metrics, gradients
+
+
+def do_update(engine: TrainingEngine, job: dict[str, Any]) -> dict[str, Any]:
+    log_probs = engine.log_probs(make_batch(ranks=engine.ranks).shard(engine.rank))
+    metrics, gradients = update(engine)
+    return {
+        **{f"grad/{name}": gradient for name, gradient in gradients.items()},
+        "log_probs": log_probs,
+        "grad_norm": metrics.grad_norm,
+        "loss": metrics.loss,
+        "tokens": metrics.tokens,
+        "micro_batches": metrics.micro_batches,
+        "mean_loss": metrics.sums.means()["loss"],
+        "probe": engine.probe(PROBE),
+    }
+
+
+def do_minibatches(engine: TrainingEngine, job: dict[str, Any]) -> dict[str, Any]:
+    batch = make_batch(ranks=engine.ranks)
+    shard = batch.shard(engine.rank)
+    metrics = engine.update(
+        shard,
+        Objective(batch.table),
+        minibatches=4,
+        old_log_probs=engine.log_probs(shard),
+        reference_log_probs=reference_for(shard),
+        with_entropy=True,
+    )
+    return {
+        "probe": engine.probe(PROBE),
+        "steps": metrics.optimizer_steps,
+        "micro_batches": metrics.micro_batches,
+    }
+
+
+def do_poison(engine: TrainingEngine, job: dict[str, Any]) -> dict[str, Any]:
+    """A gradient of NaN must change nothing, whether it raises or is skipped."""
+    before = engine.probe(PROBE)
+    error = ""
+    skipped = 0
+    try:
+        skipped = update(engine, poison=True)[0].skipped
+    except NonFiniteError as caught:
+        error = str(caught)
+    untouched = bool((engine.probe(PROBE) == before).all())
+    steps_before = engine.optimizer_steps
+    update(engine)
+    return {
+        "error": error,
+        "skipped": skipped,
+        "untouched": untouched,
+        "steps_before": steps_before,
+        "steps": engine.optimizer_steps,
+        "learned": bool((engine.probe(PROBE) != before).any()),
+    }
+
+
+def do_reference(engine: TrainingEngine, job: dict[str, Any]) -> dict[str, Any]:
+    """The reference stays what the policy was before it trained."""
+    shard = make_batch(ranks=engine.ranks).shard(engine.rank)
+    before = engine.log_probs(shard)
+    update(engine)
+    return {
+        "policy_before": before,
+        "policy": engine.log_probs(shard),
+        "reference": engine.reference_log_probs(shard),
+    }
+
+
+def do_save(engine: TrainingEngine, job: dict[str, Any]) -> dict[str, Any]:
+    update(engine)
+    exported = engine.probe(PROBE)
+    checkpoint.save(engine, Path(job["directory"]), state={"version": 5})
+    lr = update(engine)[0].lr
+    return {"exported": exported, "probe": engine.probe(PROBE), "lr": lr}
+
+
+def do_load(engine: TrainingEngine, job: dict[str, Any]) -> dict[str, Any]:
+    state = checkpoint.load(engine, Path(job["directory"]))
+    loaded = engine.probe(PROBE)
+    steps = engine.optimizer_steps
+    lr = update(engine)[0].lr
+    return {
+        "loaded": loaded,
+        "probe": engine.probe(PROBE),
+        "lr": lr,
+        "steps": steps,
+        "version": state["version"],
+    }
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    jobs, out = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
+    for job in jobs:
+        engine = TrainingEngine(**{"lr": 1e-3, "deadline_s": 60, **job["engine"]})
+        result = globals()[f"do_{job['do']}"](engine, job)
+        np.savez(out / f"{job['name']}-{engine.rank}.npz", **result)
+        engine.close()
+
+
+if __name__ == "__main__":
+    main()
