@@ -1,0 +1,73 @@
+"""What goes between a process pool and its workers: msgpack frames with a length in front.
+
+A verifier reads text that a model wrote, so what a worker sends back is decoded into a fixed type,
+never unpickled, and refused beyond a size.
+"""
+
+import asyncio
+import struct
+from typing import Any, BinaryIO, TypeVar
+
+import msgspec
+
+from asyncds.scoring.scorer import Reason
+from asyncds.tasks.base import Row, Score
+
+MAX_BYTES = 64 * 2**20
+_LENGTH = struct.Struct("<I")
+
+T = TypeVar("T")
+
+
+class Setup(msgspec.Struct):
+    """First frame to a worker: the task to make and the limits to set on itself."""
+
+    kind: str
+    options: dict[str, Any]
+    time_limit: float
+    memory_limit: int
+
+
+class Ready(msgspec.Struct):
+    """A worker's answer to ``Setup``. error: why the task could not be made, "" if it could."""
+
+    error: str = ""
+
+
+class Request(msgspec.Struct):
+    """Completions of one row; the worker answers with one ``Reply`` for each, in order."""
+
+    row: Row
+    completions: list[str]
+
+
+class Reply(msgspec.Struct):
+    """A judgement, or why there is none."""
+
+    score: Score | None = None
+    reason: Reason | None = None
+    detail: str = ""
+
+
+def pack(message: msgspec.Struct) -> bytes:
+    """A frame. Raises ValueError beyond MAX_BYTES."""
+    body = msgspec.msgpack.encode(message)
+    if len(body) > MAX_BYTES:
+        raise ValueError(f"a frame of {len(body):,} bytes, more than {MAX_BYTES:,}")
+    return _LENGTH.pack(len(body)) + body
+
+
+def read(stream: BinaryIO, kind: type[T]) -> T | None:
+    """The next frame of a blocking stream, or None at its end."""
+    head = stream.read(_LENGTH.size)
+    if len(head) < _LENGTH.size:
+        return None
+    return msgspec.msgpack.decode(stream.read(_LENGTH.unpack(head)[0]), type=kind)
+
+
+async def receive(stream: asyncio.StreamReader, kind: type[T]) -> T:
+    """The next frame. Raises EOFError at the end, ValueError for a frame that is not a ``kind``."""
+    (length,) = _LENGTH.unpack(await stream.readexactly(_LENGTH.size))
+    if length > MAX_BYTES:
+        raise ValueError(f"a frame of {length:,} bytes, more than {MAX_BYTES:,}")
+    return msgspec.msgpack.decode(await stream.readexactly(length), type=kind)

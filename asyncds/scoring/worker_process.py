@@ -1,0 +1,102 @@
+"""The pool's end of one worker process."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Sequence
+from time import monotonic
+from typing import Self
+
+from asyncds.scoring.frames import Ready, Reply, Request, Setup, pack, receive
+from asyncds.scoring.scorer import ScorerUnavailableError
+from asyncds.tasks.base import Row
+
+GRACE_SECONDS = 5.0
+"""How much longer than a worker's own watchdog we wait before we give it up."""
+
+
+class WorkerProcess:
+    """A worker that has been started. Used by one caller at a time."""
+
+    def __init__(self, process: asyncio.subprocess.Process, time_limit: float) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._process = process
+        self._requests = process.stdin
+        self._replies = process.stdout
+        self._time_limit = time_limit
+        self._outstanding = 0
+        self._broken = False
+
+    @classmethod
+    async def spawn(cls, setup: Setup) -> Self:
+        """Start a process; ``ready`` makes it usable.
+
+        It has a session of its own, so that Ctrl-C ends the run and not its scorers before it.
+        """
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "asyncds.scoring.worker"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        return cls(process, setup.time_limit)
+
+    async def ready(self, setup: Setup, *, deadline: float) -> None:
+        """Wait until the task is made. Raises ScorerUnavailableError, at the deadline too."""
+        try:
+            async with asyncio.timeout(deadline):
+                self._requests.write(pack(setup))
+                await self._requests.drain()
+                error = (await receive(self._replies, Ready)).error
+        except TimeoutError:
+            error = f"not ready within {deadline:g} s"
+        except (EOFError, ConnectionError, ValueError) as failure:
+            error = f"it broke off ({failure})"
+        if error:
+            raise ScorerUnavailableError(f"a scorer process did not start: {error}")
+
+    async def judge(self, row: Row, completions: Sequence[str]) -> AsyncIterator[Reply]:
+        """One reply after the other, in order; the last one, perhaps too early, where it broke."""
+        self._outstanding = len(completions)
+        request = pack(Request(row, list(completions)))
+        started = monotonic()
+        try:
+            async with asyncio.timeout(self._time_limit + GRACE_SECONDS):
+                self._requests.write(request)
+                await self._requests.drain()
+            while self._outstanding:
+                started = monotonic()
+                async with asyncio.timeout(self._time_limit + GRACE_SECONDS):
+                    reply = await receive(self._replies, Reply)
+                self._outstanding -= 1
+                self._broken = reply.reason == "memory"
+                yield reply
+                if self._broken:
+                    return
+        except (TimeoutError, EOFError, ConnectionError, ValueError) as failure:
+            self._broken = True
+            late = monotonic() - started >= self._time_limit
+            yield Reply(reason="timeout" if late else "crash", detail=str(failure))
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it can take a row: alive, and nothing it was asked is still unanswered."""
+        return self.is_alive and not self._broken and self._outstanding == 0
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.returncode is None
+
+    def kill(self) -> None:
+        if self.is_alive:
+            self._process.kill()
+
+    async def end(self, *, deadline: float) -> None:
+        """Let it finish what it has read and end, or kill it after ``deadline`` seconds."""
+        self._requests.close()
+        try:
+            async with asyncio.timeout(deadline):
+                await self._process.wait()
+        except TimeoutError:
+            self.kill()
+            await self._process.wait()

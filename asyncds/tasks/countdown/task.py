@@ -1,0 +1,132 @@
+"""Countdown as a task: which problems, how they are asked, how answers are judged."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Literal, overload
+
+from asyncds.tasks import base
+from asyncds.tasks.base import Prompt, Row, Score, Split
+from asyncds.tasks.countdown import prompts
+from asyncds.tasks.countdown.dataset import load_problems
+from asyncds.tasks.countdown.enumeration import multiplicity
+from asyncds.tasks.countdown.expression import Equivalence
+from asyncds.tasks.countdown.problems import (
+    Problem,
+    Space,
+    every_problem,
+    sample_problems,
+    split,
+)
+from asyncds.tasks.countdown.verifier import score_plain, score_tagged
+
+SAMPLED_TRAIN = 20_000
+COUNTED_OPERANDS = 5
+
+
+class CountdownTask:
+    """Reach a target from given numbers, each used exactly once.
+
+    operands, max_number, max_target, natural: the family of problems (see ``Space``). A small one
+    is enumerated, shuffled by ``seed``, and its first ``n_eval`` problems are held out; the tiny
+    base model leaves out the same ones for the same seed. From a large one, ``n_eval`` problems and
+    then ``n_train`` others are sampled by ``seed``.
+    n_train: how many problems to train on; None for all of a small family or of a data set, 20,000
+    of a large family.
+    dataset: instead of a family, a data set of the format ``Jiayi-Pan/Countdown-Tasks-3to4``: a hub
+    id or a local directory. The first ``n_train`` rows are for training, the next ``n_eval`` for
+    evaluation, as they stand; the published split is n_train=327,680, n_eval=1,024.
+    prompt_style: "plain" for the tiny base model, whose whole completion is the answer (reward 1 or
+    0); "chat" asks for tags (reward 0, 0.1 or 1).
+    equivalence: which answers count as the same, in ``Score.answer`` and in ``multiplicity``. The
+    default is the strictest, the one behind the published multiplicity of 6.5 for three numbers:
+    expressions are the same if they are written the same but for spaces and redundant parentheses.
+    """
+
+    name = "countdown"
+
+    def __init__(
+        self,
+        *,
+        operands: int = 3,
+        max_number: int = 10,
+        max_target: int = 99,
+        natural: bool = True,
+        n_train: int | None = None,
+        n_eval: int = 128,
+        seed: int = 0,
+        prompt_style: Literal["plain", "chat"] = "plain",
+        equivalence: Equivalence = "written",
+        dataset: str | None = None,
+    ) -> None:
+        if prompt_style not in ("plain", "chat"):
+            raise ValueError(f"prompt_style {prompt_style!r} must be 'plain' or 'chat'")
+        self._space = Space(
+            operands=operands, max_number=max_number, max_target=max_target, natural=natural
+        )
+        self._n_train = n_train
+        self._n_eval = n_eval
+        self._seed = seed
+        self._prompt_style = prompt_style
+        self._equivalence: Equivalence = equivalence
+        self._dataset = dataset
+
+    def rows(self, split: Split) -> Sequence[Row]:
+        """The problems of a split; the fields of a row are ``numbers`` and ``target``."""
+        return _Rows(self._problems[split])
+
+    def prompt(self, row: Row) -> Prompt:
+        if self._prompt_style == "plain":
+            return prompts.plain(**row.fields)
+        return [{"role": "user", "content": prompts.instruction(**row.fields)}]
+
+    def score(self, row: Row, completion: str) -> Score:
+        judge = score_plain if self._prompt_style == "plain" else score_tagged
+        return judge(completion, **row.fields, equivalence=self._equivalence)
+
+    def multiplicity(self, row: Row) -> int | None:
+        """Exact, by enumeration of every answer that ``score`` calls correct; None beyond five
+        numbers, where that takes too long."""
+        if len(row.fields["numbers"]) > COUNTED_OPERANDS:
+            return None
+        return multiplicity(**row.fields, equivalence=self._equivalence)
+
+    def fingerprint(self) -> str:
+        return base.fingerprint(self)
+
+    @cached_property
+    def _problems(self) -> dict[Split, list[Problem]]:
+        if self._dataset is not None:
+            train, held_out = load_problems(
+                self._dataset, n_train=self._n_train, n_eval=self._n_eval
+            )
+        elif self._space.is_small:
+            train, held_out = split(
+                every_problem(self._space), n_eval=self._n_eval, seed=self._seed
+            )
+            train = train[: self._n_train]
+        else:
+            n_train = SAMPLED_TRAIN if self._n_train is None else self._n_train
+            sample = sample_problems(self._space, self._n_eval + n_train, seed=self._seed)
+            held_out, train = sample[: self._n_eval], sample[self._n_eval :]
+        return {"train": train, "eval": held_out}
+
+
+class _Rows(Sequence[Row]):
+    """Problems seen as rows, made when they are looked at."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self._problems = problems
+
+    def __len__(self) -> int:
+        return len(self._problems)
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Row]: ...
+    def __getitem__(self, index: int | slice) -> Row | list[Row]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        i = range(len(self))[index]
+        problem = self._problems[i]
+        return Row(i, {"numbers": list(problem.numbers), "target": problem.target})

@@ -1,0 +1,177 @@
+"""The tiny base model: a 0.5 M-parameter Qwen2 that has learnt a little Countdown.
+
+It stands in for a real base model where none can be downloaded: an ordinary Hugging Face directory,
+read with ``from_pretrained`` like any other. It is made by supervised training on solutions, then
+on a mixture with "babble" (expressions over the right numbers that ignore the target), so that it
+solves a problem now and then and leaves reinforcement learning something to do.
+"""
+
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from asyncds.tasks.countdown.problems import Space, every_problem, split
+from asyncds.tasks.countdown.tiny_data import Demonstrations, demonstrations
+from asyncds.tasks.countdown.tiny_tokenizer import save_tokenizer, tiny_tokenizer
+
+MAX_LENGTH = 256
+RECIPE_FILE = "recipe.json"
+
+Progress = Callable[[int, int, float], None]
+"""Called after every step with (steps done, steps in all, loss)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How the model is made. Equal recipes make equal models (on one machine, one thread count).
+
+    seed: of the initial weights and the order of the data. n_eval, task_seed: the problems held out
+    of the training data; the same two numbers give the Countdown task its evaluation problems.
+    babble: the share of answers that ignore the target during the last ``babble_steps`` steps.
+    """
+
+    seed: int = 0
+    n_eval: int = 128
+    task_seed: int = 0
+    clean_steps: int = 450
+    babble_steps: int = 150
+    babble: float = 0.6
+    batch_size: int = 256
+    lr: float = 2e-3
+    weight_decay: float = 0.05
+
+
+def make_tiny_model(
+    out: Path,
+    *,
+    recipe: Recipe | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Train the model and write it to the directory ``out``; return at once if it is there.
+
+    The directory appears complete or not at all. threads: of torch, None for torch's own choice.
+    Raises FileExistsError where ``out`` holds anything but a model of this recipe.
+    """
+    recipe = recipe or Recipe()
+    if _is_there(out, recipe):
+        return
+    tokenizer = tiny_tokenizer(max_length=MAX_LENGTH)
+    train, _ = split(every_problem(Space()), n_eval=recipe.n_eval, seed=recipe.task_seed)
+    model = _untrained(tokenizer, seed=recipe.seed)
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(threads or threads_before)
+    try:
+        _train(model, demonstrations(train, tokenizer), recipe, progress or _silent)
+    finally:
+        torch.set_num_threads(threads_before)
+    _save(out, model, tokenizer, recipe)
+
+
+def save_untrained(out: Path, *, seed: int = 0) -> None:
+    """Write the model with random weights, for tests that need a model but not what it knows."""
+    recipe = Recipe(seed=seed, clean_steps=0, babble_steps=0)
+    if _is_there(out, recipe):
+        return
+    tokenizer = tiny_tokenizer(max_length=MAX_LENGTH)
+    _save(out, _untrained(tokenizer, seed=seed), tokenizer, recipe)
+
+
+def _silent(done: int, steps: int, loss: float) -> None:
+    pass
+
+
+def _untrained(tokenizer: PreTrainedTokenizerFast, *, seed: int) -> Qwen2ForCausalLM:
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        num_hidden_layers=3,
+        intermediate_size=256,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+        initializer_range=0.04,
+        max_position_embeddings=MAX_LENGTH,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        dtype="float32",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Qwen2ForCausalLM(config)
+
+
+def _train(
+    model: Qwen2ForCausalLM, data: Demonstrations, recipe: Recipe, progress: Progress
+) -> None:
+    """AdamW with a cosine learning rate that falls to zero over all steps, clean and babble."""
+    steps = recipe.clean_steps + recipe.babble_steps
+    rng = np.random.default_rng(recipe.seed)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=recipe.lr, betas=(0.9, 0.98), weight_decay=recipe.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps))
+    )
+    model.train()
+    for step in range(steps):
+        babble = 0.0 if step < recipe.clean_steps else recipe.babble
+        prompts, answers = map(torch.from_numpy, data.batch(rng, recipe.batch_size, babble=babble))
+        loss = _answer_loss(model, prompts, answers)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        progress(step + 1, steps, loss.item())
+    model.eval()
+
+
+def _answer_loss(
+    model: Qwen2ForCausalLM, prompts: torch.Tensor, answers: torch.Tensor
+) -> torch.Tensor:
+    """Mean cross-entropy of the answers' tokens (prompts [B, P], answers [B, A]), in nats."""
+    ids = torch.cat([prompts, answers[:, :-1]], dim=1)
+    logits = model(input_ids=ids, use_cache=False, logits_to_keep=answers.shape[1]).logits
+    return F.cross_entropy(
+        logits.flatten(0, 1), answers.flatten(), ignore_index=model.config.pad_token_id
+    )
+
+
+def _is_there(out: Path, recipe: Recipe) -> bool:
+    if not out.exists():
+        return False
+    file = out / RECIPE_FILE
+    made_by = json.loads(file.read_text()) if file.exists() else None
+    if made_by == asdict(recipe):
+        return True
+    raise FileExistsError(
+        f"{out} exists and is not a model of this recipe: remove it or choose another directory"
+    )
+
+
+def _save(
+    out: Path, model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, recipe: Recipe
+) -> None:
+    """Write beside ``out``, then rename; another process may have been faster with the same."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        model.save_pretrained(partial)
+        save_tokenizer(tokenizer, partial)
+        (partial / RECIPE_FILE).write_text(json.dumps(asdict(recipe), indent=2) + "\n")
+        partial.chmod(0o755)
+        if not _is_there(out, recipe):
+            os.rename(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

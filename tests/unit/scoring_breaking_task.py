@@ -1,0 +1,45 @@
+"""A task whose verifier does what the completion says, for the tests of scorers."""
+
+import ctypes
+import os
+import sys
+import time
+
+from asyncds.tasks.base import Row, Score
+
+
+class BreakingTask:
+    name = "breaking"
+
+    def __init__(self, *, start: str = "normal") -> None:
+        if start == "fail":
+            raise ValueError("no such data")
+        if start == "hang":
+            time.sleep(3600)
+
+    def score(self, row: Row, completion: str) -> Score:
+        match completion:
+            case "hang":
+                time.sleep(3600)
+            case "hang in C":
+                # Holds the interpreter's lock: no Python code runs in the worker any more.
+                ctypes.PyDLL(None).sleep(3600)
+            case "abort":
+                os.abort()
+            case "exit":
+                os._exit(0)
+            case "memory":
+                bytearray(2**31)
+            case "raise":
+                raise KeyError("broken verifier")
+            case "print":
+                print("\x00\x00\x00\x00 not a frame", flush=True)
+                os.write(1, b"nor this")
+            case "read":
+                return Score(1.0, True, repr(sys.stdin.read()))
+            case "pid":
+                return Score(1.0, True, str(os.getpid()))
+            case "modules":
+                heavy = {"torch", "transformers", "vllm", "numpy"} & set(sys.modules)
+                return Score(1.0, True, ",".join(sorted(heavy)))
+        return Score(0.5, True, f"{row.index} {row.fields['word']} {completion}")
