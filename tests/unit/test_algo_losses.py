@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from asyncds.algo.corrections import NoCorrection, Tis
+from asyncds.algo.corrections import NoCorrection, Tis, TokenWeights
 from asyncds.algo.kl import KL_ESTIMATORS, k1, k2, k3
 from asyncds.algo.losses import Clip, LossInputs, PolicyLoss, Reinforce
 from asyncds.algo.sums import Sums
@@ -97,6 +97,15 @@ def test_no_correction_changes_nothing() -> None:
     loss = torch.tensor([0.7, -0.1])
     assert torch.equal(weights.apply(loss), loss)
     assert not weights.truncated.any()
+
+
+def test_a_token_that_is_not_kept_contributes_nothing_whatever_its_loss() -> None:
+    weights = TokenWeights(
+        weight=torch.tensor([0.5, 1.0]),
+        keep=torch.tensor([True, False]),
+        truncated=torch.tensor([False, False]),
+    )
+    assert weights.apply(torch.tensor([3.0, torch.inf])).tolist() == [1.5, 0.0]
 
 
 def test_kl_estimators_by_hand_and_at_the_bounds() -> None:

@@ -334,9 +334,9 @@ def test_a_micro_batch_without_tokens_gives_a_zero_that_can_be_differentiated() 
 
 
 def test_metrics_by_hand() -> None:
-    """Two tokens of a correct sequence, one of an incorrect; ratios to μ of 1, 2 and 1/2."""
+    """Two tokens of a correct sequence, one of an incorrect; ratios to μ of 1, 2 and 1/4."""
     behaviour = torch.log(torch.tensor([0.5, 0.2, 0.4], dtype=torch.float64))
-    current = torch.log(torch.tensor([0.5, 0.4, 0.2], dtype=torch.float64))
+    current = torch.log(torch.tensor([0.5, 0.4, 0.1], dtype=torch.float64))
     sequences = SequenceAdvantages(
         base=torch.tensor([1.0, -1.0]),
         shift=torch.zeros(2),
@@ -359,16 +359,16 @@ def test_metrics_by_hand() -> None:
         "advantage": pytest.approx((1 + sum(shift)) / 3),
         "ds_shift_correct": pytest.approx((shift[0] + shift[1]) / 2),
         "ds_shift_incorrect": pytest.approx(shift[2]),
-        "ratio": pytest.approx(3.5 / 3),
+        "ratio": pytest.approx(3.25 / 3),
         "clipped_positive": 0.5,
         "clipped_negative": 1.0,
         "truncated_positive": 0.0,
         "truncated_negative": 0.0,
         "masked_positive": 0.0,
         "masked_negative": 0.0,
-        "mismatch_kl": pytest.approx(((1 - np.log(2)) + (-0.5 + np.log(2))) / 3),
-        "importance_weight": pytest.approx(3.5 / 3),
-        "effective_sample_fraction": pytest.approx(3.5**2 / (3 * 5.25)),
+        "mismatch_kl": pytest.approx(((1 - np.log(2)) + (-0.75 + np.log(4))) / 3),
+        "importance_weight": pytest.approx(3.25 / 3),
+        "effective_sample_fraction": pytest.approx(3.25**2 / (3 * 5.0625)),
         "kl": pytest.approx(0.0),
         "entropy": 2.0,
     }
@@ -448,12 +448,14 @@ def test_a_reward_that_is_not_finite_and_a_wrong_shape_are_named() -> None:
     with pytest.raises(ValueError, match="reward is not finite at 1 of 2 places"):
         batch.advantages(Objective())
     batch = Batch([2, 3])
-    batch.length = torch.tensor([5])
+    batch.group = torch.tensor([0])
     with pytest.raises(ValueError, match="of one length"):
-        Objective().sequence_advantages(
-            reward=batch.reward,
-            correct=batch.correct,
-            group=batch.group,
-            length=batch.length,
-            behaviour_logprob_sum=torch.zeros(2),
+        batch.advantages(Objective())
+    square = torch.zeros(2, 2)
+    with pytest.raises(ValueError, match="flat"):
+        Objective().loss(
+            sequences=Batch([2, 3]).advantages(Objective()),
+            sequence=square.long(),
+            current=square,
+            behaviour=square,
         )
