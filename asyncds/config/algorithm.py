@@ -27,7 +27,7 @@ class DsGrpo(Choice):
 
     kind: Literal["ds_grpo"] = "ds_grpo"
     scale: Literal["std", "none"] = "std"
-    """As in grpo. The form reward_mean never divides."""
+    """As in grpo. The form reward_mean needs none."""
     baseline: Literal["mean", "leave_one_out"] = "mean"
     """As in grpo."""
     form: Literal["token", "seq_mean", "seq_sum", "reward_mean"] = "token"
@@ -39,6 +39,15 @@ class DsGrpo(Choice):
     """Strength on incorrect rollouts."""
     logprob_source: Literal["proximal", "behaviour"] = "proximal"
     """The learner's own log-probability, or the one recorded by the generator."""
+
+    @model_validator(mode="after")
+    def _reward_mean_is_not_divided(self) -> "DsGrpo":
+        if self.form == "reward_mean" and self.scale == "std":
+            raise ValueError(
+                "form reward_mean shifts the rewards, and dividing by their standard deviation "
+                "would undo gamma: set scale to none"
+            )
+        return self
 
 
 Advantage = Annotated[Grpo | DsGrpo, Field(discriminator="kind")]

@@ -33,6 +33,10 @@ class CountdownTask(Section):
     """Numbers are drawn from 1 to this."""
     max_target: int = Field(99, ge=2)
     """Targets lie between 1 and this."""
+    natural: bool = True
+    """Whether every intermediate result is a whole number, 0 or more."""
+    n_train: int | None = Field(None, ge=1)
+    """Problems to train on; default: all of a small family, 20,000 of a large one."""
     n_eval: int = Field(128, ge=1)
     """Problems held out for evaluation; never trained on."""
     seed: int = 0
@@ -40,6 +44,9 @@ class CountdownTask(Section):
     prompt_style: Literal["plain", "chat"] = "plain"
     """`plain`: `2 5 10 = 30 :`, the answer is the whole completion. `chat`: a user turn that asks
     for `<think>` and `<answer>`; a wrong but well-formed answer earns 0.1."""
+    equivalence: Literal["written", "commutative", "associative"] = "written"
+    """Which correct answers count as the same one: those written the same, or the same up to the
+    order of operands, or up to their grouping too."""
     dataset: str | None = None
     """A Hugging Face data set (hub id or local directory) with the columns `nums` and `target`,
     instead of generated problems."""
@@ -283,6 +290,10 @@ class CoordinatorConfig(Section):
     """After this long without a word a generator gets no new work."""
     dead_seconds: Seconds = 60
     """After this long it is dead, and its work goes to others."""
+    stall_seconds: Seconds = 1800
+    """After this long without any progress the run ends as failed, saying who waits for whom."""
+    lost_seconds: Seconds = 600
+    """After this long without a coordinator a generator or learner gives up."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "CoordinatorConfig":

@@ -171,9 +171,9 @@ class Scheduler:
         tickets = list(self._tickets.values())
         return [t for t in tickets if t.place < tickets[0].place + self._window]
 
-    def restore(self, step: int, tickets: Iterable[Ticket]) -> None:
-        """Start again at `step` with these tickets."""
+    def restore(self, step: int, tickets: Iterable[tuple[int, TicketState, int]]) -> None:
+        """Start again at `step` with these tickets: (id, state, oldest version)."""
         self.step = step
         self._tickets, self._places = {}, 0
-        for t in sorted(tickets, key=lambda t: t.id):
-            self.add(t.id, t.state, t.oldest)
+        for id, state, oldest in sorted(tickets, key=lambda t: t[0]):
+            self.add(id, state, oldest)

@@ -74,7 +74,8 @@ class GeneratorHello(Message, frozen=True):
 
     workers: engine workers (TP × PP), its places in the transfer group. capacity: sequences it
     takes at once. tokenizer, data: fingerprints that must agree with the learner's and the others'.
-    rows: task rows by split. leases: ids it still works on or has not had acknowledged.
+    rows: task rows by split. multiplicity: distinct correct answers that exist for an evaluation
+    problem, on average, if the task can tell. leases: ids it works on or has not had acknowledged.
     """
 
     name: str
@@ -85,6 +86,7 @@ class GeneratorHello(Message, frozen=True):
     tokenizer: str
     data: str
     rows: dict[str, int]
+    multiplicity: float | None
     leases: list[int]
     metrics: str = ""
 

@@ -1,0 +1,20 @@
+"""The tokenizer of a run, and a way to see whether two processes have the same one."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import AutoTokenizer
+
+
+def load_tokenizer(source: str) -> Any:
+    """A Hugging Face tokenizer from a directory or hub id."""
+    return AutoTokenizer.from_pretrained(source)
+
+
+def vocabulary_fingerprint(vocabulary: Mapping[str, int]) -> str:
+    """16 hex digits that differ when any token has another id."""
+    digest = hashlib.sha256()
+    for token, id in sorted(vocabulary.items(), key=lambda item: (item[1], item[0])):
+        digest.update(f"{id}\t{token}\n".encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,489 @@
+"""The coordinator: takes messages in, keeps the desks in order, decides when the run is over.
+
+No sockets and no clock in here: `handle` and `tick` get the time, `send` is given. Whatever is sent
+must leave only after the journal's commit; the caller sees to that.
+"""
+
+import logging
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any
+
+from asyncds.config.schema import RunConfig
+from asyncds.fleet.membership import Fleet, Health, Member
+from asyncds.rollout import wire
+from asyncds.rollout.journal import Journal
+from asyncds.rollout.scheduler import Scheduler, TicketState
+from services.coordinator.batches import BatchDesk
+from services.coordinator.evaluation import Due, EvaluationPlan
+from services.coordinator.leases import LeaseBook
+from services.coordinator.weights import LEARNER, WeightDesk
+
+log = logging.getLogger(__name__)
+
+DRAIN_SECONDS = 30.0
+"""How long processes may take to leave at the end."""
+
+
+class State(StrEnum):
+    """Where the run stands. FINISHED, INTERRUPTED and FAILED are final."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    FINISHING = "finishing"
+    FINISHED = "finished"
+    INTERRUPTED = "interrupted"
+    FAILED = "failed"
+
+
+class Coordinator:
+    """One run. `on_step` gets every trained batch's metrics, `on_evaluation` every result,
+    `on_rewind` the step that a learner starts (again) at."""
+
+    def __init__(
+        self,
+        *,
+        config: RunConfig,
+        journal: Journal,
+        send: Callable[[bytes, wire.Message], None],
+        on_step: Callable[[dict[str, Any]], None],
+        on_evaluation: Callable[[dict[str, Any]], None],
+        on_rewind: Callable[[int], None],
+        now: float,
+    ) -> None:
+        self._config = config
+        self._journal = journal
+        self._send = send
+        self._on_step = on_step
+        self._on_evaluation = on_evaluation
+        self._on_rewind = on_rewind
+        r, c, w = config.rollout, config.coordinator, config.weights
+        self.fleet = Fleet(suspect_seconds=c.suspect_seconds, dead_seconds=c.dead_seconds)
+        self.scheduler = Scheduler(
+            groups_per_step=r.groups_per_step,
+            target_lag=r.resolved_target_lag,
+            max_lag=r.max_lag,
+            window=r.resolved_window,
+            publish_every=w.publish_every,
+            total_steps=config.steps,
+        )
+        self.leases = LeaseBook(
+            config=config,
+            journal=journal,
+            scheduler=self.scheduler,
+            fleet=self.fleet,
+            send=send,
+        )
+        self.batches = BatchDesk(
+            journal=journal,
+            leases=self.leases,
+            version_at=self.scheduler.version_at,
+            send=send,
+        )
+        self.weights = WeightDesk(
+            fleet=self.fleet,
+            prepare_seconds=w.prepare_seconds,
+            transfer_seconds=w.transfer_seconds,
+            probe_every=w.probe_every,
+            probe_tolerance=config.probe_tolerance,
+            send=send,
+        )
+        e = config.eval
+        self._plan = EvaluationPlan(
+            every=e.every,
+            n_samples=e.n_samples,
+            interim_samples=e.interim_samples,
+            steps=config.steps,
+        )
+        self._plan.skip_done([done["step"] for done in journal.evaluations()])
+        self._due: Due | None = None
+        self._learner: dict[int, bytes] = {}
+        self._learner_seen = now
+        self._learner_gang = ""
+        self._learner_phase = ""
+        self._tokenizer = ""
+        self._data = ""
+        self._multiplicity: float | None = None
+        self._saved_step = -1
+        self._progress = now
+        self._drained_at: float | None = None
+        self._finish_reason = ""
+        self._status = State.FINISHED
+        self.state = State.STARTING
+        self.message = ""
+        self.rejected_frames = 0
+
+    # --- messages -------------------------------------------------------------------------------
+
+    def handle(self, peer: bytes, message: wire.ToCoordinator, now: float) -> None:
+        """One message from `peer`."""
+        match message:
+            case wire.GeneratorHello():
+                self._welcome_generator(peer, message, now)
+            case wire.LearnerHello():
+                self._welcome_learner(peer, message, now)
+            case wire.Stop(reason=reason):
+                self.stop(reason)
+            case _:
+                if peer in self._learner.values():
+                    self._from_learner(peer, message, now)
+                elif member := self.fleet.by_peer(peer):
+                    self._from_generator(member, message, now)
+                else:
+                    self._send(peer, wire.Identify())
+
+    def reject(self, peer: bytes, reason: str) -> None:
+        """A frame that is not a message."""
+        self.rejected_frames += 1
+        log.warning("frame from %s rejected: %s", peer[:40], reason)
+
+    def _from_generator(self, member: Member, message: wire.ToCoordinator, now: float) -> None:
+        self.fleet.seen(member.name, now)
+        match message:
+            case wire.GeneratorHeartbeat(leases=leases, stats=stats):
+                member.stats = stats
+                self.leases.mentioned(member, leases, now)
+                self._send(member.peer, wire.Ack(leases=[]))
+            case wire.Delivered():
+                self._send(member.peer, self.leases.delivered(member, message))
+                self._progress = now
+            case wire.LeaseFailed():
+                self._send(member.peer, self.leases.failed(member, message))
+            case wire.Prepared():
+                self.weights.prepared(member.name, message, now)
+            case wire.Applied():
+                self.weights.applied(member.name, message, now)
+            case wire.SyncFailed():
+                self.weights.failed(member.name, message, now)
+            case wire.Bye(reason=reason):
+                log.info("%s leaves: %s", member.name, reason)
+                self._forget(member, f"left ({reason})", now)
+            case _:
+                self.reject(member.peer, f"a generator said {type(message).__name__}")
+
+    def _from_learner(self, peer: bytes, message: wire.ToCoordinator, now: float) -> None:
+        self._learner_seen = now
+        match message:
+            case wire.LearnerHeartbeat():
+                self._send(peer, wire.Ack(leases=[]))
+                if message.rank == 0:
+                    self.weights.staged = message.staged
+                    self._learner_phase = message.phase
+                    if message.checkpoint > self._saved_step:
+                        self._saved_step = message.checkpoint
+                        self._journal.checkpointed(message.checkpoint)
+                        self._progress = now
+            case wire.BatchRequest():
+                self._batch_request(peer, message, now)
+            case wire.Prepared():
+                self.weights.prepared(LEARNER, message, now)
+            case wire.Sent():
+                self.weights.sent(message, now)
+            case wire.SyncFailed():
+                self.weights.failed(LEARNER, message, now)
+            case wire.Bye(reason=reason):
+                self._learner = {r: p for r, p in self._learner.items() if p != peer}
+                log.info("learner rank leaves: %s", reason)
+            case _:
+                self.reject(peer, f"a learner said {type(message).__name__}")
+
+    def _batch_request(self, peer: bytes, message: wire.BatchRequest, now: float) -> None:
+        metrics = self.batches.request(peer, message)
+        if metrics is not None:
+            self._progress = now
+            self._on_step(metrics)
+        if self.batches.trained >= self._config.steps and self.state is State.RUNNING:
+            self._finish("all steps are done", State.FINISHED)
+        if self.state is State.FINISHING:
+            self._dismiss()
+
+    # --- introductions --------------------------------------------------------------------------
+
+    def _welcome_generator(self, peer: bytes, hello: wire.GeneratorHello, now: float) -> None:
+        if reason := self._objection(hello.protocol, hello.tokenizer) or self._data_objection(
+            hello
+        ):
+            log.error("%s refused: %s", hello.name, reason)
+            self._send(peer, wire.Refused(reason=reason))
+            return
+        known = self.fleet.get(hello.name)
+        if known is None or known.incarnation != hello.incarnation or known.health is Health.DEAD:
+            if known is not None and known.incarnation == hello.incarnation:
+                reason = f"{hello.name} was given up; restart it"
+                self._send(peer, wire.Refused(reason=reason))
+                return
+            if known is not None and known.health is not Health.DEAD:
+                self._forget(known, "was replaced by a new process", now)
+            self._data = hello.data
+            self.leases.rows = hello.rows
+            self._multiplicity = hello.multiplicity
+            member = Member(
+                name=hello.name,
+                incarnation=hello.incarnation,
+                peer=peer,
+                workers=hello.workers,
+                capacity=hello.capacity,
+                joined=now,
+                last_seen=now,
+                metrics=hello.metrics,
+            )
+            self.fleet.join(member)
+            self.leases.adopt(member, hello.leases, now)
+            log.info("%s joined", hello.name)
+        else:
+            known.peer = peer
+            self.fleet.seen(known.name, now)
+        self._send(peer, wire.Welcome(run=self._config.name))
+
+    def _data_objection(self, hello: wire.GeneratorHello) -> str:
+        if self._data and hello.data != self._data:
+            return (
+                "its task data differs from the other generators': give every generator the same "
+                "task configuration and data set"
+            )
+        if min(hello.rows.get("train", 0), hello.rows.get("eval", 0)) < 1:
+            return "its task has no rows to train on or to evaluate"
+        return ""
+
+    def _welcome_learner(self, peer: bytes, hello: wire.LearnerHello, now: float) -> None:
+        if reason := self._objection(hello.protocol, hello.tokenizer):
+            log.error("%s refused: %s", hello.name, reason)
+            self._send(peer, wire.Refused(reason=reason))
+            return
+        self._learner_seen = now
+        if hello.rank == 0 and self._learner_gang != hello.incarnation:
+            self._adopt_learner(hello, now)
+        elif hello.incarnation != self._learner_gang:
+            return  # rank 0 introduces the gang; this rank will ask again
+        self._learner[hello.rank] = peer
+        if hello.rank == 0:
+            self.weights.learner_peer = peer
+        self._send(peer, wire.Welcome(run=self._config.name))
+
+    def _adopt_learner(self, hello: wire.LearnerHello, now: float) -> None:
+        if self._learner_gang:
+            self.weights.learner_lost(now)
+        same_gang = self._journal.meta("learner") == hello.incarnation
+        resume = hello.step + 1 if same_gang and hello.holds else hello.step
+        self._journal.rewind(resume)
+        self._journal.consume(hello.step - 1)
+        self._journal.drop_evaluations(from_step=hello.step)
+        self._journal.set_meta("learner", hello.incarnation)
+        self.leases.vocab_size = hello.vocab_size
+        self.leases.restore(resume)
+        self.batches.restore(hello.step, hello.ranks)
+        self._on_rewind(hello.step)
+        self._learner_gang = hello.incarnation
+        self._learner = {}
+        log.info("the learner joined at step %d with %d ranks", hello.step, hello.ranks)
+
+    def _objection(self, protocol: int, tokenizer: str) -> str:
+        if protocol != wire.PROTOCOL:
+            return (
+                f"it speaks protocol {protocol}, this coordinator {wire.PROTOCOL}: install the "
+                "same version of asyncds everywhere"
+            )
+        if self._tokenizer and tokenizer != self._tokenizer:
+            return (
+                "its tokenizer differs from the one of those that joined before: give learner and "
+                "generators the same model and tokenizer"
+            )
+        self._tokenizer = tokenizer
+        return ""
+
+    def _forget(self, member: Member, reason: str, now: float) -> None:
+        self.fleet.leave(member.name)
+        self.leases.reclaim(member)
+        self.weights.lost(member, reason, now)
+
+    # --- time -----------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Everything that follows from what is known, and from time passing."""
+        for member in self.fleet.tick(now):
+            log.warning("%s is dead: silent for %.0f s", member.name, now - member.last_seen)
+            self.leases.reclaim(member)
+            self.weights.lost(member, "died", now)
+        if self._learner and now - self._learner_seen > self._config.coordinator.dead_seconds:
+            log.warning("the learner has been silent for %.0f s", now - self._learner_seen)
+            self._learner = {}
+            self._learner_gang = ""
+            self.weights.learner_lost(now)
+        if self.state is State.STARTING and self._learner and self.fleet.healthy():
+            self.state = State.RUNNING
+        if self.state in (State.STARTING, State.RUNNING, State.FINISHING):
+            self.leases.expire(now)
+            self._evaluate(now)
+            if self.leases.round is None:
+                self.weights.reconcile(now)
+            self.leases.grant(now)
+            self.batches.fill()
+            self._end(now)
+
+    def _evaluate(self, now: float) -> None:
+        round = self.leases.round
+        if round is None:
+            self._due = self._due_evaluation()
+            if self._due is not None and self.leases.rows and self.fleet.healthy():
+                published = self.weights.published * self._config.weights.publish_every
+                step = min(published, self._config.steps)
+                self.leases.open_round(
+                    version=self.weights.published, step=step, n_samples=self._due.n_samples
+                )
+                self._progress = now
+            return
+        if round.complete:
+            result = round.result(
+                pass_at=self._config.eval.pass_at,
+                temperature=self._config.eval.temperature,
+                multiplicity=self._multiplicity,
+            )
+            self._journal.finish_evaluation(round.id, result)
+            self.leases.close_round()
+            self._plan.done()
+            self._progress = now
+            self._on_evaluation(result)
+        elif not any(m.health in (Health.HEALTHY, Health.SUSPECT) for m in self.fleet):
+            log.warning("evaluation of version %d given up: no generator has it", round.version)
+            self._journal.drop_evaluations()
+            self.leases.close_round()
+
+    def _due_evaluation(self) -> Due | None:
+        if self.weights.current is not None or not self.leases.accepting:
+            return None
+        published = self.weights.published
+        if published < 0:
+            return None
+        final = self.batches.trained >= self._config.steps and published == self.weights.staged
+        step = published * self._config.weights.publish_every
+        return self._plan.due(self._config.steps if final else step)
+
+    # --- the end --------------------------------------------------------------------------------
+
+    def stop(self, reason: str) -> None:
+        """End in good order before all steps are done."""
+        if self.state is State.STARTING and not self._learner:
+            self._conclude(State.INTERRUPTED, reason)
+        elif self.state in (State.STARTING, State.RUNNING):
+            self._finish(reason, State.INTERRUPTED)
+            self._drop_round()
+            self.leases.cancel_all()
+            self._dismiss()
+        elif self.state is State.FINISHING and self._status is State.FINISHED:
+            self._status, self.message = State.INTERRUPTED, reason
+            self._drop_round()
+            self.leases.cancel_all()
+
+    def _drop_round(self) -> None:
+        if self.leases.round is not None:
+            self._journal.drop_evaluations()
+            self.leases.close_round()
+
+    def _finish(self, reason: str, status: State) -> None:
+        self.state, self._status, self._finish_reason = State.FINISHING, status, reason
+        self.message = reason if status is State.INTERRUPTED else ""
+
+    def _dismiss(self) -> None:
+        """Tell waiting ranks that there are no more batches; a rank in a step asks again later."""
+        for peer in self.batches.dismiss():
+            self._send(peer, wire.Finish(reason=self._finish_reason))
+
+    def _end(self, now: float) -> None:
+        limit = self._config.coordinator.stall_seconds
+        if now - self._progress > limit:
+            self._conclude(
+                State.FAILED,
+                f"no progress for {limit:g} s: {self.waiting_for()}",
+            )
+        elif self.state is State.FINISHING:
+            saved = self._saved_step >= self.batches.trained
+            evaluated = self._plan.finished or self._status is State.INTERRUPTED
+            if saved and evaluated:
+                self._conclude(self._status, self.message)
+
+    def fail(self, reason: str) -> None:
+        """Something happened that ends the run."""
+        self._conclude(State.FAILED, reason)
+
+    def _conclude(self, state: State, message: str) -> None:
+        if self.state in (State.FINISHED, State.INTERRUPTED, State.FAILED):
+            return
+        self.state, self.message = state, message
+        drain = wire.Drain(reason=message or "the run is finished")
+        for peer in [*self._learner.values(), *(m.peer for m in self.fleet)]:
+            self._send(peer, drain)
+
+    def over(self, now: float) -> bool:
+        """The run is over and everybody has left, or had time enough to."""
+        if self.state not in (State.FINISHED, State.INTERRUPTED, State.FAILED):
+            return False
+        if self._drained_at is None:
+            self._drained_at = now
+        left = not self._learner and all(m.health is Health.DEAD for m in self.fleet)
+        return left or now - self._drained_at > DRAIN_SECONDS
+
+    # --- for people -----------------------------------------------------------------------------
+
+    def waiting_for(self) -> str:
+        """Who waits for whom, in a sentence."""
+        if not self._learner:
+            return "everybody waits for the learner to join"
+        if not self.fleet.alive():
+            return "the learner waits for a generator to join"
+        round, sync = self.leases.round, self.weights.current
+        if round is not None:
+            return f"evaluating version {round.version}: {round.done} of {round.total} problems"
+        if self.batches.starving:
+            blockers = self.leases.holders(self.scheduler.blockers())
+            if blockers:
+                name, n = blockers.most_common(1)[0]
+                return f"the learner waits for generators: {n} groups at {name}"
+            if sync is not None:
+                return f"the learner waits for generators to get version {sync.version}"
+            return "the learner waits for rollouts"
+        if self.state is State.FINISHING and self._saved_step < self.batches.trained:
+            return "everybody waits for the last checkpoint"
+        if sync is not None:
+            return f"weight sync {sync.id} is {sync.phase.value}"
+        if not self.scheduler.count(TicketState.LEASED) and self.state is State.RUNNING:
+            return "generators wait for the learner"
+        return "nobody waits"
+
+    def status(self, now: float) -> dict[str, Any]:
+        """The run at a glance: plain values."""
+        round = self.leases.round
+        return {
+            "name": self._config.name,
+            "state": "evaluating" if round is not None else self.state.value,
+            "message": self.message,
+            "step": self.batches.trained,
+            "steps": self._config.steps,
+            "version": max(self.weights.published, 0),
+            "max_lag": self._config.rollout.max_lag,
+            "outstanding": self.scheduler.outstanding,
+            "buffered": self.scheduler.count(TicketState.DELIVERED),
+            "waiting_for": self.waiting_for(),
+            "sync_seconds": self.weights.seconds[-1] if self.weights.seconds else None,
+            "pause_seconds": self.weights.pauses[-1] if self.weights.pauses else None,
+            "learner": {
+                "phase": self._learner_phase if self._learner else "not here",
+                "step": self.batches.trained,
+                "version": self.weights.staged,
+                "last_seen": now - self._learner_seen,
+            },
+            "evaluation": None
+            if round is None
+            else {"version": round.version, "done": round.done, "total": round.total},
+            "fleet": [
+                {
+                    "name": m.name,
+                    "health": m.health.value,
+                    "version": m.version,
+                    "leases": self.leases.held_by(m),
+                    "tokens_per_second": m.stats.get("tokens_per_second"),
+                    "kv_use": m.stats.get("kv_use"),
+                    "last_seen": now - m.last_seen,
+                }
+                for m in self.fleet
+            ],
+        }

@@ -1,0 +1,368 @@
+"""The lease book: makes leases, grants them, takes them back, and records what becomes of them."""
+
+import logging
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from asyncds.config.schema import RunConfig
+from asyncds.fleet.membership import Fleet, Member
+from asyncds.rollout.codec import GroupArrays, ProtocolError, encode, unpack_group
+from asyncds.rollout.journal import Journal
+from asyncds.rollout.scheduler import Scheduler, TicketState
+from asyncds.rollout.wire import Ack, Cancel, Delivered, Grant, Lease, LeaseFailed, Message
+from services.coordinator.evaluation import EvaluationRound
+from services.coordinator.prompts import PromptCursor, sampling_seed
+
+log = logging.getLogger(__name__)
+
+REGRANT_SECONDS = 5.0
+"""A grant that a generator still does not mention after this long was lost on the way."""
+
+
+@dataclass(kw_only=True)
+class Open:
+    """A lease that is not settled. holder: the generator that works on it, if any."""
+
+    id: int
+    purpose: str
+    row: int
+    attempt: int = 1
+    holder: str | None = None
+    granted: float = 0.0
+    wire: Lease | None = None
+
+
+@dataclass(kw_only=True)
+class LeaseCounts:
+    """Events since this process started, for metrics."""
+
+    tokens: int = 0
+    events: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+
+
+class LeaseBook:
+    """Owns every unsettled lease. Training leases are also the scheduler's tickets."""
+
+    def __init__(
+        self,
+        *,
+        config: RunConfig,
+        journal: Journal,
+        scheduler: Scheduler,
+        fleet: Fleet,
+        send: Callable[[bytes, Message], None],
+    ) -> None:
+        self._config = config
+        self._journal = journal
+        self._scheduler = scheduler
+        self._fleet = fleet
+        self._send = send
+        self._open: dict[int, Open] = {}
+        self._refills: deque[int] = deque()
+        self._evaluation: deque[int] = deque()
+        self._next_id = journal.next_lease_id()
+        self._cursor = PromptCursor(seed=config.seed, position=int(journal.meta("cursor") or 0))
+        self.rows: dict[str, int] = {}
+        self.vocab_size: int | None = None
+        self.round: EvaluationRound | None = None
+        self.accepting = True
+        self.counts = LeaseCounts()
+
+    # --- start ----------------------------------------------------------------------------------
+
+    def restore(self, step: int) -> None:
+        """Begin again at `step` with what the journal holds; who holds a lease keeps it."""
+        holders = {o.id: o for o in self._open.values() if o.purpose == "train" and o.holder}
+        self._open = {i: o for i, o in self._open.items() if o.purpose == "eval"}
+        tickets = []
+        for row in self._journal.leases("leased", "delivered"):
+            delivered = row.state == "delivered"
+            state = TicketState.DELIVERED if delivered else TicketState.WAITING
+            if not delivered:
+                entry = Open(id=row.id, purpose="train", row=row.row, attempt=row.attempt)
+                if held := holders.get(row.id):
+                    entry, state = held, TicketState.LEASED
+                self._open[row.id] = entry
+            oldest = row.oldest if row.oldest is not None else 0
+            if state is TicketState.LEASED and (m := self._fleet.get(entry.holder or "")):
+                oldest = max(m.version, 0)
+            tickets.append((row.id, state, oldest))
+        self._scheduler.restore(step, tickets)
+
+    def open_round(self, *, version: int, step: int, n_samples: int) -> EvaluationRound:
+        """Start an evaluation: one lease per held-out problem."""
+        n_problems = min(self.rows["eval"], self._config.eval.n_problems or self.rows["eval"])
+        evaluation = self._journal.add_evaluation(version=version, step=step, n_samples=n_samples)
+        leases = set()
+        for row in range(n_problems):
+            entry = self._new("eval", row, attempt=1, evaluation=evaluation)
+            leases.add(entry.id)
+            self._evaluation.append(entry.id)
+        self.round = EvaluationRound(
+            id=evaluation, version=version, step=step, n_samples=n_samples, leases=leases
+        )
+        return self.round
+
+    def close_round(self) -> None:
+        """The round is over; what is still open of it is cancelled."""
+        for entry in [o for o in self._open.values() if o.purpose == "eval"]:
+            self._cancel(entry)
+            self._settle(entry, "failed", "evaluation dropped")
+        self._evaluation.clear()
+        self.round = None
+
+    # --- granting -------------------------------------------------------------------------------
+
+    def grant(self, now: float) -> None:
+        """Hand out as much work as the fleet can take and the scheduler admits."""
+        if not self.accepting or not self.rows:
+            return
+        grants: dict[str, list[Lease]] = {}
+        load = {m.name: self._load(m) for m in self._fleet.healthy()}
+        while load:
+            name = min(load, key=lambda n: load[n] / self._member(n).capacity)
+            member = self._member(name)
+            if load[name] >= member.capacity:
+                break
+            lease = self._next_for(member, now)
+            if lease is None:
+                del load[name]
+                continue
+            load[name] += lease.group_size
+            grants.setdefault(name, []).append(lease)
+        for name, leases in grants.items():
+            self._send(self._member(name).peer, Grant(leases=leases))
+
+    def _next_for(self, member: Member, now: float) -> Lease | None:
+        if self._evaluation:
+            return self._hand(self._open[self._evaluation.popleft()], member, now)
+        if self.round is not None and self.round.version != member.version:
+            return None
+        waiting = self._scheduler.waiting()
+        if waiting and self._scheduler.restartable(member.version):
+            self._scheduler.lease(waiting[0], member.version)
+            return self._hand(self._open[waiting[0]], member, now)
+        if self._scheduler.admissible(member.version) <= 0:
+            return None
+        if self._refills:
+            entry = self._new("train", self._refills.popleft(), attempt=2)
+        else:
+            entry = self._new("train", self._cursor.next(self.rows["train"]), attempt=1)
+            self._journal.set_meta("cursor", str(self._cursor.position))
+        self._scheduler.add(entry.id, TicketState.LEASED, member.version)
+        return self._hand(entry, member, now)
+
+    def _new(self, purpose: str, row: int, attempt: int, evaluation: int | None = None) -> Open:
+        entry = Open(id=self._next_id, purpose=purpose, row=row, attempt=attempt)
+        self._next_id += 1
+        self._open[entry.id] = entry
+        self._journal.add_lease(
+            id=entry.id, purpose=purpose, row=row, attempt=attempt, evaluation=evaluation
+        )
+        self.counts.events["leased"] += 1
+        return entry
+
+    def _hand(self, entry: Open, member: Member, now: float) -> Lease:
+        entry.holder, entry.granted = member.name, now
+        self._journal.granted(entry.id, member.name, entry.attempt)
+        c = self._config
+        train = entry.purpose == "train"
+        entry.wire = Lease(
+            id=entry.id,
+            purpose=entry.purpose,
+            row=entry.row,
+            attempt=entry.attempt,
+            group_size=c.rollout.group_size if train else self._samples(),
+            seed=sampling_seed(c.seed, entry.purpose, entry.id if train else entry.row),
+            temperature=c.sampling.temperature if train else c.eval.temperature,
+            max_tokens=c.sampling.max_tokens,
+            top_p=c.sampling.top_p if train else c.eval.top_p,
+            top_k=c.sampling.top_k if train else c.eval.top_k,
+            min_p=c.sampling.min_p if train else 0.0,
+            straggler_seconds=c.rollout.straggler_seconds,
+            min_group=c.rollout.resolved_min_group if train else 1,
+        )
+        return entry.wire
+
+    def _samples(self) -> int:
+        assert self.round is not None
+        return self.round.n_samples
+
+    def _load(self, member: Member) -> int:
+        return sum(
+            o.wire.group_size for o in self._open.values() if o.holder == member.name and o.wire
+        )
+
+    def _member(self, name: str) -> Member:
+        member = self._fleet.get(name)
+        assert member is not None
+        return member
+
+    # --- what generators say --------------------------------------------------------------------
+
+    def delivered(self, member: Member, message: Delivered) -> Ack:
+        """Journal a group; the acknowledgement must leave after the journal's commit only."""
+        entry = self._open.get(message.lease)
+        if entry is None:
+            self.counts.events["duplicate"] += 1
+            return Ack(leases=[message.lease])
+        try:
+            group = self._checked(entry, message)
+        except ProtocolError as error:
+            log.error("%s delivered a bad group for lease %d: %s", member.name, entry.id, error)
+            self._retry(entry, f"malformed: {error}")
+            return Ack(leases=[message.lease])
+        self._journal.deliver(
+            lease=entry.id,
+            generator=member.name,
+            oldest=int(group.versions.min()),
+            newest=int(group.versions.max()),
+            n=len(group.lengths),
+            n_correct=int(group.correct.sum()),
+            reward=float(group.rewards.mean()),
+            tokens=len(group.completion_ids),
+            payload=encode(message.group),
+        )
+        if entry.holder != member.name:
+            self._cancel(entry)
+        del self._open[entry.id]
+        self.counts.events["delivered"] += 1
+        if entry.purpose == "train":
+            self.counts.tokens += len(group.completion_ids)
+            self._scheduler.deliver(entry.id, int(group.versions.min()))
+        elif self.round is not None and self.round.owns(entry.id):
+            self.round.add(entry.id, group)
+        return Ack(leases=[message.lease])
+
+    def _checked(self, entry: Open, message: Delivered) -> GroupArrays:
+        group = unpack_group(message.group)
+        most = entry.wire.group_size if entry.wire else self._config.rollout.group_size
+        if not 1 <= len(group.lengths) <= most:
+            raise ProtocolError(f"{len(group.lengths)} completions instead of {most}")
+        highest = int(max(group.completion_ids.max(), group.prompt_ids.max()))
+        if self.vocab_size is not None and highest >= self.vocab_size:
+            raise ProtocolError(f"token id {highest} outside the vocabulary of {self.vocab_size}")
+        if self.round is not None and self.round.owns(entry.id):
+            seen = set(group.versions.tolist())
+            if seen != {self.round.version}:
+                raise ProtocolError(f"versions {seen} in an evaluation of {self.round.version}")
+        return group
+
+    def failed(self, member: Member, message: LeaseFailed) -> Ack:
+        """A generator could not fulfil a lease."""
+        entry = self._open.get(message.lease)
+        if entry is not None:
+            log.warning("%s: lease %d failed: %s", member.name, entry.id, message.reason)
+            self._retry(entry, message.reason, permanent=message.permanent)
+        return Ack(leases=[message.lease])
+
+    def mentioned(self, member: Member, leases: list[int], now: float) -> None:
+        """Compare what a generator says it holds with the book; mend lost grants and cancels."""
+        said = set(leases)
+        lost = [
+            o
+            for o in self._open.values()
+            if o.holder == member.name
+            and o.id not in said
+            and now - o.granted > REGRANT_SECONDS
+            and o.wire
+        ]
+        for entry in lost:
+            entry.granted = now
+        if lost:
+            self._send(member.peer, Grant(leases=[o.wire for o in lost if o.wire]))
+        foreign = [i for i in said if i not in self._open or self._open[i].holder != member.name]
+        if foreign:
+            self._send(member.peer, Cancel(leases=foreign))
+
+    def reclaim(self, member: Member) -> None:
+        """The generator is gone: its leases wait for another."""
+        for entry in [o for o in self._open.values() if o.holder == member.name]:
+            self._retry(entry, f"generator {member.name} was lost")
+
+    def adopt(self, member: Member, leases: list[int], now: float) -> None:
+        """After the coordinator's restart: the generator goes on with what it still holds."""
+        for entry in (self._open[i] for i in leases if i in self._open):
+            if entry.holder is None and entry.purpose == "train":
+                self._scheduler.lease(entry.id, max(member.version, 0))
+                self._hand(entry, member, now)
+
+    # --- time and selection ---------------------------------------------------------------------
+
+    def expire(self, now: float) -> None:
+        """Take back leases that overran."""
+        limit = self._config.rollout.lease_seconds
+        for entry in [o for o in self._open.values() if o.holder and now - o.granted > limit]:
+            log.warning("%s overran lease %d: %.0f s", entry.holder, entry.id, limit)
+            self._cancel(entry)
+            self._retry(entry, f"no delivery within {limit:g} s")
+
+    def select(self) -> list[int] | None:
+        """The next batch's leases, if they are there; what became too old is refilled once."""
+        selection = self._scheduler.select()
+        for lease in selection.evicted:
+            self._evict(lease)
+        return selection.batch
+
+    def cancel_all(self) -> None:
+        """Stop all work; unfinished training leases wait in the journal for a resumed run."""
+        self.accepting = False
+        for entry in self._open.values():
+            self._cancel(entry)
+
+    def oldest_seconds(self, now: float) -> float:
+        """Age of the lease that has been out longest."""
+        return max((now - o.granted for o in self._open.values() if o.holder), default=0.0)
+
+    def holders(self, leases: list[int]) -> Counter[str]:
+        """Who holds these leases ("nobody" if they wait for a generator)."""
+        entries = (self._open.get(i) for i in leases)
+        return Counter(e.holder or "nobody" for e in entries if e)
+
+    def held_by(self, member: Member) -> int:
+        """How many leases it works on."""
+        return sum(o.holder == member.name for o in self._open.values())
+
+    def _evict(self, lease: int) -> None:
+        self.counts.dropped["stale"] += 1
+        self.counts.events["evicted"] += 1
+        entry = self._open.pop(lease, None)
+        record = entry or self._record(lease)
+        if entry is not None:
+            self._cancel(entry)
+        self._journal.end_lease(lease, "evicted", "stale")
+        if record.attempt == 1:
+            self._refills.append(record.row)
+
+    def _record(self, lease: int) -> Open:
+        row = next(r for r in self._journal.leases("delivered") if r.id == lease)
+        return Open(id=row.id, purpose=row.purpose, row=row.row, attempt=row.attempt)
+
+    def _retry(self, entry: Open, reason: str, *, permanent: bool = False) -> None:
+        if permanent or entry.attempt >= self._config.rollout.max_attempts:
+            self._settle(entry, "failed", reason)
+            return
+        entry.attempt += 1
+        entry.holder, entry.wire = None, None
+        self._journal.granted(entry.id, None, entry.attempt)
+        if entry.purpose == "train":
+            self._scheduler.release(entry.id)
+        else:
+            self._evaluation.append(entry.id)
+
+    def _settle(self, entry: Open, state: str, reason: str) -> None:
+        self._open.pop(entry.id, None)
+        self._journal.end_lease(entry.id, state, reason)
+        if entry.purpose == "train":
+            self.counts.events["failed"] += 1
+            self.counts.dropped["failed"] += 1
+            self._scheduler.drop(entry.id)
+        elif self.round is not None and self.round.owns(entry.id):
+            self.round.give_up(entry.id)
+
+    def _cancel(self, entry: Open) -> None:
+        member = self._fleet.get(entry.holder) if entry.holder else None
+        if member is not None:
+            self._send(member.peer, Cancel(leases=[entry.id]))

@@ -1,0 +1,122 @@
+"""The coordinator's process: sockets, journal, clock and files around `Coordinator`.
+
+Each turn takes all messages that have arrived, lets the coordinator act, commits the journal, and
+only then sends what it had to say: nothing is acknowledged that is not durable, and one fsync
+serves many messages.
+"""
+
+import logging
+import time
+from typing import Any
+
+from asyncds.config.load import dump_config
+from asyncds.config.schema import RunConfig
+from asyncds.rollout.codec import ProtocolError, decode_to_coordinator, encode
+from asyncds.rollout.journal import Journal, JournalError
+from asyncds.rollout.wire import Message, Observe, Status
+from asyncds.telemetry.catalogue import build_metrics
+from asyncds.transport.router import BindError, Router
+from services.coordinator.coordinator import Coordinator, State
+from services.coordinator.telemetry import CoordinatorTelemetry
+from services.process import (
+    BAD_INPUT,
+    DONE,
+    FAILURE,
+    metrics_server,
+    on_signals,
+    run_directory,
+    start_logging,
+)
+
+log = logging.getLogger(__name__)
+
+TURN_SECONDS = 0.2
+"""Longest wait for a message before time-driven work is done."""
+
+
+def main(config: RunConfig) -> int:
+    """Run the coordinator of one run until it is over. Returns the exit code."""
+    start_logging()
+    run_dir = run_directory(config)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        if not (run_dir / "config.yaml").exists():
+            (run_dir / "config.yaml").write_text(dump_config(config))
+        router = Router(host=config.coordinator.host, port=config.coordinator.port)
+        journal = Journal(run_dir / "journal.db")
+    except (OSError, BindError, JournalError) as error:
+        log.error("%s", error)
+        return BAD_INPUT
+    try:
+        return _serve(config, router, journal)
+    except JournalError as error:
+        log.error("%s; nothing that was acknowledged is lost: free space, then resume", error)
+        return FAILURE
+    finally:
+        journal.close()
+        router.close()
+
+
+def _serve(config: RunConfig, router: Router, journal: Journal) -> int:
+    metrics = build_metrics("coordinator")
+    outbox: list[tuple[bytes, Message]] = []
+    telemetry = CoordinatorTelemetry(
+        config=config, run_dir=run_directory(config), journal=journal, metrics=metrics
+    )
+    coordinator = Coordinator(
+        config=config,
+        journal=journal,
+        send=lambda peer, message: outbox.append((peer, message)),
+        on_step=telemetry.step,
+        on_evaluation=telemetry.evaluation,
+        on_rewind=telemetry.rewind,
+        now=time.monotonic(),
+    )
+    telemetry.coordinator = coordinator
+    stop_reason: list[str] = []
+    on_signals(stop_reason.append)
+    ready = lambda: "" if coordinator.state is not State.STARTING else coordinator.waiting_for()  # noqa: E731
+    with metrics_server(config, metrics, place=0, healthy=lambda: "", ready=ready):
+        log.info("control plane at tcp://%s:%d", config.coordinator.host, router.port)
+        while not coordinator.over(time.monotonic()):
+            frames = router.receive(TURN_SECONDS)
+            now = time.monotonic()
+            with journal.transaction():
+                for peer, frame in frames:
+                    _take(coordinator, telemetry, peer, frame, now, outbox)
+                if stop_reason:
+                    coordinator.stop(f"told to stop by {stop_reason.pop()}")
+                before = coordinator.state
+                coordinator.tick(now)
+            if coordinator.state is not before:
+                log.info("the run is %s %s", coordinator.state.value, coordinator.message)
+            telemetry.sample(now)
+            for peer, message in outbox:
+                router.send(peer, encode(message))
+            outbox.clear()
+    telemetry.summarise()
+    telemetry.close()
+    log.info("the run is %s %s", coordinator.state.value, coordinator.message)
+    return FAILURE if coordinator.state is State.FAILED else DONE
+
+
+def _take(
+    coordinator: Coordinator,
+    telemetry: CoordinatorTelemetry,
+    peer: bytes,
+    frame: bytes,
+    now: float,
+    outbox: list[tuple[bytes, Message]],
+) -> None:
+    try:
+        message: Any = decode_to_coordinator(frame)
+    except ProtocolError as error:
+        coordinator.reject(peer, str(error))
+        return
+    if isinstance(message, Observe):
+        status = coordinator.status(now)
+        more = telemetry.status()
+        status["learner"]["idle_fraction"] = more.pop("idle_fraction")
+        outbox.append((peer, Status(run=status | more)))
+    else:
+        coordinator.handle(peer, message, now)

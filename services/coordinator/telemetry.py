@@ -1,0 +1,200 @@
+"""What the coordinator writes and exports: metrics.jsonl, summary.json, Prometheus series."""
+
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from asyncds.config.schema import RunConfig
+from asyncds.fleet.membership import Health
+from asyncds.rollout.journal import Journal
+from asyncds.rollout.scheduler import TicketState
+from asyncds.telemetry.catalogue import Metrics
+from asyncds.telemetry.run_log import RunLog
+from asyncds.telemetry.summary import Summary, percentiles, write_summary
+from services.coordinator.coordinator import Coordinator
+
+HISTORY = 200
+"""Steps of the reward curve that `status` carries."""
+
+
+class CoordinatorTelemetry:
+    """Turns what the coordinator knows into files and series. `coordinator` is set once made."""
+
+    def __init__(
+        self, *, config: RunConfig, run_dir: Path, journal: Journal, metrics: Metrics
+    ) -> None:
+        self._config = config
+        self._run_dir = run_dir
+        self._journal = journal
+        self._metrics = metrics
+        self._started = time.monotonic()
+        self._before = float(journal.meta("wall_seconds") or 0)
+        self._log = RunLog(run_dir / "metrics.jsonl")
+        self._history = [m.get("reward") for m in journal.steps()]
+        self._last: dict[str, Any] = {}
+        self._evaluations = journal.evaluations()
+        self._seen: Counter[str] = Counter()
+        self._step_times: list[tuple[float, int]] = []
+        self.coordinator: Coordinator | None = None
+        metrics.gauge("lag_bound").set(config.rollout.max_lag)
+
+    def wall_seconds(self) -> float:
+        """Since the run first started, without the time it was not running."""
+        return self._before + time.monotonic() - self._started
+
+    def rewind(self, step: int) -> None:
+        """The learner starts again at `step`: cut what came after."""
+        self._log.close()
+        self._log = RunLog(self._run_dir / "metrics.jsonl", cut_from=step + 1)
+        self._history = self._history[:step]
+        self._evaluations = self._journal.evaluations()
+
+    def step(self, metrics: dict[str, Any]) -> None:
+        """A batch was trained."""
+        coordinator = self.coordinator
+        assert coordinator is not None
+        now = self.wall_seconds()
+        self._journal.set_meta("wall_seconds", str(now))
+        self._step_times = [*self._step_times[-20:], (now, metrics.get("tokens", 0))]
+        weights = coordinator.weights
+        lags = metrics.pop("lags", [])
+        line = {
+            **metrics,
+            "wall_seconds": now,
+            "tokens_per_second": self._trained_rate(),
+            "generated_tokens_per_second": self._generated_rate(),
+            "outstanding": coordinator.scheduler.outstanding,
+            "buffered": coordinator.scheduler.count(TicketState.DELIVERED),
+            "healthy": len(coordinator.fleet.healthy()),
+            "sync_seconds": weights.seconds[-1] if weights.seconds else None,
+            "pause_seconds": weights.pauses[-1] if weights.pauses else None,
+        }
+        self._log.write(line)
+        self._last = line
+        self._history.append(metrics.get("reward"))
+        m = self._metrics
+        m.counter("steps_total").inc()
+        m.counter("tokens_trained_total").inc(metrics.get("tokens", 0))
+        for lag in lags:
+            m.histogram("lag").observe(lag)
+        for ours, theirs in (
+            ("reward", "reward"),
+            ("correct_fraction", "correct"),
+            ("distinct_correct", "distinct_correct"),
+            ("mixed_groups", "mixed_groups"),
+        ):
+            m.gauge(ours).set(metrics.get(theirs, 0))
+        for event, n in (
+            ("batched", metrics.get("groups", 0)),
+            ("consumed", metrics.get("groups", 0)),
+        ):
+            m.counter("groups_total", event=event).inc(n)
+
+    def evaluation(self, result: dict[str, Any]) -> None:
+        """An evaluation is finished."""
+        self._evaluations.append(result)
+        for k, value in result["pass@k"].items():
+            self._metrics.gauge("pass_at_k", k=k).set(value)
+        self._metrics.gauge("evaluation_version").set(result["version"])
+
+    def sample(self, now: float) -> None:
+        """Bring gauges and counters up to date."""
+        coordinator = self.coordinator
+        assert coordinator is not None
+        m, leases, weights = self._metrics, coordinator.leases, coordinator.weights
+        m.gauge("policy_version").set(max(weights.published, 0))
+        m.gauge("outstanding_groups").set(coordinator.scheduler.outstanding)
+        m.gauge("buffered_groups").set(coordinator.scheduler.count(TicketState.DELIVERED))
+        m.gauge("lease_age_seconds").set(leases.oldest_seconds(now))
+        health = Counter(member.health for member in coordinator.fleet)
+        for state in Health:
+            m.gauge("members", health=state.value).set(health[state])
+        for event in ("leased", "delivered", "duplicate", "evicted", "failed"):
+            self._advance(f"event/{event}", leases.counts.events[event], event=event)
+        for reason, n in leases.counts.dropped.items():
+            self._advance(f"reason/{reason}", n, name="groups_dropped_total", reason=reason)
+        for result, n in weights.results.items():
+            self._advance(f"result/{result}", n, name="syncs_total", result=result)
+        self._advance("tokens", leases.counts.tokens, name="tokens_generated_total")
+        self._advance("rejected", coordinator.rejected_frames, name="rejected_frames_total")
+        for seconds in weights.take_new_seconds():
+            m.histogram("sync_seconds").observe(seconds)
+        files = [self._journal.path, Path(f"{self._journal.path}-wal")]
+        m.gauge("journal_bytes").set(sum(f.stat().st_size for f in files if f.exists()))
+
+    def _advance(self, key: str, total: int, *, name: str = "groups_total", **labels: str) -> None:
+        self._metrics.counter(name, **labels).inc(total - self._seen[key])
+        self._seen[key] = total
+
+    def status(self) -> dict[str, Any]:
+        """What people see of the run's progress, beside `Coordinator.status`."""
+        last = self._evaluations[-1] if self._evaluations else {}
+        first = self._evaluations[0] if self._evaluations else {}
+        line = self._last
+        total, waited = line.get("learner/seconds_total"), line.get("learner/seconds_wait")
+        return {
+            "elapsed": self.wall_seconds(),
+            "reward": line.get("reward"),
+            "correct": line.get("correct"),
+            "distinct_correct": line.get("distinct_correct"),
+            "lag_mean": line.get("lag_mean"),
+            "lag_max": line.get("lag_max"),
+            "pass": last.get("pass@k"),
+            "base_pass": first.get("pass@k"),
+            "generated_tokens_per_second": self._generated_rate(),
+            "trained_tokens_per_second": self._trained_rate(),
+            "idle_fraction": waited / total if total and waited is not None else None,
+            "history": {"reward": self._history[-HISTORY:]},
+        }
+
+    def summarise(self) -> None:
+        """Write summary.json."""
+        coordinator = self.coordinator
+        assert coordinator is not None
+        self._journal.begin()
+        self._journal.set_meta("wall_seconds", str(self.wall_seconds()))
+        self._journal.commit()
+        totals, steps = self._journal.totals(), self._journal.steps()
+        wall = self.wall_seconds()
+        waited = sum(s.get("learner/seconds_wait", 0.0) for s in steps)
+        spent = sum(s.get("learner/seconds_total", 0.0) for s in steps)
+        members = [m for m in coordinator.fleet if m.syncs]
+        lived = sum(m.last_seen - m.joined for m in members)
+        paused = sum(m.stats.get("pause_seconds", 0.0) for m in members)
+        status = coordinator.state.value
+        write_summary(
+            self._run_dir / "summary.json",
+            Summary(
+                status=status if status in ("finished", "interrupted") else "failed",  # type: ignore[arg-type]
+                steps=coordinator.batches.trained,
+                policy_version=max(coordinator.weights.published, 0),
+                wall_seconds=wall,
+                groups_trained=int(totals["trained"]),
+                groups_delivered=int(totals["delivered"]),
+                groups_dropped=self._journal.ended(),
+                tokens_generated=int(totals["tokens_generated"]),
+                tokens_trained=int(totals["tokens_trained"]),
+                tokens_per_second=totals["tokens_trained"] / wall if wall else 0.0,
+                learner_idle_fraction=waited / spent if spent else 0.0,
+                generator_pause_fraction=paused / lived if lived else 0.0,
+                weight_sync_seconds=percentiles(list(coordinator.weights.seconds)),
+                lag={"mean": totals["lag_mean"], "max": totals["lag_max"]},
+                eval=self._journal.evaluations(),
+            ),
+        )
+
+    def close(self) -> None:
+        """Close the files."""
+        self._log.close()
+
+    def _trained_rate(self) -> float | None:
+        if len(self._step_times) < 2:
+            return None
+        (start, _), *rest = self._step_times
+        return sum(n for _, n in rest) / max(rest[-1][0] - start, 1e-9)
+
+    def _generated_rate(self) -> float:
+        coordinator = self.coordinator
+        assert coordinator is not None
+        return sum(m.stats.get("tokens_per_second", 0.0) for m in coordinator.fleet.alive())

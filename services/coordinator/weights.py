@@ -1,0 +1,185 @@
+"""Keeping the fleet's weights up to date: whoever is behind what the learner has staged gets it."""
+
+import logging
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+
+from asyncds.fleet.membership import Fleet, Health, Member
+from asyncds.fleet.weight_sync import Outcome, Receipt, Sync, WeightSync
+from asyncds.rollout.wire import (
+    Applied,
+    Go,
+    Message,
+    Prepare,
+    Prepared,
+    Sent,
+    SyncAborted,
+    SyncFailed,
+)
+
+log = logging.getLogger(__name__)
+
+LEARNER = "learner"
+LATE_SECONDS = 10.0
+"""Beyond the deadline that both ends of a transfer have, for their reports to arrive."""
+
+
+class WeightDesk:
+    """Starts a broadcast whenever a member lacks the staged weights; carries its messages."""
+
+    def __init__(
+        self,
+        *,
+        fleet: Fleet,
+        prepare_seconds: float,
+        transfer_seconds: float,
+        probe_every: int,
+        probe_tolerance: float,
+        send: Callable[[bytes, Message], None],
+    ) -> None:
+        self._fleet = fleet
+        self._send = send
+        self._transfer_seconds = transfer_seconds
+        self._probe_every = probe_every
+        self._sync = WeightSync(
+            learner=LEARNER,
+            prepare_seconds=prepare_seconds,
+            transfer_seconds=transfer_seconds + LATE_SECONDS,
+            probe_tolerance=probe_tolerance,
+        )
+        self._retry_at = 0.0
+        self._layout = b""
+        self._rendezvous = ""
+        self.learner_peer: bytes | None = None
+        self.staged = -1
+        self.published = -1
+        self.results: dict[str, int] = {"ok": 0, "failed": 0}
+        self._new_seconds: list[float] = []
+        self.seconds: deque[float] = deque(maxlen=10_000)
+        self.pauses: deque[float] = deque(maxlen=10_000)
+        self.last_failure = ""
+
+    @property
+    def current(self) -> Sync | None:
+        """The broadcast under way."""
+        return self._sync.current
+
+    def take_new_seconds(self) -> list[float]:
+        """Durations of the broadcasts that succeeded since the last call."""
+        new, self._new_seconds = self._new_seconds, []
+        return new
+
+    def learner_lost(self, now: float) -> None:
+        """The learner is gone or restarted: nothing is staged until it says so."""
+        self.staged = -1
+        self.learner_peer = None
+        self._conclude(self._sync.gone(LEARNER, "the learner was lost"), now)
+
+    def lost(self, member: Member, reason: str, now: float) -> None:
+        """A generator is gone."""
+        self._conclude(self._sync.gone(member.name, reason), now)
+
+    def reconcile(self, now: float) -> None:
+        """Apply deadlines; start a broadcast if somebody needs one."""
+        self._conclude(self._sync.tick(now), now)
+        if self.current or self.staged < 0 or self.learner_peer is None or now < self._retry_at:
+            return
+        members = [m for m in self._fleet.alive() if now >= m.retry_at]
+        if all(m.health is Health.HEALTHY and m.version == self.staged for m in members):
+            return
+        sync = self._sync.begin(
+            members={m.name: (m.incarnation, m.workers) for m in members},
+            probed=frozenset(m.name for m in members if self._wants_probe(m)),
+            now=now,
+        )
+        for member in members:
+            self._send(member.peer, self._prepare(sync, member.name))
+        self._send(self.learner_peer, self._prepare(sync, LEARNER))
+
+    def _wants_probe(self, member: Member) -> bool:
+        return member.syncs == 0 or member.failures > 0 or member.syncs % self._probe_every == 0
+
+    def _prepare(self, sync: Sync, name: str) -> Prepare:
+        return Prepare(
+            sync=sync.id,
+            epoch=sync.epoch,
+            rank=sync.places.get(name, 0),
+            world_size=sync.world_size,
+            probe=name in sync.probed or (name == LEARNER and bool(sync.probed)),
+            deadline=self._transfer_seconds,
+        )
+
+    def prepared(self, name: str, message: Prepared, now: float) -> None:
+        """A generator, or the learner (named LEARNER), is ready."""
+        version = None
+        if name == LEARNER:
+            version, self._rendezvous, self._layout = (
+                message.version,
+                message.rendezvous,
+                message.layout,
+            )
+        if not self._sync.agree(name, message.sync, now, version):
+            return
+        sync = self.current
+        assert sync is not None
+        go = Go(
+            sync=sync.id,
+            version=sync.version,
+            rendezvous=self._rendezvous,
+            layout=self._layout,
+        )
+        for peer in self._peers(sync).values():
+            self._send(peer, go)
+
+    def applied(self, name: str, message: Applied, now: float) -> None:
+        """A generator has the weights in its engine."""
+        self.pauses.append(message.pause_seconds)
+        self._conclude(self._sync.applied(name, message.sync, _receipt(message)), now)
+
+    def sent(self, message: Sent, now: float) -> None:
+        """The learner sent everything."""
+        self._conclude(self._sync.sent(message.sync, _receipt(message)), now)
+
+    def failed(self, name: str, message: SyncFailed, now: float) -> None:
+        """One end gave up."""
+        self._conclude(self._sync.failed(name, message.sync, message.reason), now)
+
+    def _peers(self, sync: Sync) -> dict[str, bytes]:
+        members = [self._fleet.get(name) for name in sync.places]
+        peers = {m.name: m.peer for m in members if m is not None and m.health is not Health.DEAD}
+        return peers if self.learner_peer is None else peers | {LEARNER: self.learner_peer}
+
+    def _conclude(self, outcome: Outcome | None, now: float) -> None:
+        if outcome is None:
+            return
+        sync = outcome.sync
+        for name in outcome.verified:
+            self._fleet.verified(name, sync.version)
+        for name in outcome.victims:
+            self._fleet.failed(name, now, blame=False)
+        for name, reason in outcome.culprits.items():
+            log.warning("weight sync %d to version %d: %s %s", sync.id, sync.version, name, reason)
+            self.last_failure = f"{name} {reason}"
+            if name != LEARNER and self._fleet.get(name) is not None:
+                self._fleet.failed(name, now, blame=True)
+        if outcome.verified:
+            self.published = sync.version
+            self._fleet.published(sync.version)
+            self.results["ok"] += 1
+            self.seconds.append(now - sync.started)
+            self._new_seconds.append(now - sync.started)
+        else:
+            self.results["failed"] += 1
+        if LEARNER in outcome.culprits:
+            self._retry_at = now + 1.0
+        off = SyncAborted(sync=sync.id, reason=self.last_failure)
+        for name, peer in self._peers(sync).items():
+            if name not in outcome.verified and not (name == LEARNER and sync.sent):
+                self._send(peer, off)
+
+
+def _receipt(message: Applied | Sent) -> Receipt:
+    probe = np.frombuffer(message.probe, dtype="<f4").tolist()
+    return Receipt(checksums=message.checksums, probe=probe)

@@ -1,0 +1,292 @@
+"""A generator: works on leases, keeps what it made until it is acknowledged, takes new weights."""
+
+import asyncio
+import json
+import logging
+import time
+from collections import deque
+from typing import Any
+
+import numpy as np
+
+from asyncds.engine.generation import GenerationEngine
+from asyncds.rollout.batch import Int32
+from asyncds.rollout.wire import (
+    Ack,
+    Applied,
+    Cancel,
+    Delivered,
+    Drain,
+    FromCoordinator,
+    GeneratorHeartbeat,
+    Go,
+    Grant,
+    Lease,
+    LeaseFailed,
+    Prepare,
+    Prepared,
+    SyncAborted,
+    SyncFailed,
+    Welcome,
+)
+from asyncds.scoring.scorer import Scorer
+from asyncds.tasks.base import Task
+from asyncds.telemetry.catalogue import Metrics
+from asyncds.transport.link import Link
+from asyncds.weights.communicator import TransferFailed
+from services.generator.work import LeaseError, fulfil
+
+log = logging.getLogger(__name__)
+
+RESEND_SECONDS = 5.0
+"""How often an unacknowledged group is sent again."""
+RATE_SECONDS = 5.0
+"""Over how long tokens per second are averaged."""
+PROBE_SECONDS = 60.0
+"""Deadline of the probe."""
+
+
+class Generator:
+    """Runs in one event loop. Messages come in through `receive`, in any thread's call order."""
+
+    def __init__(
+        self,
+        *,
+        engine: GenerationEngine,
+        scorer: Scorer,
+        task: Task,
+        tokenizer: Any,
+        probe: Int32,
+        max_model_len: int,
+        metrics: Metrics,
+    ) -> None:
+        self._engine = engine
+        self._scorer = scorer
+        self._task = task
+        self._tokenizer = tokenizer
+        self._probe = probe
+        self._max_model_len = max_model_len
+        self._metrics = metrics
+        self._work: dict[int, asyncio.Task[None]] = {}
+        self._unacknowledged: dict[int, tuple[Delivered | LeaseFailed, float]] = {}
+        self._prepared: Prepare | None = None
+        self._update: asyncio.Task[None] | None = None
+        self._salt = 0
+        self._inbox: asyncio.Queue[FromCoordinator] = asyncio.Queue()
+        self._tokens: deque[tuple[float, int]] = deque()
+        self._sampled = 0
+        self._pause_seconds = 0.0
+        self._version = -1
+        self._link: Link | None = None
+
+    # --- state for the coordinator --------------------------------------------------------------
+
+    @property
+    def leases(self) -> list[int]:
+        """Leases worked on, or finished and not acknowledged."""
+        return [*self._work, *self._unacknowledged]
+
+    def heartbeat(self) -> GeneratorHeartbeat:
+        """Called by the link's thread; reads only."""
+        stats = self._engine.stats()
+        return GeneratorHeartbeat(
+            version=self._version,
+            leases=self.leases,
+            stats={
+                "tokens": float(self._sampled),
+                "tokens_per_second": self._rate(),
+                "running": float(stats.running),
+                "waiting": float(stats.waiting),
+                "kv_use": stats.kv_cache_usage,
+                "pause_seconds": self._pause_seconds,
+            },
+        )
+
+    def not_ready(self) -> str:
+        """Why it serves nothing, or ""."""
+        if self._version < 0:
+            return "no weights from the learner yet"
+        return "" if self._engine.weights_valid else "the last weight update failed"
+
+    def receive(self, message: FromCoordinator) -> None:
+        """Hand in a message; in the event loop's thread."""
+        self._inbox.put_nowait(message)
+
+    # --- the loop -------------------------------------------------------------------------------
+
+    async def run(self, link: Link) -> str:
+        """Serve until told to leave; returns the reason. Raises LinkLostError, EngineDeadError."""
+        self._link = link
+        while True:
+            try:
+                async with asyncio.timeout(1.0):
+                    message = await self._inbox.get()
+            except TimeoutError:
+                link.check()
+                await self._engine.health()
+                self._resend(older_than=RESEND_SECONDS)
+                self._sample_metrics()
+                continue
+            match message:
+                case Drain(reason=reason):
+                    return reason
+                case Grant(leases=leases):
+                    for lease in leases:
+                        self._begin(lease)
+                case Ack(leases=leases):
+                    for id in leases:
+                        self._unacknowledged.pop(id, None)
+                case Cancel(leases=leases):
+                    for id in leases:
+                        self._cancel(id)
+                case Welcome():
+                    self._resend(older_than=0.0)
+                case Prepare():
+                    self._prepare(message)
+                case Go():
+                    self._go(message)
+                case SyncAborted(sync=sync, reason=reason):
+                    log.warning("broadcast %d was called off: %s", sync, reason)
+                    self._prepared = None
+
+    async def abandon(self) -> list[int]:
+        """Stop all work; returns the leases that are handed back."""
+        unfinished = list(self._work)
+        for id in unfinished:
+            self._cancel(id)
+        if self._update is not None:
+            await asyncio.wait([self._update])
+        return unfinished
+
+    # --- leases ---------------------------------------------------------------------------------
+
+    def _begin(self, lease: Lease) -> None:
+        if lease.id in self._work:
+            return
+        if lease.id in self._unacknowledged:
+            self._resend(older_than=0.0)
+            return
+        self._work[lease.id] = asyncio.create_task(self._serve(lease))
+
+    async def _serve(self, lease: Lease) -> None:
+        outcome: Delivered | LeaseFailed
+        try:
+            outcome = await fulfil(
+                lease,
+                task=self._task,
+                tokenizer=self._tokenizer,
+                engine=self._engine,
+                scorer=self._scorer,
+                max_model_len=self._max_model_len,
+                cache_salt=lambda: f"update-{self._salt}",
+            )
+            self._count(outcome)
+        except LeaseError as error:
+            outcome = LeaseFailed(lease=lease.id, reason=str(error), permanent=error.permanent)
+        except Exception as error:
+            log.exception("lease %d failed", lease.id)
+            outcome = LeaseFailed(lease=lease.id, reason=repr(error), permanent=False)
+        # Order matters: between these two lines nobody may see the lease in neither.
+        self._unacknowledged[lease.id] = (outcome, time.monotonic())
+        self._work.pop(lease.id, None)
+        assert self._link is not None
+        self._link.send(outcome)
+
+    def _cancel(self, lease: int) -> None:
+        self._unacknowledged.pop(lease, None)
+        task = self._work.pop(lease, None)
+        if task is not None:
+            task.cancel()
+
+    def _resend(self, *, older_than: float) -> None:
+        now = time.monotonic()
+        assert self._link is not None
+        for id, (message, sent) in list(self._unacknowledged.items()):
+            if now - sent >= older_than:
+                self._unacknowledged[id] = (message, now)
+                self._link.send(message)
+
+    def _count(self, delivered: Delivered) -> None:
+        tokens = len(delivered.group.completion_ids) // 4
+        self._sampled += tokens
+        self._tokens.append((time.monotonic(), tokens))
+        m = self._metrics
+        m.counter("tokens_total").inc(tokens)
+        m.counter("sequences_total").inc(len(delivered.group.lengths) // 4)
+        m.histogram("score_seconds").observe(delivered.score_seconds)
+
+    # --- weights --------------------------------------------------------------------------------
+
+    def _prepare(self, prepare: Prepare) -> None:
+        assert self._link is not None
+        if self._update is not None and not self._update.done():
+            self._link.send(
+                SyncFailed(sync=prepare.sync, reason="is still busy with an earlier update")
+            )
+            return
+        self._prepared = prepare
+        self._link.send(Prepared(sync=prepare.sync))
+
+    def _go(self, go: Go) -> None:
+        prepare, self._prepared = self._prepared, None
+        if prepare is None or prepare.sync != go.sync:
+            log.warning("broadcast %d begins, but was not agreed to; staying out", go.sync)
+            return
+        self._update = asyncio.create_task(self._apply(prepare, go))
+
+    async def _apply(self, prepare: Prepare, go: Go) -> None:
+        assert self._link is not None
+        layout = json.loads(go.layout)
+        specs = layout["specs"]
+        self._salt = go.sync
+        try:
+            result = await self._engine.update_weights(
+                version=go.version,
+                rendezvous=go.rendezvous,
+                rank_offset=prepare.rank,
+                world_size=prepare.world_size,
+                names=[s["name"] for s in specs],
+                dtypes=[s["dtype"] for s in specs],
+                shapes=[s["shape"] for s in specs],
+                bucket_bytes=layout["bucket_bytes"],
+                timeout=prepare.deadline,
+            )
+            probe = np.empty(0, np.float32)
+            if prepare.probe:
+                probe = await self._engine.log_probs(self._probe.tolist(), timeout=PROBE_SECONDS)
+        except (TransferFailed, TimeoutError) as error:
+            log.warning("broadcast %d of version %d failed: %s", go.sync, go.version, error)
+            self._link.send(SyncFailed(sync=go.sync, reason=f"could not receive: {error}"))
+            return
+        self._version = go.version
+        self._pause_seconds += result.pause_seconds
+        m = self._metrics
+        m.gauge("policy_version").set(go.version)
+        m.counter("pause_seconds_total").inc(result.pause_seconds)
+        m.histogram("weight_receive_seconds").observe(result.receive_seconds)
+        self._link.send(
+            Applied(
+                sync=go.sync,
+                version=go.version,
+                checksums=list(result.checksums),
+                probe=probe.astype("<f4").tobytes(),
+                pause_seconds=result.pause_seconds,
+                receive_seconds=result.receive_seconds,
+            )
+        )
+
+    # --- numbers --------------------------------------------------------------------------------
+
+    def _rate(self) -> float:
+        since = time.monotonic() - RATE_SECONDS
+        return sum(n for t, n in list(self._tokens) if t >= since) / RATE_SECONDS
+
+    def _sample_metrics(self) -> None:
+        while self._tokens and self._tokens[0][0] < time.monotonic() - RATE_SECONDS:
+            self._tokens.popleft()
+        stats, m = self._engine.stats(), self._metrics
+        m.gauge("running").set(stats.running)
+        m.gauge("waiting").set(stats.waiting)
+        m.gauge("kv_use").set(stats.kv_cache_usage)
+        m.gauge("leases").set(len(self._work))
+        m.gauge("unacknowledged_groups").set(len(self._unacknowledged))

@@ -1,0 +1,124 @@
+"""One lease: sample the group, score it, pack it."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import numpy as np
+
+from asyncds.engine.generation import Completion, GenerationEngine
+from asyncds.rollout.codec import GroupArrays, pack_group
+from asyncds.rollout.wire import Delivered, Lease
+from asyncds.scoring.scorer import Scorer
+from asyncds.tasks.base import Row, Score, Split, Task, encode_prompt
+
+
+class LeaseError(Exception):
+    """A lease that can't be fulfilled; `permanent` if another attempt would fail too."""
+
+    def __init__(self, reason: str, *, permanent: bool) -> None:
+        super().__init__(reason)
+        self.permanent = permanent
+
+
+async def fulfil(
+    lease: Lease,
+    *,
+    task: Task,
+    tokenizer: Any,
+    engine: GenerationEngine,
+    scorer: Scorer,
+    max_model_len: int,
+    cache_salt: Callable[[], str],
+) -> Delivered:
+    """Sample and score a group. Raises LeaseError.
+
+    Past `lease.straggler_seconds` the group is made of the completions that are there, if they are
+    at least `lease.min_group`.
+    """
+    split: Split = "train" if lease.purpose == "train" else "eval"
+    try:
+        row = task.rows(split)[lease.row]
+        prompt = np.asarray(encode_prompt(task, row, tokenizer), dtype=np.int32)
+    except (IndexError, ValueError) as error:
+        raise LeaseError(f"row {lease.row} is unusable: {error}", permanent=True) from error
+    if len(prompt) + lease.max_tokens > max_model_len:
+        raise LeaseError(
+            f"a prompt of {len(prompt)} tokens and {lease.max_tokens} of answer exceed "
+            f"generator.max_model_len {max_model_len}",
+            permanent=True,
+        )
+    started = time.monotonic()
+    completions = await _survivors(
+        [
+            engine.generate(
+                prompt,
+                request_id=f"{lease.id}-{lease.attempt}-{i}",
+                max_tokens=lease.max_tokens,
+                temperature=lease.temperature,
+                top_p=lease.top_p,
+                top_k=max(lease.top_k, 0),
+                min_p=lease.min_p,
+                seed=lease.seed + i,
+                cache_salt=cache_salt(),
+            )
+            for i in range(lease.group_size)
+        ],
+        seconds=lease.straggler_seconds,
+    )
+    sampled = time.monotonic()
+    if len(completions) < lease.min_group:
+        raise LeaseError(
+            f"only {len(completions)} of {lease.group_size} completions within "
+            f"{lease.straggler_seconds:g} s",
+            permanent=False,
+        )
+    scores, errors = await _score(scorer, row, completions)
+    return Delivered(
+        lease=lease.id,
+        group=pack_group(_arrays(prompt, completions, scores)),
+        sample_seconds=sampled - started,
+        score_seconds=time.monotonic() - sampled,
+        score_errors=errors,
+    )
+
+
+async def _survivors(
+    requests: list[Coroutine[Any, Any, Completion]], *, seconds: float
+) -> list[Completion]:
+    tasks = [asyncio.create_task(request) for request in requests]
+    try:
+        done, _ = await asyncio.wait(tasks, timeout=seconds)
+        return [t.result() for t in tasks if t in done]
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _score(
+    scorer: Scorer, row: Row, completions: list[Completion]
+) -> tuple[list[Score], int]:
+    before = sum(scorer.errors.values())
+    scores = await scorer.score(row, [c.text for c in completions])
+    return scores, sum(scorer.errors.values()) - before
+
+
+def _arrays(
+    prompt: "np.ndarray[Any, np.dtype[np.int32]]",
+    completions: list[Completion],
+    scores: list[Score],
+) -> GroupArrays:
+    return GroupArrays(
+        prompt_ids=prompt,
+        lengths=np.array([len(c.token_ids) for c in completions], dtype=np.int32),
+        completion_ids=np.concatenate([c.token_ids for c in completions]),
+        # Rounding may lift the log-probability of a certain token above 0 by 1e-7.
+        logprobs=np.minimum(np.concatenate([c.logprobs for c in completions]), 0.0),
+        versions=np.concatenate([c.versions for c in completions]),
+        rewards=np.array([s.reward for s in scores], dtype=np.float32),
+        correct=np.array([s.correct for s in scores]),
+        finished=np.array([c.finish_reason == "stop" for c in completions]),
+        answers=[s.answer for s in scores],
+    )

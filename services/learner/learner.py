@@ -1,0 +1,220 @@
+"""The training loop of one learner rank."""
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch.distributed as dist
+
+from asyncds.algo.objective import Objective, summarise
+from asyncds.engine import checkpoint
+from asyncds.engine.training import TrainingEngine, UpdateMetrics
+from asyncds.rollout.batch import Int32, Shard
+from asyncds.rollout.wire import BatchRequest, LearnerHeartbeat
+from asyncds.telemetry.catalogue import Metrics
+from asyncds.transport.link import Link
+from asyncds.weights.source import iterate_weights
+from asyncds.weights.staging import StagedWeights
+from services.learner.inbox import Inbox
+from services.learner.objective import BatchObjective
+from services.learner.publisher import Publisher
+
+log = logging.getLogger(__name__)
+
+
+class Learner:
+    """Batch in, optimizer step, weights out, until there are no more batches.
+
+    Every rank runs the same loop; what involves all of them (an update, staging under ZeRO-3, a
+    checkpoint) happens at the same step everywhere.
+    """
+
+    def __init__(
+        self,
+        *,
+        engine: TrainingEngine,
+        objective: Objective,
+        staged: StagedWeights,
+        probe: Int32,
+        checkpoints: Path,
+        metrics: Metrics,
+        step: int,
+        publish_every: int,
+        checkpoint_every: int,
+        keep_last: int,
+        batch_seconds: float,
+        end_seconds: float,
+    ) -> None:
+        """step: batches the weights have seen. probe: its tokens, int32."""
+        self._engine = engine
+        self._objective = objective
+        self._staged = staged
+        self._probe = probe
+        self._checkpoints = checkpoints
+        self._metrics = metrics
+        self._publish_every = publish_every
+        self._checkpoint_every = checkpoint_every
+        self._keep_last = keep_last
+        self._batch_seconds = batch_seconds
+        self._end_seconds = end_seconds
+        self.step = step
+        self.holds = False
+        """Whether batch `step` is in hand."""
+        self.phase = "starting"
+        self._saved = step if step else -1
+        self._report: dict[str, float] = {}
+
+    def heartbeat(self) -> LearnerHeartbeat:
+        """The state that the coordinator goes by."""
+        version = self._staged.version
+        return LearnerHeartbeat(
+            rank=self._engine.rank,
+            staged=-1 if version is None or self._engine.rank else version,
+            checkpoint=self._saved,
+            phase=self.phase,
+        )
+
+    def run(self, *, link: Link, inbox: Inbox, publisher: Publisher | None) -> str:
+        """Train until told to leave; returns the reason.
+
+        publisher: on rank 0. Raises BatchLateError, LinkLostError, DrainedError, NonFiniteError.
+        """
+        self._publish(publisher, link)  # the fleet is brought to these weights before it serves
+        waited_since = time.perf_counter()
+        while True:
+            self.phase = "waiting for a batch"
+            shard = inbox.wait_batch(
+                self.step,
+                ask=lambda: link.send(
+                    BatchRequest(rank=self._engine.rank, step=self.step, report=self._report)
+                ),
+                check=link.check,
+                timeout=self._batch_seconds,
+            )
+            if shard is None:
+                break
+            self.holds = True
+            waited = time.perf_counter() - waited_since
+            started = time.perf_counter()
+            update = self._train(shard)
+            updated = time.perf_counter() - started
+            self.step += 1
+            self.holds = False
+            published = saved = 0.0
+            if self.step % self._publish_every == 0:
+                published = _timed(lambda: self._publish(publisher, link))
+            if self.step % self._checkpoint_every == 0:
+                saved = _timed(lambda: self._save(link))
+            waited_since = time.perf_counter()
+            self._record(update, waited, updated, published, saved)
+        if self._saved != self.step:
+            self._save(link)
+        self.phase = "done"
+        link.beat()
+        return inbox.wait_drain(check=link.check, timeout=self._end_seconds)
+
+    def _train(self, shard: Shard) -> UpdateMetrics:
+        self.phase = "training"
+        engine, objective = self._engine, self._objective
+        old = engine.log_probs(shard) if objective.needs_proximal else None
+        reference = engine.reference_log_probs(shard) if objective.needs_reference else None
+        return engine.update(
+            shard,
+            BatchObjective(objective, shard, device=engine.device, old_log_probs=old),
+            minibatches=objective.updates_per_batch,
+            old_log_probs=old,
+            reference_log_probs=reference,
+            with_entropy=True,
+        )
+
+    def _publish(self, publisher: Publisher | None, link: Link) -> None:
+        """Stage the weights for broadcast, which itself is not waited for."""
+        self.phase = "publishing"
+        version = self.step // self._publish_every
+        probe = self._engine.probe(self._probe)
+        source = iterate_weights(self._engine.causal_lm, gather_bytes=self._staged.bucket_bytes)
+        if publisher is None:
+            self._staged.stage(source, version=version)
+            return
+        with publisher.hold:
+            self._staged.stage(source, version=version)
+            publisher.probe = probe
+        link.beat()
+
+    def _save(self, link: Link) -> None:
+        self.phase = "writing a checkpoint"
+        target = self._checkpoints / f"step-{self.step}"
+        seconds = _timed(lambda: checkpoint.save(self._engine, target, state={"step": self.step}))
+        self._saved = self.step
+        if self._engine.rank == 0:
+            checkpoint.prune(self._checkpoints, keep_last=self._keep_last)
+        self._metrics.histogram("checkpoint_seconds").observe(seconds)
+        link.beat()
+
+    def _record(
+        self,
+        update: UpdateMetrics,
+        waited: float,
+        updated: float,
+        published: float,
+        saved: float,
+    ) -> None:
+        means = summarise(update.sums)
+        self._report = {
+            "loss": update.loss,
+            "grad_norm": update.grad_norm,
+            "lr": update.lr,
+            "micro_batches": update.micro_batches,
+            "ess": means.pop("effective_sample_fraction"),
+            "clip_fraction_positive": means.pop("clipped_positive"),
+            "clip_fraction_negative": means.pop("clipped_negative"),
+            **means,
+            "seconds_wait": waited,
+            "seconds_update": updated,
+            "seconds_publish": published,
+            "seconds_checkpoint": saved,
+            "seconds_total": waited + updated + published + saved,
+        }
+        report, m = self._report, self._metrics
+        for name in ("loss", "entropy", "grad_norm", "lr", "mismatch_kl", "ess"):
+            m.gauge(name).set(report[name])
+        m.gauge("kl").set(report.get("kl", 0.0))
+        for sign in ("positive", "negative"):
+            m.gauge("clip_fraction", advantage=sign).set(report[f"clip_fraction_{sign}"])
+        for kind in ("correct", "incorrect"):
+            m.gauge("ds_shift", **{"class": kind}).set(report[f"ds_shift_{kind}"])
+        m.gauge("policy_version").set(self.step // self._publish_every)
+        m.counter("idle_seconds_total").inc(waited)
+        seconds = {
+            "wait": waited,
+            "forward_backward": update.seconds["forward"] + update.seconds["backward"],
+            "optimizer": update.seconds["step"],
+            "publish_wait": published,
+            "checkpoint": saved,
+        }
+        for phase, value in seconds.items():
+            m.histogram("step_seconds", phase=phase).observe(value)
+        if self._engine.rank == 0:
+            log.info(
+                "step %d: loss %.4f, waited %.2f s, update %.2f s, publish %.2f s",
+                self.step,
+                update.loss,
+                waited,
+                updated,
+                published,
+            )
+
+
+def agree_on(value: str) -> str:
+    """Rank 0's value, on every rank."""
+    values = [value]
+    if dist.get_world_size() > 1:
+        dist.broadcast_object_list(values, src=0)
+    return values[0]
+
+
+def _timed(action: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start

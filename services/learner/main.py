@@ -1,0 +1,176 @@
+"""A learner rank's process; torchrun starts one per rank."""
+
+import logging
+import threading
+import uuid
+
+import torch
+
+from asyncds.config.schema import RunConfig
+from asyncds.engine import checkpoint
+from asyncds.engine.checkpoint import CheckpointError
+from asyncds.engine.policy_model import UnsupportedModelError
+from asyncds.engine.tokenizer import load_tokenizer, vocabulary_fingerprint
+from asyncds.engine.training import NonFiniteError, TrainingEngine
+from asyncds.rollout.wire import PROTOCOL, FromCoordinator, LearnerHello
+from asyncds.telemetry.catalogue import build_metrics
+from asyncds.transport.link import Link, LinkLostError, RefusedError
+from asyncds.weights.probe import probe_tokens
+from asyncds.weights.sender import WeightSender
+from asyncds.weights.source import weight_specs
+from asyncds.weights.staging import StagedWeights
+from services.learner.inbox import BatchLateError, DrainedError, Inbox
+from services.learner.learner import Learner, agree_on
+from services.learner.objective import build_objective
+from services.learner.publisher import Publisher
+from services.process import (
+    BAD_INPUT,
+    DONE,
+    FAILURE,
+    coordinator_address,
+    metrics_server,
+    run_directory,
+    start_logging,
+)
+
+log = logging.getLogger(__name__)
+
+
+def main(config: RunConfig) -> int:
+    """Train until the run is over. Returns the exit code."""
+    start_logging()
+    if not torch.cuda.is_available():
+        torch.set_num_threads(config.learner.cpu_threads)
+    try:
+        engine = _make_engine(config)
+        step = _restore(engine, config)
+    except (CheckpointError, UnsupportedModelError, ValueError, OSError) as error:
+        log.error("%s", error)
+        return BAD_INPUT
+    try:
+        reason = _train(engine, config, step)
+    except DrainedError as told:
+        reason = str(told)
+    except (BatchLateError, LinkLostError, RefusedError, NonFiniteError) as error:
+        log.error("%s", error)
+        return FAILURE
+    log.info("leaving: %s", reason)
+    return DONE
+
+
+def _make_engine(config: RunConfig) -> TrainingEngine:
+    c = config.learner
+    return TrainingEngine(
+        model=config.model,
+        dtype=config.dtype,
+        zero_stage=c.zero_stage,
+        lr=c.lr,
+        betas=c.betas,
+        eps=c.eps,
+        weight_decay=c.weight_decay,
+        lr_schedule=c.lr_schedule,
+        warmup_steps=c.warmup_steps,
+        total_steps=config.steps * config.algorithm.updates_per_batch,
+        max_grad_norm=c.max_grad_norm,
+        micro_batch_tokens=c.micro_batch_tokens,
+        temperature=config.sampling.temperature,
+        logprob_chunk_tokens=c.logprob_chunk_tokens,
+        gradient_checkpointing=c.gradient_checkpointing,
+        reference_model=config.model if config.algorithm.kl.coef else None,
+        seed=config.seed,
+        deadline_s=c.collective_seconds,
+        deepspeed_extra=c.deepspeed,
+    )
+
+
+def _restore(engine: TrainingEngine, config: RunConfig) -> int:
+    """Load the newest checkpoint of the run, if it has one; the number of batches it has seen."""
+    newest = checkpoint.latest(run_directory(config) / "checkpoints")
+    if newest is None:
+        return 0
+    log.info("starting from %s", newest)
+    return int(checkpoint.load(engine, newest)["step"])
+
+
+def _train(engine: TrainingEngine, config: RunConfig, step: int) -> str:
+    metrics = build_metrics("learner")
+    first = engine.rank == 0
+    vocab_size = engine.causal_lm.config.get_text_config().vocab_size
+    transport = config.weights.transport
+    if transport == "auto":
+        transport = "nccl" if torch.cuda.is_available() else "gloo"
+    device = engine.device if transport == "nccl" else torch.device("cpu")
+    staged = StagedWeights(
+        specs=weight_specs(engine.causal_lm),
+        bucket_bytes=config.weights.bucket_mb << 20,
+        keep=first,
+        device=device,
+    )
+    learner = Learner(
+        engine=engine,
+        objective=build_objective(config.algorithm),
+        staged=staged,
+        probe=probe_tokens(vocab_size=vocab_size, max_length=config.generator.max_model_len),
+        checkpoints=run_directory(config) / "checkpoints",
+        metrics=metrics,
+        step=step,
+        publish_every=config.weights.publish_every,
+        checkpoint_every=config.checkpoint.every,
+        keep_last=config.checkpoint.keep_last,
+        batch_seconds=config.learner.batch_seconds,
+        end_seconds=config.coordinator.stall_seconds,
+    )
+    tokenizer = load_tokenizer(config.tokenizer or config.model)
+    gang = agree_on(uuid.uuid4().hex)
+    inbox, ready = Inbox(), threading.Event()
+    publisher: Publisher | None = None
+
+    def receive(message: FromCoordinator) -> None:
+        inbox.receive(message)
+        if publisher is not None:
+            publisher.receive(message)
+
+    with metrics_server(
+        config,
+        metrics,
+        place=1 + engine.rank,
+        healthy=lambda: "",
+        ready=lambda: "" if ready.is_set() else "starting",
+    ) as address:
+        link = Link(
+            address=coordinator_address(config),
+            identity=f"learner-{engine.rank}:{gang[:8]}",
+            hello=lambda: LearnerHello(
+                name=f"learner-{engine.rank}",
+                incarnation=gang,
+                protocol=PROTOCOL,
+                rank=engine.rank,
+                ranks=engine.ranks,
+                step=learner.step,
+                holds=learner.holds,
+                tokenizer=vocabulary_fingerprint(tokenizer.get_vocab()),
+                vocab_size=vocab_size,
+                metrics=address,
+            ),
+            heartbeat=learner.heartbeat,
+            heartbeat_seconds=config.coordinator.heartbeat_seconds,
+            lost_seconds=config.coordinator.lost_seconds,
+            on_message=receive,
+        )
+        try:
+            if first:
+                publisher = Publisher(
+                    staged=staged,
+                    sender=WeightSender(
+                        transport=transport, host=config.weights.host, device=device
+                    ),
+                    go_seconds=config.weights.prepare_seconds + 5,
+                    send=link.send,
+                )
+            link.wait_welcome(config.coordinator.lost_seconds)
+            ready.set()
+            return learner.run(link=link, inbox=inbox, publisher=publisher)
+        finally:
+            if publisher is not None:
+                publisher.close()
+            link.close()

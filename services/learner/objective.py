@@ -1,0 +1,106 @@
+"""From the configuration to the objective, and from a batch to what the engine minimises."""
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from asyncds.algo.advantages import DifferentialSmoothing, Grpo
+from asyncds.algo.corrections import Correction, NoCorrection, Tis
+from asyncds.algo.losses import Clip, PolicyLoss, Reinforce
+from asyncds.algo.objective import Objective, SequenceAdvantages
+from asyncds.algo.sums import Sums
+from asyncds.config import algorithm as words
+from asyncds.rollout.batch import Float32, Shard
+
+
+def build_objective(config: words.AlgorithmConfig) -> Objective:
+    """The objective that the configuration describes."""
+    advantage, smoothing = config.advantage, None
+    if isinstance(advantage, words.DsGrpo):
+        smoothing = DifferentialSmoothing(
+            gamma_p=advantage.gamma_p,
+            gamma_n=advantage.gamma_n,
+            form=advantage.form,
+            source=advantage.logprob_source,
+        )
+    loss: PolicyLoss = Reinforce()
+    if isinstance(config.loss, words.ClipLoss):
+        loss = Clip(eps_low=config.loss.low, eps_high=config.loss.high, dual_clip=config.loss.dual)
+    correction: Correction = NoCorrection()
+    if isinstance(config.correction, words.Tis):
+        correction = Tis(cap=config.correction.cap)
+    return Objective(
+        advantage=Grpo(scale=advantage.scale, baseline=advantage.baseline),
+        smoothing=smoothing,
+        policy_loss=loss,
+        ratio=config.loss.ratio if isinstance(config.loss, words.ClipLoss) else "proximal",
+        correction=correction,
+        kl_coefficient=config.kl.coef,
+        kl_estimator=config.kl.estimator,
+        entropy_coefficient=config.entropy_coef,
+        updates_per_batch=config.updates_per_batch,
+    )
+
+
+class BatchObjective:
+    """An objective applied to one batch: what `TrainingEngine.update` calls per micro-batch."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        shard: Shard,
+        *,
+        device: torch.device,
+        old_log_probs: Float32 | None,
+    ) -> None:
+        """old_log_probs float32 [Σ length]: π_old of the shard, where the objective needs it."""
+        table = shard.table
+        self._objective = objective
+        self._behaviour = torch.from_numpy(shard.logprobs.copy()).to(device)
+        proximal = None
+        if old_log_probs is not None:
+            proximal = _sequence_sums(shard, old_log_probs, device)
+        self._sequences: SequenceAdvantages = objective.sequence_advantages(
+            reward=torch.from_numpy(table.reward.copy()).to(device),
+            correct=torch.from_numpy(table.correct.copy()).to(device),
+            group=torch.from_numpy(table.group.astype(np.int64)).to(device),
+            length=torch.from_numpy(table.length.astype(np.int64)).to(device),
+            behaviour_logprob_sum=torch.from_numpy(table.logprob_sum.copy()).to(device),
+            proximal_logprob_sum=proximal,
+        )
+
+    def __call__(
+        self,
+        *,
+        log_probs: Tensor,
+        entropy: Tensor | None,
+        old_log_probs: Tensor | None,
+        reference_log_probs: Tensor | None,
+        sequence: Tensor,
+        token_index: Tensor,
+    ) -> tuple[Tensor, Sums]:
+        """As `asyncds.engine.training.Objective`."""
+        rows, local = torch.unique(sequence, return_inverse=True)
+        if entropy is not None and not self._objective.needs_entropy:
+            entropy = entropy.detach()  # for the log only
+        return self._objective.loss(
+            sequences=self._sequences.rows(rows),
+            sequence=local,
+            current=log_probs,
+            behaviour=self._behaviour[token_index],
+            proximal=old_log_probs,
+            reference=reference_log_probs,
+            entropy=entropy,
+        )
+
+
+def _sequence_sums(shard: Shard, flat: Float32, device: torch.device) -> Tensor:
+    """Σ_t of a flat per-token array for every sequence of the batch, float [N], on every rank."""
+    lengths = shard.table.length[shard.sequences]
+    rows = np.repeat(shard.sequences, lengths)
+    sums = np.bincount(rows, weights=flat, minlength=len(shard.table)).astype(np.float32)
+    total = torch.from_numpy(sums).to(device)
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(total)
+    return total

@@ -1,0 +1,75 @@
+"""What every role's process does around its work: logging, metrics, signals, exit codes."""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from asyncds.config.schema import RunConfig
+from asyncds.telemetry.catalogue import Metrics
+from asyncds.telemetry.server import Check, MetricsServer
+
+log = logging.getLogger(__name__)
+
+DONE, FAILURE, BAD_INPUT = 0, 1, 2
+"""Exit codes."""
+
+
+def run_directory(config: RunConfig) -> Path:
+    """`<runs_dir>/<name>`."""
+    return Path(config.runs_dir) / config.name
+
+
+def coordinator_address(config: RunConfig) -> str:
+    """Where the control plane is."""
+    return f"tcp://{config.coordinator.host}:{config.coordinator.port}"
+
+
+def start_logging() -> None:
+    """Lines with time, level and module, to stderr."""
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s",
+        datefmt="%H:%M:%S",
+        stream=sys.stderr,
+        force=True,
+    )
+
+
+@contextmanager
+def metrics_server(
+    config: RunConfig, metrics: Metrics, *, place: int, healthy: Check, ready: Check
+) -> Iterator[str]:
+    """Serve /metrics, /healthz and /readyz while the block runs; yields the address.
+
+    place: which of the run's metrics ports, counted from telemetry.port.
+    """
+    host, first = config.telemetry.host, config.telemetry.port
+    server = MetricsServer(
+        registry=metrics.registry,
+        host=host,
+        port=first + place if first else 0,
+        healthy=healthy,
+        ready=ready,
+    )
+    address = f"http://{host}:{server.port}"
+    log.info("metrics at %s/metrics", address)
+    try:
+        yield address
+    finally:
+        server.close()
+
+
+def on_signals(action: Callable[[str], None]) -> None:
+    """Call `action` with the signal's name on SIGINT and SIGTERM; it must not block."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda n, _: action(signal.Signals(n).name))
+
+
+def on_signals_async(loop: asyncio.AbstractEventLoop, action: Callable[[str], None]) -> None:
+    """The same inside an event loop."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, action, signal.Signals(number).name)

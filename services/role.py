@@ -1,0 +1,25 @@
+"""From a command line to one role's process."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from asyncds.config.load import ConfigError, load_config
+from services.process import BAD_INPUT
+
+
+def run_role(role: str, arguments: Sequence[str], **options: Any) -> int:
+    """Load `CONFIG [key=value …]` and run a role's `main`. Returns the exit code.
+
+    Only the role's own modules are imported: the coordinator starts without torch.
+    """
+    config_file, *overrides = arguments
+    try:
+        config = load_config(Path(config_file), overrides)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return BAD_INPUT
+    code: int = importlib.import_module(f"services.{role}.main").main(config, **options)
+    return code
