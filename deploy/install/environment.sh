@@ -27,7 +27,7 @@ main() {
         create_venv
     fi
     touch "$unfinished"
-    echo "Installing asyncds for $accelerator into $venv; pip writes to install.log there."
+    echo "Installing asyncds for $accelerator into $venv; pip's output: install.log there."
     "install_$accelerator"
     rm "$unfinished"
 }
@@ -47,7 +47,8 @@ find_python() {
         fi
     done
     fail "it needs Python 3.11 to 3.14, and ${PYTHON:-python3} is" \
-        "'$("${PYTHON:-python3}" --version 2>&1)'. Install one, or name one: make PYTHON=…"
+        "$("${PYTHON:-python3}" --version 2>/dev/null || echo missing)." \
+        "Install one, or name one: make PYTHON=…"
 }
 
 check_machine() {
@@ -72,6 +73,7 @@ create_venv() {
     [[ -e $venv/pyvenv.cfg || -z $(ls -A "$venv") ]] ||
         fail "$venv has files in it that are not a virtual environment. Choose another folder:" \
             "make VENV=…"
+    echo "Making a new environment; this takes a few minutes."
     "$python" -m venv --clear "$venv"
     free_gb=$(($(df -Pk "$venv" | awk 'NR == 2 {print $4}') / 1048576))
     ((free_gb >= needed_gb[$accelerator])) ||
