@@ -87,7 +87,7 @@ class Tis(Choice):
     """Truncated importance sampling: tokens are weighted by min(π_old/μ, cap)."""
 
     kind: Literal["tis"] = "tis"
-    cap: float = Field(2.0, gt=0)
+    cap: float = Field(2.0, ge=1)
     """The largest weight."""
 
 

@@ -12,7 +12,7 @@ from asyncds.engine.checkpoint import CheckpointError
 from asyncds.engine.policy_model import UnsupportedModelError
 from asyncds.engine.tokenizer import load_tokenizer, vocabulary_fingerprint
 from asyncds.engine.training import NonFiniteError, TrainingEngine
-from asyncds.rollout.wire import PROTOCOL, FromCoordinator, LearnerHello
+from asyncds.rollout.wire import PROTOCOL, Bye, FromCoordinator, LearnerHello
 from asyncds.telemetry.catalogue import build_metrics
 from asyncds.transport.link import Link, LinkLostError, RefusedError
 from asyncds.weights.probe import probe_tokens
@@ -169,7 +169,9 @@ def _train(engine: TrainingEngine, config: RunConfig, step: int) -> str:
                 )
             link.wait_welcome(config.coordinator.lost_seconds)
             ready.set()
-            return learner.run(link=link, inbox=inbox, publisher=publisher)
+            reason = learner.run(link=link, inbox=inbox, publisher=publisher)
+            link.send(Bye(leases=[], reason=reason))
+            return reason
         finally:
             if publisher is not None:
                 publisher.close()

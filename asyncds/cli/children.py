@@ -1,0 +1,134 @@
+"""The processes of a run on this machine: started, watched, restarted, ended."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+MAX_RESTARTS = 3
+"""How often a process that failed is started again."""
+BAD_INPUT = 2
+"""The exit code of a process that starting again can't help."""
+LOG_LINES = 5
+"""Lines of a failed process's log that are shown."""
+
+
+class ChildFailedError(Exception):
+    """A process of the run can't be kept alive; the message names it and quotes its log."""
+
+
+@dataclass(kw_only=True)
+class Child:
+    """One process. follows: it asks the run to end if this process dies (the coordinator)."""
+
+    name: str
+    command: Sequence[str]
+    log: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    follows: bool = False
+    restarts: int = 0
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, in a session of its own: Ctrl-C in the terminal is not for it."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=os.environ | self.environment,
+                start_new_session=True,
+                preexec_fn=_end_with_parent if self.follows else None,
+            )
+
+    @property
+    def code(self) -> int | None:
+        """Its exit code; None while it runs."""
+        return None if self.process is None else self.process.poll()
+
+    def signal(self, number: signal.Signals) -> None:
+        """To it and the processes it has started."""
+        if self.process is not None and self.process.poll() is None:
+            os.killpg(self.process.pid, number)
+
+    def failure(self) -> str:
+        """What went wrong, in a sentence, with the end of its log."""
+        code = self.code
+        how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+        lines = self.log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+        return f"{self.name} ended with {how} ({self.log}):\n" + "\n".join(f"  {x}" for x in lines)
+
+
+class Children:
+    """All processes of a run. The first is the coordinator, whose end is the run's end."""
+
+    def __init__(self, children: Sequence[Child]) -> None:
+        self._children = list(children)
+
+    def start(self) -> None:
+        """Start all."""
+        for child in self._children:
+            child.start()
+
+    @property
+    def coordinator(self) -> Child:
+        """The one that the others follow."""
+        return self._children[0]
+
+    def tend(self) -> list[str]:
+        """Start again what failed; returns what happened, a sentence each.
+
+        Raises ChildFailedError if a process can't be kept alive.
+        """
+        news = []
+        for child in self._children:
+            if child.code in (None, 0):
+                continue
+            if child.code == BAD_INPUT or child.restarts >= MAX_RESTARTS:
+                raise ChildFailedError(child.failure())
+            child.restarts += 1
+            news.append(f"{child.name} died and is started again ({child.restarts}/{MAX_RESTARTS})")
+            _sweep(child)
+            child.start()
+        return news
+
+    def end(self, timeout: float) -> None:
+        """Wait until all have left; after `timeout` seconds tell them to, then make them."""
+        for number in (None, signal.SIGTERM, signal.SIGKILL):
+            for child in self._children:
+                if number is not None:
+                    child.signal(number)
+            deadline = time.monotonic() + timeout
+            while time.monotonic() < deadline:
+                if all(child.code is not None for child in self._children):
+                    break
+                time.sleep(0.05)
+        for child in self._children:
+            _sweep(child)
+
+
+def python(module: str, *arguments: str) -> list[str]:
+    """The command line of a module in this Python."""
+    return [sys.executable, "-m", module, *arguments]
+
+
+def _sweep(child: Child) -> None:
+    """End what a dead process left behind in its session (an engine, a scorer)."""
+    if child.process is None:
+        return
+    try:
+        os.killpg(child.process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _end_with_parent() -> None:
+    """In the child, on Linux: SIGTERM when the parent dies, so that no run is left behind."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
