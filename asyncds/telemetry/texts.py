@@ -10,13 +10,14 @@ Decode = Callable[[Sequence[int]], str]
 
 
 def decoder(tokenizer: str) -> Decode:
-    """From a directory with tokenizer.json, else from the Hugging Face Hub (or its cache).
+    """From a directory with tokenizer.json, else from the cache of the Hugging Face Hub, where the
+    run left it. Reading rollouts never waits for the network.
 
-    Without one, texts are the ids themselves, such as `⟨5 17 3⟩`, and the log says why: rollouts
-    stay readable to some degree when the model is no longer there.
+    Without a tokenizer, texts are the ids themselves, such as `⟨5 17 3⟩`, and the log says why:
+    rollouts stay readable to some degree when the model is no longer there.
     """
     try:
-        return _local(Path(tokenizer)) if Path(tokenizer).is_dir() else _from_hub(tokenizer)
+        return _local(Path(tokenizer)) if Path(tokenizer).is_dir() else _from_hub_cache(tokenizer)
     except Exception as error:  # the libraries raise many kinds, also bare Exception
         log.warning(
             "texts are shown as token ids, the tokenizer %s is missing: %s", tokenizer, error
@@ -36,8 +37,8 @@ def _local(directory: Path) -> Decode:
     return lambda ids: tokenizer.decode(list(ids))
 
 
-def _from_hub(name: str) -> Decode:
+def _from_hub_cache(name: str) -> Decode:
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(name)
+    tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=True)
     return lambda ids: tokenizer.decode(list(ids), skip_special_tokens=True)

@@ -1,0 +1,135 @@
+"""`asyncds inspect`: rollouts from a run's journal, one row per completion."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.table import Table
+from rich.text import Text
+
+from asyncds.cli.errors import UserError
+from asyncds.rollout.journal import GroupRow, Journal
+from asyncds.telemetry.rollouts import Completion, read_rollout, tokenizer_of
+from asyncds.telemetry.texts import Decode, decoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filter:
+    """Which completions; None: all. step: as in metrics.jsonl, 1 is the first batch. evaluation:
+    its id. version: some token was sampled by these weights. purpose: train or eval."""
+
+    step: int | None = None
+    evaluation: int | None = None
+    version: int | None = None
+    correct: bool | None = None
+    purpose: str | None = None
+
+
+def read_completions(run: Path, only: Filter) -> Iterator[dict[str, Any]]:
+    """The completions of a run in lease order, as plain values.
+
+    Raises UserError if there is no such evaluation, or no journal; JournalError if it can't be
+    read.
+    """
+    journal_file = run / "journal.db"
+    if not journal_file.exists():
+        raise UserError(f"{run} has no journal.db: nothing was sampled yet")
+    journal = Journal(journal_file, read_only=True)
+    try:
+        _check(journal, run, only)
+        decode = decoder(tokenizer_of(yaml.safe_load((run / "config.yaml").read_text())))
+        where, parameters = _sql(only)
+        for group in journal.groups(where, parameters):
+            yield from _completions(group, decode, only)
+    finally:
+        journal.close()
+
+
+def printable(text: str) -> str:
+    """What a model wrote, harmless in a terminal: control characters are shown, not obeyed."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    """Completions, for a terminal."""
+    view = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("step", "row", "version", "lag"):
+        view.add_column(name, justify="right", no_wrap=True)
+    view.add_column("", no_wrap=True)
+    view.add_column("reward", justify="right", no_wrap=True)
+    view.add_column("log p", justify="right", no_wrap=True)
+    view.add_column("prompt", overflow="fold")
+    view.add_column("completion", overflow="fold")
+    for row in rows:
+        oldest, newest = row["oldest"], row["newest"]
+        where = f"eval {row['evaluation']}" if row["purpose"] == "eval" else _or_dash(row["step"])
+        view.add_row(
+            where,
+            str(row["row"]),
+            str(oldest) if oldest == newest else f"{oldest}–{newest}",
+            _or_dash(row["lag"]),
+            Text("✓", style="green") if row["correct"] else Text("✗", style="red"),
+            f"{row['reward']:.3g}",
+            f"{row['mean_logprob']:.2f}",
+            Text(printable(row["prompt"])),
+            Text(printable(row["completion"]) + ("" if row["finished"] else " […]")),
+        )
+    return view
+
+
+def _check(journal: Journal, run: Path, only: Filter) -> None:
+    evaluations = journal.evaluations()
+    if only.evaluation is not None and only.evaluation not in [e["id"] for e in evaluations]:
+        known = ", ".join(f"{e['id']} (version {e['version']})" for e in evaluations) or "none"
+        raise UserError(f"{run} has no finished evaluation {only.evaluation}: there is {known}")
+
+
+def _sql(only: Filter) -> tuple[str, tuple[int | str, ...]]:
+    clauses: list[tuple[str, tuple[int | str, ...]]] = [("1", ())]
+    if only.step is not None:
+        clauses.append(("l.step = ?", (only.step - 1,)))
+    if only.evaluation is not None:
+        clauses.append(("l.evaluation = ?", (only.evaluation,)))
+    if only.version is not None:
+        clauses.append(("? BETWEEN g.oldest AND g.newest", (only.version,)))
+    if only.correct is not None:
+        clauses.append(("g.n_correct > 0" if only.correct else "g.n_correct < g.n", ()))
+    if only.purpose is not None:
+        clauses.append(("l.purpose = ?", (only.purpose,)))
+    return " AND ".join(c for c, _ in clauses), tuple(p for _, ps in clauses for p in ps)
+
+
+def _completions(group: GroupRow, decode: Decode, only: Filter) -> Iterator[dict[str, Any]]:
+    rollout = read_rollout(group, decode)
+    for completion in rollout.completions:
+        if _wanted(completion, only):
+            yield {
+                "lease": group.lease,
+                "purpose": group.purpose,
+                "step": None if group.step is None else group.step + 1,
+                "evaluation": group.evaluation,
+                "row": group.row,
+                "generator": group.generator,
+                "oldest": completion.oldest,
+                "newest": completion.newest,
+                "lag": group.lag,
+                "prompt": rollout.prompt,
+                "completion": completion.text,
+                "answer": completion.answer,
+                "reward": completion.reward,
+                "correct": completion.correct,
+                "finished": completion.finished,
+                "tokens": completion.tokens,
+                "mean_logprob": completion.mean_logprob,
+            }
+
+
+def _wanted(completion: Completion, only: Filter) -> bool:
+    in_version = only.version is None or completion.oldest <= only.version <= completion.newest
+    return in_version and only.correct in (None, completion.correct)
+
+
+def _or_dash(value: int | None) -> str:
+    return "–" if value is None else str(value)

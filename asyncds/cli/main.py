@@ -1,0 +1,195 @@
+"""The command `asyncds`. Exit codes: 0 done, 2 bad input or configuration, 1 failure.
+
+Commands import what they need when they are called, so that help and completion are immediate.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from asyncds.cli.errors import UserError
+
+app = typer.Typer(
+    help="Asynchronous reinforcement learning of language models with differential smoothing.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+config_app = typer.Typer(help="Read, check and explain configurations.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="FILE", help="A YAML file of a run.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]…", help="Overrides such as learner.lr=1e-4."),
+]
+RunDirectory = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
+
+
+def main() -> None:
+    """Entry point: what the person can mend is printed as sentences, with exit code 2."""
+    try:
+        app()
+    except Exception as error:
+        problems = _sentences(error)
+        if problems is None:
+            raise
+        for problem in problems:
+            print(problem, file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+@app.command(no_args_is_help=True)
+def run(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="CONFIG [KEY=VALUE]…", help="A YAML file, and overrides."),
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Go on with this run directory instead.")
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Delete an earlier run of that name first.")
+    ] = False,
+) -> None:
+    """Train: the whole system on this machine, with live progress."""
+    from asyncds.cli.run import run_command
+
+    values = arguments or []
+    if resume is None and (not values or "=" in values[0]):
+        raise UserError("give a configuration file, or --resume RUN")
+    config = None if resume else Path(values[0])
+    overrides = values if resume else values[1:]
+    code = run_command(config=config, overrides=overrides, resume=resume, replace=replace)
+    raise typer.Exit(code)
+
+
+@config_app.command("check")
+def config_check(file: ConfigFile, overrides: Overrides = None) -> None:
+    """Say what would keep a run of FILE from working on this machine."""
+    from asyncds.cli.preflight import preflight
+    from asyncds.config.load import load_config
+
+    config = load_config(file, overrides or [])
+    if problems := preflight(config):
+        raise UserError(*problems)
+    print(f"{file} is fine: a run would be written to {Path(config.runs_dir) / config.name}")
+
+
+@config_app.command("show")
+def config_show(file: ConfigFile, overrides: Overrides = None) -> None:
+    """Print FILE with every default written out."""
+    from asyncds.config.load import dump_config, load_config
+
+    print(dump_config(load_config(file, overrides or [])), end="")
+
+
+@config_app.command("schema")
+def config_schema() -> None:
+    """Print the JSON Schema of a configuration, for editors."""
+    from asyncds.config.schema import RunConfig
+
+    print(json.dumps(RunConfig.model_json_schema(), indent=2, ensure_ascii=False))
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine has, what a run here would use, and what is missing."""
+    from rich.console import Console
+
+    from asyncds.cli.doctor import examine, table
+
+    findings = examine()
+    Console().print(table(findings))
+    missing = [f.name for f in findings if f.state == "missing"]
+    print(f"\nmissing: {', '.join(missing)}" if missing else "\na run can start here")
+    raise typer.Exit(1 if missing else 0)
+
+
+@app.command()
+def inspect(
+    run: RunDirectory,
+    step: Annotated[int | None, typer.Option(help="Of this batch; 1 is the first.")] = None,
+    evaluation: Annotated[int | None, typer.Option(help="Of the evaluation with this id.")] = None,
+    version: Annotated[int | None, typer.Option(help="Sampled by these weights.")] = None,
+    correct: Annotated[
+        bool | None, typer.Option("--correct/--incorrect", help="Right or wrong ones only.")
+    ] = None,
+    purpose: Annotated[
+        Literal["train", "eval"] | None, typer.Option(help="Training or evaluation.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most this many completions.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
+) -> None:
+    """Read rollouts from the journal of RUN."""
+    from itertools import islice
+
+    from asyncds.cli.inspect import Filter, read_completions, table
+
+    only = Filter(
+        step=step, evaluation=evaluation, version=version, correct=correct, purpose=purpose
+    )
+    with _reading(run):
+        rows = list(islice(read_completions(run, only), limit))
+    if as_json:
+        for row in rows:
+            print(json.dumps(row))
+    elif rows:
+        from rich.console import Console
+
+        Console().print(table(rows))
+    else:
+        print("no rollout matches", file=sys.stderr)
+
+
+@app.command()
+def report(run: RunDirectory) -> None:
+    """Write report.html into RUN."""
+    from asyncds.telemetry.report import write_report
+
+    with _reading(run):
+        print(write_report(run))
+
+
+@app.command("tiny-model")
+def tiny_model(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Directory of the model.")],
+    seed: Annotated[int, typer.Option(help="Of its weights and its data.")] = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+) -> None:
+    """Make the tiny base model of the quickstart (minutes), unless OUT is one."""
+    from asyncds.tasks.countdown.__main__ import main as make
+
+    try:
+        make(out, seed=seed, threads=threads)
+    except FileExistsError as error:
+        raise UserError(str(error)) from error
+
+
+@contextmanager
+def _reading(run: Path) -> Iterator[None]:
+    """What `run` lacks is the person's to mend."""
+    from asyncds.rollout.journal import JournalError
+
+    if not (run / "config.yaml").exists():
+        raise UserError(f"{run} is not a run directory: it has no config.yaml")
+    try:
+        yield
+    except JournalError as error:
+        raise UserError(str(error)) from error
+
+
+def _sentences(error: Exception) -> list[str] | None:
+    """What to tell a person; None if it is a failure of ours."""
+    from asyncds.config.load import ConfigError
+
+    return str(error).splitlines() if isinstance(error, UserError | ConfigError) else None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""Checks of a Hugging Face model directory that read its small files only."""
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """What the small files say. vocab: token → id, None if there is no tokenizer to read.
+    positions: longest sequence. parameter_bytes: size of the weights' files."""
+
+    vocab_size: int | None
+    positions: int | None
+    vocab: dict[str, int] | None
+    parameter_bytes: int
+
+
+def check_model(
+    model: str, tokenizer: str | None, key: str = "model"
+) -> tuple[list[str], ModelFacts | None]:
+    """Problems, and the facts of a local directory (None for a hub id, or where it is not there).
+
+    key: how messages call the setting.
+    """
+    directory = Path(model).expanduser()
+    if not directory.is_dir():
+        return _not_a_directory(model, key), None
+    problems = []
+    config: dict[str, Any] = {}
+    try:
+        config = json.loads((directory / "config.json").read_text())
+    except FileNotFoundError:
+        problems.append(
+            f"{key} {model} has no config.json: it is not a Hugging Face model directory"
+        )
+    except (OSError, ValueError) as error:
+        problems.append(f"{key} {model}: config.json can't be read: {error}")
+    weights, why = _weights(directory)
+    if why:
+        problems.append(f"{key} {model} {why}")
+    vocab, more = _vocab(key, model) if tokenizer is None else _vocab("tokenizer", tokenizer)
+    problems += more
+    text = config.get("text_config", {}) | config
+    facts = ModelFacts(
+        vocab_size=text.get("vocab_size"),
+        positions=text.get("max_position_embeddings"),
+        vocab=vocab,
+        parameter_bytes=sum(f.stat().st_size for f in weights),
+    )
+    return problems + _fits(key, model, facts), facts
+
+
+def _not_a_directory(model: str, key: str) -> list[str]:
+    path = Path(model)
+    if path.name == "tiny-countdown":
+        return [f"{key} {model} is not there: make it with `asyncds tiny-model {model}`"]
+    looks_local = (
+        model.startswith((".", "/", "~"))
+        or _HUB_ID.fullmatch(model) is None
+        or (len(path.parts) > 1 and Path(path.parts[0]).is_dir())
+    )
+    if looks_local:
+        return [f"{key} {model} is not there: give a Hugging Face model directory or a hub id"]
+    if os.environ.get("HF_HUB_OFFLINE", "0") in ("0", "") or _is_cached(model):
+        return []
+    return [
+        f"{key} {model} is neither a directory nor in the Hugging Face cache, and HF_HUB_OFFLINE "
+        "forbids to download it: download it, unset HF_HUB_OFFLINE, or give a model directory"
+    ]
+
+
+def _is_cached(model: str) -> bool:
+    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
+    hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
+    return (hub / f"models--{model.replace('/', '--')}").is_dir()
+
+
+def _weights(directory: Path) -> tuple[list[Path], str]:
+    """The files, or why they can't be loaded."""
+    index = next(iter(sorted(directory.glob("*.index.json"))), None)
+    if index is None:
+        files = [*directory.glob("*.safetensors"), *directory.glob("pytorch_model*.bin")]
+        return files, "" if files else "has no weights: neither *.safetensors nor *.bin is there"
+    try:
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    except (OSError, ValueError, KeyError) as error:
+        return [], f"has an index of weights that can't be read: {index.name}: {error}"
+    missing = [name for name in names if not (directory / name).exists()]
+    if missing:
+        return [], f"lacks weights that its index lists: {', '.join(missing)}"
+    return [directory / name for name in names], ""
+
+
+def _vocab(key: str, tokenizer: str) -> tuple[dict[str, int] | None, list[str]]:
+    """Token → id with the added tokens, or why there is none. A hub id is taken on trust."""
+    directory = Path(tokenizer).expanduser()
+    if not directory.is_dir():
+        return None, _not_a_directory(tokenizer, key)
+    try:
+        content = json.loads((directory / "tokenizer.json").read_text())
+        vocab = content["model"]["vocab"]
+        # A Unigram model lists [token, score] in the order of ids.
+        tokens = vocab if isinstance(vocab, dict) else {t: i for i, (t, _) in enumerate(vocab)}
+        added = {t["content"]: t["id"] for t in content.get("added_tokens", [])}
+    except FileNotFoundError:
+        return None, [f"{key} {tokenizer} has no tokenizer.json: save the fast tokenizer there"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return None, [f"{key} {tokenizer}: tokenizer.json can't be read: {error}"]
+    return tokens | added, []
+
+
+def _fits(key: str, model: str, facts: ModelFacts) -> list[str]:
+    if facts.vocab_size is None or not facts.vocab:
+        return []
+    highest = max(facts.vocab.values())
+    if highest < facts.vocab_size:
+        return []
+    return [
+        f"{key} {model}: the tokenizer has token ids up to {highest}, the model's vocabulary "
+        f"ends at {facts.vocab_size - 1}: they do not belong together"
+    ]

@@ -1,0 +1,48 @@
+"""The table at the end of a run, from summary.json."""
+
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from asyncds.telemetry.comparison import compare
+from asyncds.telemetry.numbers import duration, number, percent
+
+
+def final_table(summary: dict[str, Any]) -> RenderableType:
+    """Base and result, then what the run took. Missing values are left out."""
+    parts: list[RenderableType] = []
+    compared = compare(summary.get("eval") or [])
+    if compared:
+        view = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
+        view.add_column("")
+        for name in ("base", "result", "gain"):
+            view.add_column(name, justify="right")
+        for row in compared:
+            gain = Text(row.gain, style="green" if row.better else "red")
+            view.add_row(row.name, row.base, row.result, gain)
+        parts += [view, Text()]
+    facts = Table.grid(padding=(0, 3, 0, 0))
+    for name, value in _facts(summary):
+        facts.add_row(Text(name, style="dim"), value)
+    return Group(*parts, facts)
+
+
+def _facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    lag, sync = summary.get("lag") or {}, summary.get("weight_sync_seconds") or {}
+    dropped = summary.get("groups_dropped") or {}
+    rows: list[tuple[str, Any, Callable[[Any], str]]] = [
+        ("status", summary.get("status"), str),
+        ("steps", summary.get("steps"), number),
+        ("wall time", summary.get("wall_seconds"), duration),
+        ("trained tokens/s", summary.get("tokens_per_second"), number),
+        ("lag, mean", lag.get("mean"), number),
+        ("lag, largest", lag.get("max"), number),
+        ("learner waited", summary.get("learner_idle_fraction"), percent),
+        ("generators paused", summary.get("generator_pause_fraction"), percent),
+        ("weight sync, median", sync.get("p50"), "{:.2f} s".format),
+        ("groups dropped", sum(dropped.values()) or None, number),
+    ]
+    return [(name, form(value)) for name, value, form in rows if value is not None]
