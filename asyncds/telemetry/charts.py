@@ -12,7 +12,7 @@ from html import escape
 from asyncds.telemetry.numbers import number
 
 WIDTH, HEIGHT = 520, 230
-LEFT, RIGHT, TOP, BOTTOM = 48, 12, 10, 30
+LEFT, RIGHT, TOP, BOTTOM = 56, 12, 10, 30
 MOST_POINTS = 400
 
 Number = float | int | None

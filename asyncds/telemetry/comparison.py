@@ -18,7 +18,8 @@ class Compared:
 
 
 def compare(evaluations: Sequence[dict[str, Any]]) -> list[Compared]:
-    """Pass@k for every k that both evaluations have, ascending, then distinct correct answers."""
+    """Pass@k for every k that both evaluations have, ascending, then distinct correct answers.
+    Those grow with the number of samples, so evaluations of different numbers are not compared."""
     if not evaluations:
         return []
     first, last = evaluations[0], evaluations[-1]
@@ -29,7 +30,7 @@ def compare(evaluations: Sequence[dict[str, Any]]) -> list[Compared]:
         for k in sorted(base.keys() & result.keys(), key=int)
     ]
     distinct = first.get("distinct_correct")
-    if distinct is not None:
+    if distinct is not None and first.get("n_samples") == last.get("n_samples"):
         after = last.get("distinct_correct") if several else None
         rows.append(_count("distinct correct", distinct, after))
     return rows

@@ -125,20 +125,15 @@ def _pass_bars(evaluations: Sequence[Evaluation]) -> Chart:
 
 
 def _pass_lines(evaluations: Sequence[Evaluation]) -> list[Line]:
+    """A line per k; evaluations of fewer samples lack the larger ones."""
     if len(evaluations) < 2:
         return []
-    ks = list(evaluations[0].get("pass@k", {}))
-    versions = [e["version"] for e in evaluations]
-    return [
-        Line(
-            name=f"Pass@{k}",
-            x=versions,
-            y=[e.get("pass@k", {}).get(k) for e in evaluations],
-            color=i % 4,
-            markers=True,
-        )
-        for i, k in enumerate(ks)
-    ]
+    lines = []
+    for i, k in enumerate(evaluations[0].get("pass@k", {})):
+        known = [(e["version"], e["pass@k"][k]) for e in evaluations if k in e.get("pass@k", {})]
+        versions, shares = zip(*known, strict=True)
+        lines.append(Line(name=f"Pass@{k}", x=versions, y=shares, color=i % 4, markers=True))
+    return lines
 
 
 def _lag(lines: Sequence[MetricsLine], steps: Sequence[int]) -> list[Line]:

@@ -129,8 +129,9 @@ def test_rollouts_are_read_back_from_the_journal(tmp_path: Path) -> None:
 
 
 def test_comparison_of_base_and_result() -> None:
-    base = {"pass@k": {"1": 0.2, "64": 0.9}, "distinct_correct": 5.0}
-    interim = {"pass@k": {"1": 0.5}, "distinct_correct": 4.0}
+    base = {"pass@k": {"1": 0.2, "64": 0.9}, "distinct_correct": 5.0, "n_samples": 64}
+    interim = {"pass@k": {"1": 0.5}, "distinct_correct": 3.0, "n_samples": 16}
+    result = {"pass@k": {"1": 0.5, "64": 0.8}, "distinct_correct": 4.0, "n_samples": 64}
     assert compare([]) == []
     only = compare([base])
     assert [(r.name, r.base, r.result, r.gain) for r in only] == [
@@ -138,11 +139,12 @@ def test_comparison_of_base_and_result() -> None:
         ("Pass@64", "90.0%", "", ""),
         ("distinct correct", "5.00", "", ""),
     ]
-    both = compare([base, interim])
-    assert [(r.name, r.result, r.gain, r.better) for r in both] == [
+    assert [(r.name, r.result, r.gain, r.better) for r in compare([base, interim, result])] == [
         ("Pass@1", "50.0%", "+30.0", True),
+        ("Pass@64", "80.0%", "-10.0", False),
         ("distinct correct", "4.00", "-1.00", False),
     ]
+    assert [r.name for r in compare([base, interim])] == ["Pass@1"]
 
 
 @given(
