@@ -1,0 +1,417 @@
+"""The generation engine: vLLM, with weights that are replaced while requests are running."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, Self
+from uuid import uuid4
+
+import numpy as np
+import numpy.typing as npt
+from vllm import SamplingParams
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.inputs import TokensPrompt
+from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.platforms import current_platform
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError
+from vllm.v1.metrics.loggers import StatLoggerBase
+
+from asyncds.weights.communicator import TransferFailed
+from asyncds.weights.plugin import BACKEND
+from asyncds.weights.vllm_transfer import WORKER_EXTENSION
+
+RPC_GRACE_SECONDS = 10.0
+"""How much longer than a transfer's own deadline its remote calls may take before they fail."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion:
+    """One sampled completion of T tokens. All arrays have shape [T].
+
+    token_ids: int32, with the end-of-sequence token where one was sampled. logprobs: float32, in
+    nats, of the sampled tokens under the distribution they were sampled from (temperature and
+    truncation applied). versions: int32, of the weights that sampled each token.
+    finish_reason: ``"stop"``, ``"length"`` or ``"abort"``. text: without special tokens.
+    """
+
+    token_ids: npt.NDArray[np.int32]
+    logprobs: npt.NDArray[np.float32]
+    versions: npt.NDArray[np.int32]
+    finish_reason: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateResult:
+    """What an update of the weights did.
+
+    checksums: one per bucket, of the bytes that arrived. pause_seconds: how long no token was
+    sampled. receive_seconds: of it, joining the group and receiving and loading the weights.
+    """
+
+    checksums: tuple[int, ...]
+    pause_seconds: float
+    receive_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineStats:
+    """running, waiting: requests. kv_cache_usage: share of the KV cache in use, 0 … 1."""
+
+    running: int = 0
+    waiting: int = 0
+    kv_cache_usage: float = 0.0
+
+
+class GenerationEngine:
+    """vLLM's ``AsyncLLM`` for reinforcement learning. Made by ``start``.
+
+    ``version`` is that of the weights. ``weights_valid`` is False while weights are arriving, and
+    stays so when a transfer fails: the model then holds a mixture of two versions. The engine stays
+    paused (running requests are kept, new ones wait) until an ``update_weights`` succeeds.
+    """
+
+    def __init__(self, *, engine: AsyncLLM, tokenizer: Any, version: int, stats: "_Stats") -> None:
+        self.version = version
+        self.weights_valid = True
+        self._engine = engine
+        self._tokenizer = tokenizer
+        self._stats = stats
+        self._updating = asyncio.Lock()
+
+    @classmethod
+    async def start(
+        cls,
+        *,
+        model: str,
+        dtype: str = "auto",
+        max_model_len: int | None = None,
+        tensor_parallel_size: int = 1,
+        pipeline_parallel_size: int = 1,
+        gpu_memory_utilization: float = 0.9,
+        kv_cache_bytes: int | None = None,
+        max_num_seqs: int = 256,
+        enforce_eager: bool = False,
+        seed: int = 0,
+        version: int = 0,
+        cpu_threads: int = 1,
+        cpu_bind: str = "nobind",
+        engine_args: Mapping[str, Any] | None = None,
+        environment: Mapping[str, str] | None = None,
+        timeout: float = 600.0,
+    ) -> Self:
+        """Start the engine's processes with the weights of ``model``, labelled ``version``.
+
+        kv_cache_bytes: size of the KV cache, None to let vLLM take what
+        ``gpu_memory_utilization`` leaves (of main memory, where there is no GPU).
+        cpu_threads, cpu_bind: on a CPU, the threads of each worker and vLLM's
+        ``VLLM_CPU_OMP_THREADS_BIND``: ``"nobind"`` pins nothing; ``"auto"`` and lists like
+        ``"0-3"`` pin workers to cores, and choose the number of threads themselves (``"auto"``
+        chooses the same cores in every engine on a machine).
+        engine_args: more arguments of vLLM's ``AsyncEngineArgs``. environment: variables that are
+        set for the engine's processes. Raises TimeoutError after ``timeout`` seconds.
+        """
+        arguments = AsyncEngineArgs(
+            model=model,
+            dtype=dtype,
+            max_model_len=max_model_len,
+            tensor_parallel_size=tensor_parallel_size,
+            pipeline_parallel_size=pipeline_parallel_size,
+            gpu_memory_utilization=gpu_memory_utilization,
+            kv_cache_memory_bytes=kv_cache_bytes,
+            max_num_seqs=max_num_seqs,
+            enforce_eager=enforce_eager,
+            seed=seed,
+            logprobs_mode="processed_logprobs",
+            weight_transfer_config={"backend": BACKEND},
+            worker_extension_cls=WORKER_EXTENSION,
+            disable_log_stats=True,
+            **(engine_args or {}),
+        )
+        variables = dict(environment or {})
+        if current_platform.is_cpu():
+            variables["VLLM_CPU_OMP_THREADS_BIND"] = cpu_bind
+            variables["OMP_NUM_THREADS"] = str(cpu_threads)
+            if cpu_bind == "nobind" and tensor_parallel_size * pipeline_parallel_size == 1:
+                # One process for scheduler and model instead of two, which would spin on shared
+                # memory while they wait for each other: a third less CPU time per token. vLLM
+                # refuses it on CPU by default only because it couldn't bind threads then.
+                arguments.distributed_executor_backend = "uni"
+                variables["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        loggers: list[_Stats] = []
+
+        def make_logger(vllm_config: Any, engine_index: int) -> "_Stats":
+            loggers.append(_Stats(vllm_config, engine_index))
+            return loggers[-1]
+
+        def make_engine() -> AsyncLLM:
+            with _environment(variables):
+                return AsyncLLM.from_engine_args(arguments, stat_loggers=[make_logger])
+
+        async with asyncio.timeout(timeout):
+            engine = await asyncio.to_thread(make_engine)
+            await engine.update_weight_version(str(version))
+        return cls(
+            engine=engine, tokenizer=engine.get_tokenizer(), version=version, stats=loggers[0]
+        )
+
+    async def generate(
+        self,
+        prompt_ids: Sequence[int] | npt.NDArray[np.int32],
+        *,
+        request_id: str,
+        max_tokens: int,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        min_p: float = 0.0,
+        seed: int | None = None,
+        ignore_eos: bool = False,
+        cache_salt: str | None = None,
+    ) -> Completion:
+        """Sample one completion. Cancelling the call aborts the request.
+
+        cache_salt: requests share cached prefixes only under the same salt; by default one per
+        version of the weights, so that no request starts from an older version's KV cache.
+        """
+        output = await self._run(
+            prompt_ids,
+            SamplingParams(
+                max_tokens=max_tokens,
+                temperature=temperature,
+                top_p=top_p,
+                top_k=top_k,
+                min_p=min_p,
+                seed=seed,
+                ignore_eos=ignore_eos,
+                logprobs=0,
+                flat_logprobs=True,
+                detokenize=False,
+                output_kind=RequestOutputKind.FINAL_ONLY,
+                skip_clone=True,
+            ),
+            request_id=request_id,
+            cache_salt=cache_salt or f"version-{self.version}",
+        )
+        [sample] = output.outputs
+        return Completion(
+            token_ids=np.asarray(sample.token_ids, dtype=np.int32),
+            logprobs=np.asarray(sample.logprobs.logprobs, dtype=np.float32),
+            versions=_versions(sample),
+            finish_reason=sample.finish_reason,
+            text=self._tokenizer.decode(sample.token_ids, skip_special_tokens=True),
+        )
+
+    async def log_probs(
+        self, token_ids: Sequence[int], *, timeout: float
+    ) -> npt.NDArray[np.float32]:
+        """Log-probabilities, float32 [T-1], of ``token_ids[1:]`` [T] under the current weights.
+
+        At temperature 1, each given the tokens before it, with nothing from the prefix cache.
+        Raises TimeoutError, also where the engine is paused.
+        """
+        async with asyncio.timeout(timeout):
+            output = await self._run(
+                token_ids,
+                SamplingParams(
+                    max_tokens=1,
+                    prompt_logprobs=0,
+                    flat_logprobs=True,
+                    detokenize=False,
+                    output_kind=RequestOutputKind.FINAL_ONLY,
+                ),
+                request_id=f"probe-{uuid4().hex}",
+                cache_salt=uuid4().hex,
+            )
+        return np.asarray(output.prompt_logprobs.logprobs, dtype=np.float32)
+
+    async def abort(self, request_ids: Sequence[str]) -> None:
+        """End requests now; their ``generate`` returns what there is, as ``"abort"``."""
+        await self._engine.abort(request_ids)
+
+    async def update_weights(
+        self,
+        *,
+        version: int,
+        rendezvous: str,
+        rank_offset: int,
+        world_size: int,
+        names: Sequence[str],
+        dtypes: Sequence[str],
+        shapes: Sequence[Sequence[int]],
+        bucket_bytes: int,
+        timeout: float,
+        expected_checksums: Sequence[int] | None = None,
+    ) -> UpdateResult:
+        """Receive ``version`` in the group at ``rendezvous``, within ``timeout`` seconds.
+
+        The engine's workers are ranks rank_offset … rank_offset + TP·PP - 1 of ``world_size``. The
+        group is kept for as long as the rendezvous is the same. names, dtypes, shapes and
+        bucket_bytes are the sender's (``TensorSpec``). Running requests are kept with their KV
+        cache and go on under the new weights.
+
+        Raises TransferFailed. When the group could not be joined, the engine goes on with the
+        weights it has; after any later failure, also when the checksums that arrived are not
+        ``expected_checksums``, it stays paused and ``weights_valid`` is False.
+        """
+        start = perf_counter()
+        async with self._updating, self._resumed_when_valid():
+            try:
+                async with asyncio.timeout(timeout + RPC_GRACE_SECONDS):
+                    await self._call(
+                        "init_weight_transfer_engine",
+                        init_info={
+                            "rendezvous": rendezvous,
+                            "rank_offset": rank_offset,
+                            "world_size": world_size,
+                            "timeout": timeout,
+                        },
+                    )
+                    # Not AsyncLLM.pause_generation: it sleeps 20 ms after the same call.
+                    await self._engine.engine_core.pause_scheduler_async(
+                        mode="keep", clear_cache=False
+                    )
+                    self.weights_valid = False
+                    await self._call("start_weight_update")
+                    await self._call(
+                        "update_weights",
+                        update_info={
+                            "names": list(names),
+                            "dtypes": list(dtypes),
+                            "shapes": [list(shape) for shape in shapes],
+                            "bucket_bytes": bucket_bytes,
+                            "timeout": max(timeout - (perf_counter() - start), 0.0),
+                        },
+                    )
+                    await self._call("finish_weight_update")
+                    received = perf_counter()
+                    checksums = _agreed(await self._call("received_checksums"))
+                    if expected_checksums is not None and checksums != tuple(expected_checksums):
+                        raise TransferFailed("what arrived has not the checksums of what was sent")
+                    await self._engine.update_weight_version(str(version))
+            except EngineDeadError:
+                raise
+            except TransferFailed:
+                raise
+            except Exception as error:
+                raise TransferFailed(f"version {version} was not received: {error!r}") from error
+            self.version = version
+            self.weights_valid = True
+        return UpdateResult(
+            checksums=checksums,
+            pause_seconds=perf_counter() - start,
+            receive_seconds=received - start,
+        )
+
+    @property
+    def max_model_len(self) -> int:
+        """Tokens of prompt and completion together that a request may have."""
+        return int(self._engine.model_config.max_model_len)
+
+    @property
+    def vocab_size(self) -> int:
+        """Token ids lie below this."""
+        return int(self._engine.model_config.get_vocab_size())
+
+    async def health(self) -> None:
+        """Return when the engine's processes are alive; raise ``EngineDeadError`` otherwise."""
+        await self._engine.check_health()
+
+    def stats(self) -> EngineStats:
+        """Of the last engine step."""
+        return self._stats.latest
+
+    async def stop(self, *, timeout: float) -> None:
+        """End the engine's processes, by force after ``timeout`` seconds. Call it once."""
+        engine = self._engine
+        del self._engine
+        if engine.output_handler is not None:
+            engine.output_handler.cancel()
+        await asyncio.to_thread(engine.shutdown, timeout)
+
+    @asynccontextmanager
+    async def _resumed_when_valid(self) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            if self.weights_valid:
+                async with asyncio.timeout(RPC_GRACE_SECONDS):
+                    await self._engine.resume_generation()
+
+    async def _run(
+        self,
+        prompt_ids: Sequence[int] | npt.NDArray[np.int32],
+        params: SamplingParams,
+        *,
+        request_id: str,
+        cache_salt: str,
+    ) -> RequestOutput:
+        prompt = TokensPrompt(
+            prompt_token_ids=np.asarray(prompt_ids).tolist(), cache_salt=cache_salt
+        )
+        async for output in self._engine.generate(prompt, params, request_id):
+            last = output
+        return last
+
+    async def _call(self, method: str, **arguments: Any) -> list[Any]:
+        """Call a method of every worker; the results, in rank order."""
+        return await self._engine.collective_rpc(method, kwargs=arguments)
+
+
+def _agreed(checksums: list[list[int]]) -> tuple[int, ...]:
+    """The checksums of all workers of the engine, which must be the same."""
+    first = checksums[0]
+    if any(other != first for other in checksums):
+        raise TransferFailed("the workers of one engine received different bytes")
+    return tuple(first)
+
+
+def _versions(sample: CompletionOutput) -> npt.NDArray[np.int32]:
+    versions = np.empty(len(sample.token_ids), dtype=np.int32)
+    for span in sample.weight_versions or ():
+        versions[span.start : span.end] = int(span.version)
+    return versions
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for the processes that are started inside."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+class _Stats(StatLoggerBase):
+    """vLLM's scheduler statistics, the latest only."""
+
+    def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
+        self.latest = EngineStats()
+
+    def record(
+        self,
+        scheduler_stats: Any,
+        iteration_stats: Any,
+        mm_cache_stats: Any = None,
+        engine_idx: int = 0,
+    ) -> None:
+        if scheduler_stats is not None:
+            self.latest = EngineStats(
+                running=scheduler_stats.num_running_reqs,
+                waiting=scheduler_stats.num_waiting_reqs,
+                kv_cache_usage=scheduler_stats.kv_cache_usage,
+            )
+
+    def log_engine_initialized(self) -> None:
+        """Nothing to say."""

@@ -1,0 +1,193 @@
+"""Broadcast groups with deadlines: gloo between CPUs, NCCL between GPUs.
+
+A *rendezvous* is a string made by the sender, ``transport://host:port/prefix``: where its store
+listens and under which prefix the members of one group meet. It is used for one group only.
+"""
+
+import math
+import socket
+import threading
+import time
+from concurrent.futures import Future
+from datetime import timedelta
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import torch
+from torch.distributed import (
+    BroadcastOptions,
+    DistError,
+    PrefixStore,
+    ProcessGroupGloo,
+    Store,
+    TCPStore,
+)
+
+SENDER = 0
+"""The group rank that broadcasts."""
+
+
+class TransferFailed(RuntimeError):  # noqa: N818
+    """A transfer did not complete: a member is missing, died or was too late."""
+
+
+class Communicator(Protocol):
+    """One rank of a broadcast group. After an error it is of no use any more: abort it."""
+
+    device: torch.device
+    """Where the tensors that are broadcast must lie."""
+
+    def broadcast(self, flat: torch.Tensor, *, timeout: float) -> None:
+        """Send (rank 0) or fill (others) ``flat``, uint8 [nbytes], within ``timeout`` seconds.
+
+        Raises TransferFailed.
+        """
+
+    def close(self) -> None:
+        """Leave the group when nothing is under way."""
+
+    def abort(self) -> None:
+        """Leave the group whatever is under way; returns promptly."""
+
+
+class GlooCommunicator:
+    """``torch.distributed``'s gloo process group, apart from any default group."""
+
+    def __init__(
+        self, store: Store, *, rank: int, world_size: int, host: str, timeout: float
+    ) -> None:
+        """host: the local address that the other members connect to."""
+        options = ProcessGroupGloo._Options()
+        options._devices = [ProcessGroupGloo.create_device(hostname=host)]
+        options._timeout = timedelta(seconds=timeout)
+        self.device = torch.device("cpu")
+        self._group = ProcessGroupGloo(store, rank, world_size, options)
+
+    def broadcast(self, flat: torch.Tensor, *, timeout: float) -> None:
+        options = BroadcastOptions()
+        options.rootRank = SENDER
+        options.rootTensor = 0
+        options.timeout = timedelta(milliseconds=math.ceil(timeout * 1000))
+        try:
+            self._group.broadcast([flat], options).wait()
+        except RuntimeError as error:
+            raise TransferFailed(f"gloo broadcast of {flat.numel()} bytes: {error}") from error
+
+    def close(self) -> None:
+        self._group.shutdown()
+
+    def abort(self) -> None:
+        self._group.abort()
+
+
+class NcclCommunicator:
+    """vLLM's NCCL communicator, with deadlines. Selected by an ``nccl://`` rendezvous (CUDA).
+
+    The unique id travels through the store. NCCL itself waits for ever, so the group is built on a
+    helper thread and a broadcast is awaited by polling an event; who is late is left behind by
+    aborting the communicator.
+    """
+
+    def __init__(
+        self, store: Store, *, rank: int, world_size: int, device: torch.device, timeout: float
+    ) -> None:
+        from vllm.distributed.device_communicators.pynccl_wrapper import NCCLLibrary
+        from vllm.distributed.weight_transfer.nccl_common import uid_init_process_group
+
+        if rank == SENDER:
+            store.set("nccl_unique_id", bytes(NCCLLibrary().ncclGetUniqueId().internal))
+        unique_id = store.get("nccl_unique_id")
+        built: Future[Any] = Future()
+
+        def build() -> None:
+            try:
+                torch.cuda.set_device(device)
+                built.set_result(uid_init_process_group(unique_id, rank, world_size, device))
+            except Exception as error:
+                built.set_exception(error)
+
+        threading.Thread(target=build, name="nccl-init", daemon=True).start()
+        self.device = device
+        self._communicator = built.result(timeout)
+        self._stream = torch.cuda.Stream(device)
+
+    def broadcast(self, flat: torch.Tensor, *, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        self._stream.wait_stream(torch.cuda.current_stream(self.device))
+        self._communicator.broadcast(flat, src=SENDER, stream=self._stream)
+        done = torch.cuda.Event()
+        done.record(self._stream)
+        while not done.query():
+            if time.monotonic() > deadline:
+                raise TransferFailed(
+                    f"NCCL broadcast of {flat.numel()} bytes: not done after {timeout:.1f} s"
+                )
+            time.sleep(1e-3)
+
+    def close(self) -> None:
+        self._communicator.destroy()
+
+    def abort(self) -> None:
+        self._communicator.destroy()
+
+
+def connect(
+    rendezvous: str, *, rank: int, world_size: int, device: torch.device | str, timeout: float
+) -> Communicator:
+    """Join the group of ``rendezvous`` as ``rank`` of ``world_size``; returns when all have.
+
+    All members meet at the store first, so that nobody enters a collective that somebody else will
+    never enter. Raises TransferFailed, with the ranks that are missing, after ``timeout`` seconds.
+    """
+    deadline = time.monotonic() + timeout
+    url = urlsplit(rendezvous)
+    if url.scheme not in ("gloo", "nccl") or not url.hostname or not url.port:
+        raise ValueError(f"not a rendezvous (transport://host:port/prefix): {rendezvous!r}")
+    try:
+        store = _join_store(
+            url.hostname, url.port, url.path, rank=rank, world_size=world_size, timeout=timeout
+        )
+        remaining = max(deadline - time.monotonic(), 1e-3)
+        if url.scheme == "nccl":
+            return NcclCommunicator(
+                store,
+                rank=rank,
+                world_size=world_size,
+                device=torch.device(device),
+                timeout=remaining,
+            )
+        return GlooCommunicator(
+            store,
+            rank=rank,
+            world_size=world_size,
+            host=url.hostname if rank == SENDER else _address_towards(url.hostname, url.port),
+            timeout=remaining,
+        )
+    except TransferFailed:
+        raise
+    except (RuntimeError, TimeoutError) as error:
+        raise TransferFailed(f"no group at {rendezvous}: {error!r}") from error
+
+
+def _join_store(
+    host: str, port: int, prefix: str, *, rank: int, world_size: int, timeout: float
+) -> Store:
+    """Announce ``rank`` and wait for the others, at most ``timeout`` seconds."""
+    limit = timedelta(seconds=timeout)
+    store = PrefixStore(prefix, TCPStore(host, port, timeout=limit, wait_for_workers=False))
+    keys = [f"rank-{member}" for member in range(world_size)]
+    store.set(keys[rank], "here")
+    try:
+        store.wait(keys, limit)
+    except DistError as error:
+        missing = [member for member, key in enumerate(keys) if not store.check([key])]
+        raise TransferFailed(f"ranks {missing} did not join within {timeout:.1f} s") from error
+    return store
+
+
+def _address_towards(host: str, port: int) -> str:
+    """The address of this machine on the way to ``host``; nothing is sent."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.connect(address)
+        return str(probe.getsockname()[0])

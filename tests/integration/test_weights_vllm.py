@@ -1,0 +1,309 @@
+"""Weights sent into a real vLLM engine (CPU, gloo) while it samples.
+
+Every claim is checked on what the engine computes: its log-probabilities against those of the same
+weights in transformers.
+"""
+
+import asyncio
+from collections.abc import Coroutine, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from asyncds.engine.generation import Completion, GenerationEngine
+from asyncds.tasks.countdown.tiny_model import save_untrained
+from asyncds.weights.communicator import Communicator, TransferFailed, connect
+from asyncds.weights.sender import WeightSender
+from asyncds.weights.source import iterate_weights, weight_specs
+from asyncds.weights.staging import StagedWeights
+
+pytestmark = pytest.mark.slow
+
+TIMEOUT = 60.0
+SHORT = 3.0
+PROMPT = [5, 7, 9, 11, 3, 2]
+PROBE = [5, 7, 9, 11, 3, 2, 20, 21, 40, 41, 60, 61, 80, 81, 100, 3]
+TOLERANCE = 1e-3
+
+
+def log_softmax_of_next(model: Any, token_ids: list[int], temperature: float) -> np.ndarray:
+    """float32 [T-1]: what ``model`` gives ``token_ids[1:]``."""
+    with torch.no_grad():
+        logits = model(torch.tensor([token_ids])).logits[0, :-1] / temperature
+    picked = logits.log_softmax(-1).gather(1, torch.tensor(token_ids[1:])[:, None])
+    return picked[:, 0].numpy()
+
+
+class Rig:
+    """A model in training, its sender, and an engine that started from the same weights."""
+
+    def __init__(self, path: Path, loop: asyncio.Runner) -> None:
+        self.model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+        # One tensor or two per bucket, so that there are many and layers span them.
+        self.staged = StagedWeights(specs=weight_specs(self.model), bucket_bytes=2**16)
+        self.sender = WeightSender(transport="gloo", host="127.0.0.1")
+        self.rendezvous = self.sender.new_rendezvous()
+        self.loop = loop
+        self.requests = 0
+        self.engine: GenerationEngine = loop.run(
+            GenerationEngine.start(
+                model=str(path),
+                dtype="float32",
+                max_model_len=256,
+                max_num_seqs=16,
+                kv_cache_bytes=64 * 2**20,
+                enforce_eager=True,
+                environment={"VLLM_LOGGING_LEVEL": "WARNING"},
+            )
+        )
+
+    def train(self) -> None:
+        """Change every parameter, by much, and stage the next version."""
+        with torch.no_grad():
+            for parameter in self.model.parameters():
+                parameter.add_(torch.randn_like(parameter) * 0.05)
+        self.staged.stage(
+            iterate_weights(self.model, gather_bytes=2**16),
+            version=(self.staged.version or 0) + 1,
+        )
+
+    def receive(self, **changes: Any) -> Coroutine[Any, Any, Any]:
+        arguments = {
+            "version": self.staged.version,
+            "rendezvous": self.rendezvous,
+            "rank_offset": 1,
+            "world_size": 2,
+            "names": [spec.name for spec in self.staged.specs],
+            "dtypes": [spec.dtype for spec in self.staged.specs],
+            "shapes": [spec.shape for spec in self.staged.specs],
+            "bucket_bytes": self.staged.bucket_bytes,
+            "timeout": TIMEOUT,
+        }
+        return self.engine.update_weights(**arguments | changes)
+
+    async def update(self, **changes: Any) -> Any:
+        """Send and receive the staged version, once each."""
+        sending = asyncio.to_thread(
+            self.sender.send,
+            self.staged,
+            rendezvous=self.rendezvous,
+            world_size=2,
+            timeout=TIMEOUT,
+        )
+        sent, received = await asyncio.gather(
+            sending, self.receive(**changes), return_exceptions=True
+        )
+        for result in (sent, received):
+            if isinstance(result, BaseException):
+                raise result
+        return received
+
+    def sample(
+        self, prompt: Sequence[int] = PROMPT, **arguments: Any
+    ) -> Coroutine[Any, Any, Completion]:
+        self.requests += 1
+        return self.engine.generate(
+            prompt, request_id=f"request-{self.requests}", **{"ignore_eos": True} | arguments
+        )
+
+    async def start_long_requests(self, n: int) -> list[asyncio.Task[Completion]]:
+        """``n`` requests that have begun to sample when this returns, and are far from the end."""
+        tasks = [asyncio.ensure_future(self.sample(max_tokens=240)) for _ in range(n)]
+        await self.sample(max_tokens=4)
+        return tasks
+
+    async def assert_engine_computes_with_the_model(self) -> None:
+        got = await self.engine.log_probs(PROBE, timeout=TIMEOUT)
+        expected = log_softmax_of_next(self.model, PROBE, 1.0)
+        np.testing.assert_allclose(got, expected, atol=TOLERANCE, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def loop() -> Iterator[asyncio.Runner]:
+    with asyncio.Runner() as runner:
+        yield runner
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    path = tmp_path_factory.mktemp("model") / "tied"
+    save_untrained(path, seed=0)
+    return path
+
+
+@pytest.fixture(scope="module")
+def rig(base: Path, loop: asyncio.Runner) -> Iterator[Rig]:
+    rig = Rig(base, loop)
+    assert rig.model.config.tie_word_embeddings
+    yield rig
+    rig.sender.close()
+    loop.run(rig.engine.stop(timeout=TIMEOUT))
+
+
+def test_engine_begins_with_the_base_model(rig: Rig, loop: asyncio.Runner) -> None:
+    loop.run(rig.assert_engine_computes_with_the_model())
+    completion = loop.run(rig.sample(max_tokens=5))
+    assert completion.versions.tolist() == [0] * 5
+    assert completion.finish_reason == "length"
+    loop.run(rig.engine.health())
+
+
+def test_update_in_the_middle_of_running_requests(rig: Rig, loop: asyncio.Runner) -> None:
+    async def scenario() -> None:
+        for version in (1, 2):
+            before = version - 1
+            tasks = await rig.start_long_requests(8)
+            rig.train()
+            result = await rig.update(expected_checksums=rig.staged.checksums)
+            assert result.checksums == rig.staged.checksums
+            assert rig.engine.version == version
+            print(f"pause {result.pause_seconds:.3f} s, receive {result.receive_seconds:.3f} s")
+            for completion in await asyncio.gather(*tasks):
+                assert len(completion.token_ids) == len(completion.logprobs) == 240
+                versions = completion.versions.tolist()
+                assert versions == sorted(versions)
+                assert set(versions) == {before, version}
+            await rig.assert_engine_computes_with_the_model()
+
+    loop.run(scenario())
+
+
+def test_sampled_log_probs_have_the_temperature_applied(rig: Rig, loop: asyncio.Runner) -> None:
+    completion = loop.run(rig.sample(max_tokens=40, temperature=0.6, seed=1))
+    token_ids = [*PROMPT, *completion.token_ids.tolist()]
+    expected = log_softmax_of_next(rig.model, token_ids, 0.6)[len(PROMPT) - 1 :]
+    np.testing.assert_allclose(completion.logprobs, expected, atol=TOLERANCE, rtol=0)
+    assert completion.logprobs.dtype == np.float32
+    assert completion.token_ids.dtype == completion.versions.dtype == np.int32
+
+
+def test_a_new_request_reuses_no_prefix_of_an_older_version(rig: Rig, loop: asyncio.Runner) -> None:
+    prompt = [3 + i % 100 for i in range(200)]
+
+    async def scenario() -> None:
+        for _ in range(2):
+            completion = await rig.sample(prompt=prompt, max_tokens=8)
+            token_ids = prompt + completion.token_ids.tolist()
+            expected = log_softmax_of_next(rig.model, token_ids, 1.0)[len(prompt) - 1 :]
+            np.testing.assert_allclose(completion.logprobs, expected, atol=TOLERANCE, rtol=0)
+            rig.train()
+            await rig.update()
+
+    loop.run(scenario())
+
+
+def test_equal_seeds_sample_equal_tokens(rig: Rig, loop: asyncio.Runner) -> None:
+    async def both() -> list[Completion]:
+        return await asyncio.gather(*[rig.sample(max_tokens=20, seed=7) for _ in range(2)])
+
+    first, second = loop.run(both())
+    assert first.token_ids.tolist() == second.token_ids.tolist()
+
+
+def test_text_is_that_of_the_tokenizer(rig: Rig, base: Path, loop: asyncio.Runner) -> None:
+    completion = loop.run(rig.sample(max_tokens=10))
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    assert completion.text == tokenizer.decode(completion.token_ids, skip_special_tokens=True)
+
+
+def test_abort_returns_what_there_is(rig: Rig, loop: asyncio.Runner) -> None:
+    async def scenario() -> Completion:
+        [task] = await rig.start_long_requests(1)
+        await rig.engine.abort([f"request-{rig.requests - 1}"])
+        return await task
+
+    completion = loop.run(scenario())
+    assert completion.finish_reason == "abort"
+    assert 0 < len(completion.token_ids) < 240
+    assert len(completion.versions) == len(completion.logprobs) == len(completion.token_ids)
+
+
+def test_bytes_that_differ_leave_the_engine_paused(rig: Rig, loop: asyncio.Runner) -> None:
+    async def scenario() -> None:
+        tasks = await rig.start_long_requests(2)
+        version = rig.engine.version
+        rig.train()
+        wrong = [rig.staged.checksums[0] + 1, *rig.staged.checksums[1:]]
+        with pytest.raises(TransferFailed, match="checksums"):
+            await rig.update(expected_checksums=wrong)
+        assert not rig.engine.weights_valid
+        assert rig.engine.version == version
+        with pytest.raises(TimeoutError):
+            await rig.engine.log_probs(PROBE, timeout=0.5)
+        await rig.update()
+        assert rig.engine.weights_valid
+        for completion in await asyncio.gather(*tasks):
+            assert set(completion.versions.tolist()) == {version, rig.engine.version}
+        await rig.assert_engine_computes_with_the_model()
+
+    loop.run(scenario())
+
+
+def test_broadcast_cut_in_the_middle_then_sent_again(rig: Rig, loop: asyncio.Runner) -> None:
+    """The sender falls silent after two thirds of a fused layer; the next group sends all again."""
+    last = "model.layers.0.self_attn.k_proj.weight"
+
+    def send_until_last() -> Communicator:
+        communicator = connect(rig.rendezvous, rank=0, world_size=2, device="cpu", timeout=TIMEOUT)
+        for bucket, flat in zip(rig.staged.buckets, rig.staged.flats, strict=True):
+            communicator.broadcast(flat, timeout=TIMEOUT)
+            if bucket.specs[-1].name == last:
+                return communicator
+        raise AssertionError(f"no bucket ends with {last}")
+
+    async def scenario() -> None:
+        tasks = await rig.start_long_requests(4)
+        version = rig.engine.version
+        rig.sender.close()
+        rig.rendezvous = rig.sender.new_rendezvous()
+        rig.train()
+        receiving = asyncio.ensure_future(rig.receive(timeout=SHORT))
+        silent = await asyncio.to_thread(send_until_last)
+        with pytest.raises(TransferFailed):
+            await receiving
+        silent.abort()
+        assert not rig.engine.weights_valid
+        rig.rendezvous = rig.sender.new_rendezvous()
+        # Other weights than those that arrived in part: a left-over would be seen.
+        rig.train()
+        result = await rig.update()
+        assert result.checksums == rig.staged.checksums
+        for completion in await asyncio.gather(*tasks):
+            assert set(completion.versions.tolist()) == {version, rig.engine.version}
+        await rig.assert_engine_computes_with_the_model()
+
+    loop.run(scenario())
+
+
+def test_a_group_that_nobody_joins_changes_nothing(rig: Rig, loop: asyncio.Runner) -> None:
+    async def scenario() -> None:
+        version = rig.engine.version
+        with pytest.raises(TransferFailed, match=r"ranks \[0\] did not join"):
+            await rig.receive(rendezvous=rig.sender.new_rendezvous(), timeout=0.5)
+        assert rig.engine.weights_valid
+        assert set((await rig.sample(max_tokens=3)).versions.tolist()) == {version}
+
+    loop.run(scenario())
+
+
+def test_an_untied_model(base: Path, tmp_path: Path, loop: asyncio.Runner) -> None:
+    tied = AutoModelForCausalLM.from_pretrained(base)
+    config = tied.config
+    config.tie_word_embeddings = False
+    untied = type(tied)(config)
+    untied.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(base).save_pretrained(tmp_path)
+    rig = Rig(tmp_path, loop)
+    try:
+        assert "lm_head.weight" in [spec.name for spec in rig.staged.specs]
+        loop.run(rig.assert_engine_computes_with_the_model())
+        rig.train()
+        loop.run(rig.update(expected_checksums=rig.staged.checksums))
+        loop.run(rig.assert_engine_computes_with_the_model())
+    finally:
+        loop.run(rig.engine.stop(timeout=TIMEOUT))

@@ -1,0 +1,236 @@
+"""Sources, staging, and a gloo broadcast between real processes, also when one of them dies."""
+
+import multiprocessing as mp
+import os
+import threading
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnContext
+
+import pytest
+import torch
+from torch import nn
+
+from asyncds.weights.buckets import plan_buckets
+from asyncds.weights.checksum import checksum
+from asyncds.weights.communicator import TransferFailed, connect
+from asyncds.weights.sender import WeightSender
+from asyncds.weights.source import iterate_weights, weight_specs
+from asyncds.weights.staging import StagedWeights
+
+BUCKET_BYTES = 512
+TIMEOUT = 30.0
+SHORT = 2.0
+
+
+class Tied(nn.Module):
+    """A model whose head is its embedding, as in most small language models."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed = nn.Embedding(10, 8)
+        self.body = nn.Sequential(*[nn.Linear(8, 8) for _ in range(6)])
+        self.head = nn.Linear(8, 10, bias=False)
+        self.head.weight = self.embed.weight
+
+
+def staged(model: nn.Module, version: int = 1) -> StagedWeights:
+    weights = StagedWeights(specs=weight_specs(model), bucket_bytes=BUCKET_BYTES)
+    weights.stage(iterate_weights(model, gather_bytes=BUCKET_BYTES), version=version)
+    return weights
+
+
+def receive(connection: Connection, rendezvous: str, rank: int, world_size: int) -> None:
+    """Process: receive a staged ``Tied`` as often as asked, answer with the checksums."""
+    torch.set_num_threads(1)
+    try:
+        communicator = connect(
+            rendezvous, rank=rank, world_size=world_size, device="cpu", timeout=TIMEOUT
+        )
+        while connection.recv() == "receive":
+            sums = []
+            for bucket in plan_buckets(weight_specs(Tied()), max_bytes=BUCKET_BYTES):
+                flat = bucket.empty("cpu")
+                communicator.broadcast(flat, timeout=TIMEOUT)
+                sums.append(int(checksum(flat)))
+            connection.send(sums)
+    except TransferFailed as error:
+        connection.send(str(error))
+
+
+def send_half_and_die(connection: Connection) -> None:
+    """Process: be the sender, and vanish after the first bucket."""
+    torch.set_num_threads(1)
+    sender = WeightSender(transport="gloo", host="127.0.0.1")
+    rendezvous = sender.new_rendezvous()
+    connection.send(rendezvous)
+    communicator = connect(rendezvous, rank=0, world_size=2, device="cpu", timeout=TIMEOUT)
+    weights = staged(Tied())
+    communicator.broadcast(weights.flats[0], timeout=TIMEOUT)
+    os._exit(1)
+
+
+@pytest.fixture
+def context() -> SpawnContext:
+    return mp.get_context("spawn")
+
+
+def test_specs_describe_what_is_yielded_and_tied_weights_once() -> None:
+    model = Tied()
+    specs = weight_specs(model, prefix="body.")
+    tensors = dict(iterate_weights(model, prefix="body.", gather_bytes=64))
+    assert [spec.name for spec in specs] == list(tensors)
+    assert [spec.name for spec in specs][:3] == ["embed.weight", "0.weight", "0.bias"]
+    assert "head.weight" not in tensors
+    assert [spec.shape for spec in specs] == [tuple(t.shape) for t in tensors.values()]
+
+
+def test_staging_is_a_copy_with_checksums() -> None:
+    model = Tied()
+    weights = staged(model, version=3)
+    before = weights.checksums
+    with torch.no_grad():
+        model.embed.weight.add_(1)
+    assert weights.version == 3
+    assert before == tuple(int(checksum(flat)) for flat in weights.flats)
+    weights.stage(iterate_weights(model, gather_bytes=64), version=4)
+    assert weights.version == 4
+    assert before[0] != weights.checksums[0]
+    assert before[1:] == weights.checksums[1:]
+
+
+def test_staging_refuses_a_source_that_is_not_the_planned_one() -> None:
+    model = Tied()
+    weights = StagedWeights(specs=weight_specs(model), bucket_bytes=BUCKET_BYTES)
+    pairs = list(iterate_weights(model, gather_bytes=64))
+    for wrong in (pairs[:-1], [*pairs, pairs[0]], [pairs[1], pairs[0], *pairs[2:]]):
+        with pytest.raises(ValueError, match=r"expected|shorter|longer"):
+            weights.stage(wrong, version=1)
+        assert weights.version is None
+    with pytest.raises(ValueError, match="no version is staged"):
+        WeightSender(transport="gloo", host="127.0.0.1").send(
+            weights, rendezvous="gloo://127.0.0.1:1/x", world_size=2, timeout=1
+        )
+
+
+def test_staging_waits_for_a_send_under_way() -> None:
+    model = Tied()
+    weights = staged(model, version=1)
+    with weights.lock:
+        stager = threading.Thread(
+            target=weights.stage,
+            args=(iterate_weights(model, gather_bytes=64),),
+            kwargs={"version": 2},
+        )
+        stager.start()
+        stager.join(0.1)
+        assert stager.is_alive()
+        assert weights.version == 1
+    stager.join(TIMEOUT)
+    assert weights.version == 2
+
+
+def test_a_rank_that_keeps_nothing_drains_its_source() -> None:
+    model = Tied()
+    seen = []
+
+    def source():
+        for name, tensor in iterate_weights(model, gather_bytes=64):
+            seen.append(name)
+            yield name, tensor
+
+    weights = StagedWeights(specs=weight_specs(model), bucket_bytes=BUCKET_BYTES, keep=False)
+    weights.stage(source(), version=1)
+    assert weights.flats == []
+    assert seen == [spec.name for spec in weight_specs(model)]
+
+
+def test_broadcast_to_two_receivers_and_again_in_the_same_group(context: SpawnContext) -> None:
+    model = Tied()
+    weights = staged(model)
+    sender = WeightSender(transport="gloo", host="127.0.0.1")
+    rendezvous = sender.new_rendezvous()
+    connections = []
+    processes = []
+    for rank in (1, 2):
+        ours, theirs = context.Pipe()
+        process = context.Process(target=receive, args=(theirs, rendezvous, rank, 3), daemon=True)
+        process.start()
+        connections.append(ours)
+        processes.append(process)
+    for version in (1, 2):
+        with torch.no_grad():
+            model.embed.weight.add_(1)
+        weights.stage(iterate_weights(model, gather_bytes=64), version=version)
+        for connection in connections:
+            connection.send("receive")
+        result = sender.send(weights, rendezvous=rendezvous, world_size=3, timeout=TIMEOUT)
+        assert result.nbytes == sum(flat.numel() for flat in weights.flats)
+        for connection in connections:
+            assert connection.poll(TIMEOUT)
+            assert connection.recv() == list(weights.checksums)
+    # A receiver dies: the sender is told within its deadline, and a new group works.
+    processes[0].kill()
+    processes[0].join()
+    connections[1].send("receive")
+    with pytest.raises(TransferFailed):
+        sender.send(weights, rendezvous=rendezvous, world_size=3, timeout=SHORT)
+    assert connections[1].poll(TIMEOUT)
+    assert isinstance(connections[1].recv(), str)
+    rendezvous = sender.new_rendezvous()
+    ours, theirs = context.Pipe()
+    last = context.Process(target=receive, args=(theirs, rendezvous, 1, 2), daemon=True)
+    last.start()
+    ours.send("receive")
+    sender.send(weights, rendezvous=rendezvous, world_size=2, timeout=TIMEOUT)
+    assert ours.recv() == list(weights.checksums)
+    ours.send("stop")
+    for process in (processes[1], last):
+        process.join(TIMEOUT)
+        assert process.exitcode == 0
+    sender.close()
+
+
+def test_receiver_raises_when_the_sender_dies_in_the_middle(context: SpawnContext) -> None:
+    ours, theirs = context.Pipe()
+    process = context.Process(target=send_half_and_die, args=(theirs,), daemon=True)
+    process.start()
+    rendezvous = ours.recv()
+    communicator = connect(rendezvous, rank=1, world_size=2, device="cpu", timeout=TIMEOUT)
+    first, second = plan_buckets(weight_specs(Tied()), max_bytes=BUCKET_BYTES)[:2]
+    communicator.broadcast(first.empty("cpu"), timeout=TIMEOUT)
+    with pytest.raises(TransferFailed):
+        communicator.broadcast(second.empty("cpu"), timeout=SHORT)
+    communicator.abort()
+    process.join()
+
+
+def test_a_member_that_never_comes_is_named() -> None:
+    sender = WeightSender(transport="gloo", host="127.0.0.1")
+    with pytest.raises(TransferFailed, match=r"ranks \[1, 2\] did not join"):
+        sender.send(staged(Tied()), rendezvous=sender.new_rendezvous(), world_size=3, timeout=0.5)
+
+
+def test_a_silent_sender_is_left_at_the_deadline() -> None:
+    """The other side is alive and connected but sends nothing."""
+    sender = WeightSender(transport="gloo", host="127.0.0.1")
+    rendezvous = sender.new_rendezvous()
+    joined: list[object] = []
+    other = threading.Thread(
+        target=lambda: joined.append(
+            connect(rendezvous, rank=0, world_size=2, device="cpu", timeout=TIMEOUT)
+        )
+    )
+    other.start()
+    communicator = connect(rendezvous, rank=1, world_size=2, device="cpu", timeout=TIMEOUT)
+    other.join()
+    with pytest.raises(TransferFailed, match="gloo broadcast of 64 bytes"):
+        communicator.broadcast(torch.zeros(64, dtype=torch.uint8), timeout=0.5)
+    communicator.abort()
+    assert len(joined) == 1
+
+
+@pytest.mark.parametrize("text", ["", "tcp://127.0.0.1:1/x", "gloo://127.0.0.1", "gloo:///x"])
+def test_a_malformed_rendezvous_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="not a rendezvous"):
+        connect(text, rank=0, world_size=2, device="cpu", timeout=1)
