@@ -23,9 +23,10 @@ MODEL := models/tiny-countdown
 RUN := PATH="$(abspath $(VENV))/bin:$$PATH"
 
 help: ## list the commands
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
-quickstart: $(INSTALLED) $(MODEL) ## train a tiny model on Countdown with asynchronous DS-GRPO
+quickstart: $(INSTALLED) ## train a tiny model on Countdown with asynchronous DS-GRPO
+	$(RUN) asyncds tiny-model $(MODEL)
 	$(RUN) asyncds run configs/quickstart.yaml $(if $(filter-out ds_grpo,$(ALGO)),\
 		algorithm.advantage.kind=$(ALGO) name=quickstart-$(ALGO)) $(ARGS)
 
@@ -49,12 +50,6 @@ $(INSTALLED): requirements/$(ACCEL).lock pyproject.toml deploy/install/environme
 	@TORCH_INDEX="$(TORCH_INDEX)" $(if $(PYTHON),PYTHON="$(PYTHON)") \
 		deploy/install/environment.sh $(ACCEL) $(VENV)
 	@touch $@
-
-# Made under another name first, so that a half-made model is never taken for a whole one.
-$(MODEL): | $(INSTALLED)
-	rm -rf $@.unfinished
-	$(RUN) asyncds tiny-model $@.unfinished
-	mv $@.unfinished $@
 
 LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile pyproject.toml --extra ray --extra dev --no-annotate --quiet
 lock: ## pin requirements/*.lock anew (needs uv); ARGS=--upgrade for newer versions
