@@ -46,7 +46,7 @@ def head_rule(config: Any) -> HeadRule:
 def disable_dropout(model: nn.Module) -> None:
     """Turn every dropout off, so that the learner's policy is a function of its weights alone."""
     for module in model.modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd):
+        if isinstance(module, nn.Dropout):
             module.p = 0.0
         for name, value in vars(module).items():
             if "dropout" in name and isinstance(value, float):

@@ -39,6 +39,6 @@ def join(*, deadline_s: float) -> torch.device:
 
 
 def set_deadline(groups: Iterable[dist.ProcessGroup], *, deadline_s: float) -> None:
-    """Give groups that others created (with torch's 30 minutes) the deadline of ``join``."""
+    """Set the deadline of groups that exist; DeepSpeed creates its own with torch's 30 minutes."""
     for group in groups:
         _set_pg_timeout(timedelta(seconds=deadline_s), group)

@@ -5,6 +5,7 @@ their own shard of the same batch.
 """
 
 import functools
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -61,9 +62,10 @@ class UpdateMetrics:
 
     optimizer_steps: taken so far in the run. skipped: updates of this call that were not applied.
     loss: per token of the batch. grad_norm: 2-norm of the whole gradient before clipping, the
-    largest of this call's updates. lr: of its last one. tokens: completion tokens of the batch.
-    micro_batches: forward passes of each rank. sums: the objective's, over all ranks.
-    seconds: wall time of this rank by phase (forward, backward, step, reduce).
+    largest of this call's updates, infinity where one was skipped. lr: of the last update.
+    tokens: completion tokens of the batch. micro_batches: forward passes of each rank. sums: the
+    objective's, over all ranks. seconds: wall time of this rank by phase (forward, backward, step,
+    reduce).
     """
 
     optimizer_steps: int
@@ -136,8 +138,7 @@ class TrainingEngine:
         load = functools.partial(_load_policy, dtype, config, logprob_chunk_tokens)
         policy = load(model)
         if gradient_checkpointing:
-            # ZeRO-3 releases the weights of a layer that is recomputed in the other way.
-            policy.causal_lm.gradient_checkpointing_enable({"use_reentrant": zero_stage == 3})
+            policy.causal_lm.gradient_checkpointing_enable()
         factor = functools.partial(
             lr_factor, schedule=lr_schedule, warmup_steps=warmup_steps, total_steps=total_steps
         )
@@ -149,10 +150,12 @@ class TrainingEngine:
             lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, factor),
             config=config,
         )
-        set_deadline(
-            {self.deepspeed.data_parallel_group, self.deepspeed.seq_data_parallel_group},
-            deadline_s=deadline_s,
-        )
+        groups = {
+            dist.group.WORLD,
+            self.deepspeed.data_parallel_group,
+            self.deepspeed.seq_data_parallel_group,
+        }
+        set_deadline(groups, deadline_s=deadline_s)
         self._finish(self.deepspeed)
         self._reference: nn.Module | None = None
         if reference_model is not None:
@@ -166,6 +169,8 @@ class TrainingEngine:
     def close(self) -> None:
         """Release DeepSpeed's hooks and memory; the process group stays."""
         self.deepspeed.destroy()
+        if isinstance(self._reference, deepspeed.DeepSpeedEngine):
+            self._reference.destroy()
 
     @property
     def optimizer_steps(self) -> int:
@@ -193,7 +198,7 @@ class TrainingEngine:
         """
         table, index = shard.table, ShardIndex(shard)
         old, reference = (
-            None if flat is None else torch.from_numpy(flat).to(self.device)
+            None if flat is None else torch.tensor(flat, device=self.device)
             for flat in (old_log_probs, reference_log_probs)
         )
         seconds: dict[str, float] = {}
@@ -263,7 +268,7 @@ class TrainingEngine:
 
         What an inference engine must agree on once it has the same weights.
         """
-        ids = torch.from_numpy(token_ids).to(self.device, torch.int64)
+        ids = torch.tensor(token_ids, dtype=torch.int64, device=self.device)
         column = torch.arange(len(ids) - 1, device=self.device)
         with _evaluating(self.deepspeed):
             scores = self.deepspeed(
@@ -313,12 +318,13 @@ class TrainingEngine:
     def _step(self, step: int) -> tuple[float, bool]:
         """Apply the accumulated gradient unless it is not finite; return its norm, and whether."""
         if self.zero_stage == 0:
-            limit = self._max_grad_norm or float("inf")
+            limit = self._max_grad_norm or math.inf
             norm = nn.utils.clip_grad_norm_(self.deepspeed.module.parameters(), limit).item()
-            applied = np.isfinite(norm)
+            applied = math.isfinite(norm)
             if applied:
                 self.deepspeed.step()
             else:
+                norm = math.inf
                 self.deepspeed.zero_grad()
         else:
             self.deepspeed.step()
@@ -326,7 +332,7 @@ class TrainingEngine:
             applied = self.deepspeed.was_step_applied()
         if not applied and self._raise_non_finite:
             raise NonFiniteError(f"step {step}: the gradient is not finite (its norm is {norm})")
-        return norm, bool(applied)
+        return norm, applied
 
     def _frozen(self, policy: PolicyModel, config: dict[str, Any]) -> nn.Module:
         policy.requires_grad_(False)
@@ -340,6 +346,7 @@ class TrainingEngine:
     def _finish(self, engine: deepspeed.DeepSpeedEngine) -> None:
         head = engine.module.head
         if self.zero_stage == 3:
+            # DeepSpeed finds this out by itself only if the weight is not gathered at the time.
             for parameter in head.projection.parameters():
                 deepspeed.zero.register_external_parameter(head, parameter)
         vocabulary = engine.module.causal_lm.config.get_text_config().vocab_size

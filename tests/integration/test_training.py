@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,20 @@ BUDGETS = (1, 50, 4096)
 # A model this small would otherwise not be partitioned at all.
 PARTITION_ALL = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}
 
-Results = Callable[[str], list[dict[str, Any]]]
+
+@dataclass(frozen=True)
+class Results:
+    """What ``ranks`` processes wrote to ``out``: called with a job's name, one dict per rank."""
+
+    ranks: int
+    out: Path
+
+    def __call__(self, name: str) -> list[dict[str, Any]]:
+        return [dict(np.load(self.out / f"{name}-{rank}.npz")) for rank in range(self.ranks)]
 
 
 def launch(ranks: int, jobs: list[dict[str, Any]], out: Path) -> Results:
-    """Run jobs on so many ranks; the result looks up what each rank wrote for a job."""
+    """Run jobs on so many ranks."""
     out.mkdir()
     (out / "jobs.json").write_text(json.dumps(jobs))
     launcher = [sys.executable]
@@ -45,7 +54,7 @@ def launch(ranks: int, jobs: list[dict[str, Any]], out: Path) -> Results:
         check=False,
     )
     assert finished.returncode == 0, finished.stderr[-8000:]
-    return lambda name: [dict(np.load(out / f"{name}-{rank}.npz")) for rank in range(ranks)]
+    return Results(ranks, out)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +125,24 @@ def results(
         job("reference", f"reference{s}", models, zero_stage=s, reference_model=str(models["tied"]))
         for s in (1, 3)
     ]
-    return launch(request.param, jobs, tmp_path_factory.mktemp("updates") / "out")
+    root = tmp_path_factory.mktemp("updates")
+    if request.param == 2:
+        jobs += checkpoint_jobs("save", models, root)
+        # Last, since the group is of no use afterwards.
+        lonely = job("deadline", "deadline", models, zero_stage=3, deadline_s=3)
+        jobs.append({**lonely, "directory": str(root / "given-up")})
+    return launch(request.param, jobs, root / "out")
+
+
+def checkpoint_jobs(do: str, models: dict[str, Path], root: Path) -> list[dict[str, Any]]:
+    schedule = {"lr_schedule": "linear", "warmup_steps": 1, "total_steps": 5}
+    return [
+        {
+            **job(do, f"{do}{stage}", models, zero_stage=stage, **schedule),
+            "directory": str(root / f"zero{stage}" / "step-1"),
+        }
+        for stage in STAGES
+    ]
 
 
 def plain_gradients(model: Path) -> dict[str, Any]:
@@ -195,8 +221,7 @@ def test_micro_batch_sizes_really_differ(results: Results) -> None:
 
 def test_log_probs_are_the_models_own(results: Results, models: dict[str, Path]) -> None:
     causal_lm = AutoModelForCausalLM.from_pretrained(models["tied"])
-    ranks = len(results("zero3-budget50"))
-    batch = make_batch(ranks=ranks)
+    batch = make_batch(ranks=results.ranks)
     for rank, result in enumerate(results("zero3-budget50")):
         expected = []
         for sequence in np.flatnonzero(batch.table.rank == rank):
@@ -240,24 +265,20 @@ def test_the_reference_does_not_train(results: Results, stage: int) -> None:
             assert abs(result["policy"] - result["reference"]).max() > 1e-3
 
 
-def test_a_checkpoint_continues_in_a_new_process(models: dict[str, Path], tmp_path: Path) -> None:
-    stages = (0, 1, 2, 3)
-    settings = {"lr_schedule": "linear", "warmup_steps": 1, "total_steps": 5}
+@pytest.mark.parametrize("results", [2], indirect=True, ids=["2-ranks"])
+def test_a_rank_that_stays_away_is_an_error_for_the_others(results: Results) -> None:
+    assert "Timed out" in str(results("deadline")[0]["error"])
 
-    def jobs(do: str) -> list[dict[str, Any]]:
-        return [
-            {
-                **job(do, f"{do}{stage}", models, zero_stage=stage, **settings),
-                "directory": str(tmp_path / f"zero{stage}" / "step-1"),
-            }
-            for stage in stages
-        ]
 
-    saved = launch(2, jobs("save"), tmp_path / "save")
-    loaded = launch(2, jobs("load"), tmp_path / "load")
-    for stage in stages:
-        checkpoint = tmp_path / f"zero{stage}" / "step-1"
-        for before, after in zip(saved(f"save{stage}"), loaded(f"load{stage}"), strict=True):
+@pytest.mark.parametrize("results", [2], indirect=True, ids=["2-ranks"])
+def test_a_checkpoint_continues_in_a_new_process(
+    results: Results, models: dict[str, Path], tmp_path: Path
+) -> None:
+    root = results.out.parent
+    loaded = launch(2, checkpoint_jobs("load", models, root), tmp_path / "load")
+    for stage in STAGES:
+        checkpoint = root / f"zero{stage}" / "step-1"
+        for before, after in zip(results(f"save{stage}"), loaded(f"load{stage}"), strict=True):
             assert (after["version"], after["steps"]) == (5, 1)
             assert after["lr"] == before["lr"] == 1e-3
             np.testing.assert_array_equal(after["loaded"], before["exported"])
@@ -273,7 +294,7 @@ def test_a_checkpoint_continues_in_a_new_process(models: dict[str, Path], tmp_pa
         tokenizer = (models["tied"] / "tokenizer.json").read_bytes()
         assert (checkpoint / "hf" / "tokenizer.json").read_bytes() == tokenizer
 
-    victim = next((tmp_path / "zero3" / "step-1" / "deepspeed").rglob("*optim_states.pt"))
+    victim = next((root / "zero3" / "step-1" / "deepspeed").rglob("*optim_states.pt"))
     os.truncate(victim, victim.stat().st_size // 2)
     with pytest.raises(CheckpointError, match=victim.name):
-        verify(tmp_path / "zero3" / "step-1")
+        verify(root / "zero3" / "step-1")

@@ -2,17 +2,30 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from asyncds.engine.checkpoint import MANIFEST, CheckpointError, _describe, latest, prune, verify
+from asyncds.engine.checkpoint import (
+    MANIFEST,
+    CheckpointError,
+    _describe,
+    latest,
+    load,
+    prune,
+    verify,
+)
+from asyncds.engine.training import TrainingEngine
+
+LAYOUT = {"ranks": 2, "zero_stage": 3, "dtype": "float32"}
 
 
 def write(directory: Path) -> Path:
     (directory / "hf").mkdir(parents=True)
     (directory / "hf" / "model.safetensors").write_bytes(b"weights")
     (directory / "optimizer.pt").write_bytes(b"moments")
-    manifest = {"state": {}, "files": _describe(directory)}
+    manifest = {**LAYOUT, "state": {}, "files": _describe(directory)}
     (directory / MANIFEST).write_text(json.dumps(manifest))
     return directory
 
@@ -43,6 +56,15 @@ def test_a_directory_without_a_readable_manifest_is_no_checkpoint(tmp_path: Path
     (checkpoint / MANIFEST).write_text("{")
     with pytest.raises(CheckpointError, match="is not a checkpoint"):
         verify(checkpoint)
+
+
+@pytest.mark.parametrize("change", [{"ranks": 4}, {"zero_stage": 1}, {"dtype": "bfloat16"}])
+def test_another_layout_is_refused_with_a_way_out(tmp_path: Path, change: dict[str, Any]) -> None:
+    engine = cast(TrainingEngine, SimpleNamespace(**{**LAYOUT, **change}))
+    ((key, mine),) = change.items()
+    with pytest.raises(CheckpointError, match=rf"{key} = {LAYOUT[key]}, this run has {mine}") as e:
+        load(engine, write(tmp_path / "step-1"))
+    assert str(tmp_path / "step-1" / "hf") in str(e.value)
 
 
 def test_latest_counts_numbers_and_ignores_what_is_not_complete(tmp_path: Path) -> None:

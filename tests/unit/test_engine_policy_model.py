@@ -8,10 +8,14 @@ from transformers import (
     CohereForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
     GraniteConfig,
     GraniteForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    PhiConfig,
+    PhiForCausalLM,
     PreTrainedModel,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -42,6 +46,8 @@ MODELS = {
     "llama": (LlamaForCausalLM, LlamaConfig, {"attention_dropout": 0.5}),
     "gemma2-softcap": (Gemma2ForCausalLM, Gemma2Config, {"final_logit_softcapping": 3.0}),
     "granite-divisor": (GraniteForCausalLM, GraniteConfig, {"logits_scaling": 4.0}),
+    "gpt2-dropout": (GPT2LMHeadModel, GPT2Config, {"resid_pdrop": 0.5}),
+    "phi-bias": (PhiForCausalLM, PhiConfig, {}),
     "cohere-multiplier": (CohereForCausalLM, CohereConfig, {"logit_scale": 0.25}),
 }
 
@@ -69,10 +75,7 @@ def test_scores_and_gradients_equal_those_of_the_full_logits(name: str, chunk_to
     ids, row, column, targets = batch()
     weights = torch.linspace(-1, 2, 9, dtype=torch.float64)
 
-    plain = build(name).train()
-    for module in plain.modules():
-        if hasattr(module, "attention_dropout"):
-            module.attention_dropout = 0.0
+    plain = build(name).eval()
     log_p = (plain(input_ids=ids).logits[row, column] / temperature).log_softmax(1)
     expected = log_p[torch.arange(9), targets]
     expected_entropy = -(log_p.exp() * log_p).sum(1)
