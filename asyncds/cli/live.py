@@ -27,8 +27,6 @@ def render(status: Status) -> RenderableType:
     """The whole view, redrawn at every status."""
     parts: list[RenderableType] = [_progress(status), Text(), _numbers(status)]
     parts += [Text.assemble(("waits      ", "dim"), w) for w in [status.get("waiting_for")] if w]
-    if evaluation := status.get("evaluation"):
-        parts.append(_evaluation(evaluation))
     parts += [Text(), _fleet(status)]
     if message := status.get("message"):
         parts += [Text(), Text(str(message), style="yellow")]
@@ -58,8 +56,6 @@ def plain_line(status: Status) -> str:
         if status.get(key) is not None:
             parts.append(f"{name} {_shown(status, key, form)}")
     parts += [f"Pass@{k} {percent(v)}" for k, v in _passes(status).items()]
-    if evaluation := status.get("evaluation"):
-        parts.append(str(_evaluation(evaluation)))
     parts += [str(status[key]) for key in ("waiting_for", "message") if status.get(key)]
     return " · ".join(parts)
 
@@ -124,13 +120,6 @@ def _numbers(status: Status) -> RenderableType:
             cells += [Text(f"{name:<9}", "dim"), Text(value, justify="right"), Text(remark, "dim")]
         grid.add_row(*cells)
     return grid
-
-
-def _evaluation(evaluation: Mapping[str, Any]) -> Text:
-    return Text(
-        f"evaluating version {_shown(evaluation, 'version')}: "
-        f"{_shown(evaluation, 'done')} of {_shown(evaluation, 'total')} problems"
-    )
 
 
 def _fleet(status: Status) -> RenderableType:

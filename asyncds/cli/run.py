@@ -39,12 +39,13 @@ def run_command(
     replace: delete a run directory of that name first. Raises ConfigError and UserError before
     anything is started.
     """
-    run = _load(config, overrides, resume)
+    run = _absolute(_load(config, overrides, resume))
     run_dir = Path(run.runs_dir) / run.name
-    if replace and resume is None and (run_dir / "config.yaml").exists():
-        shutil.rmtree(run_dir)
-    if problems := preflight(run, resume=resume is not None):
+    replace = replace and resume is None and (run_dir / "config.yaml").exists()
+    if problems := preflight(run, resume=resume is not None or replace):
         raise UserError(*problems)
+    if replace:
+        shutil.rmtree(run_dir)
     (run_dir / "logs").mkdir(parents=True, exist_ok=True)
     (run_dir / "summary.json").unlink(missing_ok=True)
     (run_dir / "config.yaml").write_text(dump_config(run))
@@ -75,10 +76,25 @@ def _load(config: Path | None, overrides: Sequence[str], resume: Path | None) ->
     return run
 
 
+def _absolute(run: RunConfig) -> RunConfig:
+    """With directories of models as absolute paths, so that a run can be read from anywhere."""
+
+    def absolute(name: str | None) -> str | None:
+        return str(Path(name).resolve()) if name and Path(name).is_dir() else name
+
+    generator = run.generator.model_copy(update={"model": absolute(run.generator.model)})
+    update = {"model": absolute(run.model), "tokenizer": absolute(run.tokenizer)}
+    return run.model_copy(update=update | {"generator": generator})
+
+
 def _children(run: RunConfig, run_dir: Path, port: int) -> list[Child]:
     arguments = [str(run_dir / "config.yaml"), f"coordinator.port={port}"]
     arguments += [f"runs_dir={run.runs_dir}", f"name={run.name}"]
-    quiet = {"VLLM_NO_USAGE_STATS": "1", "PYTHONUNBUFFERED": "1"}
+    quiet = {
+        "VLLM_NO_USAGE_STATS": "1",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONWARNINGS": "ignore::FutureWarning",
+    }
     if Path(run.model).is_dir():
         quiet["HF_HUB_OFFLINE"] = "1"
     learner = ["services.learner", *arguments]
@@ -125,20 +141,19 @@ def _watch(children: Children, address: str, console: Console) -> str:
     """Show progress until the run is over; returns what went wrong, or ""."""
     observer = Observer(address)
     status: dict[str, Any] = {}
-    asked_to_stop = False
+    message = ""
     try:
         with _interrupts() as interrupts, _display(console) as show:
             while children.coordinator.code is None and status.get("state") not in OVER:
-                if interrupts and not asked_to_stop:
-                    observer.stop("Ctrl-C")
-                    asked_to_stop = True
-                    console.print("ending the run: checkpoint, drain, summary (again to abort)")
-                elif len(interrupts) > 1:
+                if len(interrupts) > 1:
                     return "aborted"
-                for sentence in children.tend() if not asked_to_stop else ():
-                    console.print(sentence, style="yellow")
+                if interrupts:
+                    observer.stop("Ctrl-C")
+                    message = "ending the run: checkpoint, drain, summary (Ctrl-C again to abort)"
+                else:
+                    message = "; ".join(children.tend()) or message
                 status = observer.status(POLL_SECONDS) or status
-                show(status)
+                show(status | ({"message": message} if message else {}))
                 time.sleep(POLL_SECONDS)
     except ChildFailedError as error:
         observer.stop(str(error).splitlines()[0])

@@ -19,7 +19,8 @@ class Summary:
 
     steps: training batches. policy_version: of the last published weights. groups_dropped: training
     groups given up, by reason. tokens_per_second: trained tokens over wall time.
-    learner_idle_fraction: share of the learner's time spent waiting for batches.
+    learner_idle_fraction: share of the learner's time spent waiting for batches, from its first
+    batch on.
     generator_pause_fraction: share of the generators' time paused for new weights.
     weight_sync_seconds: {"p50", "p95"}, see `percentiles`. lag: {"mean", "max"} in weight versions,
     at consumption. eval: results of `Journal.evaluations()`, the base model's first.

@@ -29,7 +29,7 @@ from asyncds.rollout.wire import (
     SyncFailed,
     Welcome,
 )
-from asyncds.scoring.scorer import Scorer
+from asyncds.scoring.scorer import Reason, Scorer
 from asyncds.tasks.base import Task
 from asyncds.telemetry.catalogue import Metrics
 from asyncds.transport.link import Link
@@ -75,6 +75,7 @@ class Generator:
         self._inbox: asyncio.Queue[FromCoordinator] = asyncio.Queue()
         self._tokens: deque[tuple[float, int]] = deque()
         self._sampled = 0
+        self._score_errors: dict[Reason, int] = {}
         self._pause_seconds = 0.0
         self._version = -1
         self._link: Link | None = None
@@ -207,6 +208,11 @@ class Generator:
                 self._link.send(message)
 
     def _count(self, delivered: Delivered) -> None:
+        for reason, n in self._scorer.errors.items():
+            self._metrics.counter("score_errors_total", reason=reason).inc(
+                n - self._score_errors.get(reason, 0)
+            )
+        self._score_errors = dict(self._scorer.errors)
         tokens = len(delivered.group.completion_ids) // 4
         self._sampled += tokens
         self._tokens.append((time.monotonic(), tokens))

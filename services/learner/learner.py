@@ -81,7 +81,7 @@ class Learner:
         publisher: on rank 0. Raises BatchLateError, LinkLostError, DrainedError, NonFiniteError.
         """
         self._publish(publisher, link)  # the fleet is brought to these weights before it serves
-        waited_since = time.perf_counter()
+        waited_since: float | None = None  # the wait for the fleet to start is not idleness
         while True:
             self.phase = "waiting for a batch"
             shard = inbox.wait_batch(
@@ -95,7 +95,7 @@ class Learner:
             if shard is None:
                 break
             self.holds = True
-            waited = time.perf_counter() - waited_since
+            waited = 0.0 if waited_since is None else time.perf_counter() - waited_since
             started = time.perf_counter()
             update = self._train(shard)
             updated = time.perf_counter() - started

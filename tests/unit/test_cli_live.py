@@ -79,7 +79,6 @@ def test_the_view_has_everything() -> None:
         "0.21 s",
         "pause 0.08 s",
         "generators wait for the learner",
-        "evaluating version 50: 64 of 128",
         "optimizer",
         "idle 31%",
         "generator-0",
