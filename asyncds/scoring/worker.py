@@ -9,10 +9,15 @@ SIGALRM for themselves. At the end of its input the process ends.
 import faulthandler
 import os
 import resource
+import sys
+import traceback
 
 from asyncds.scoring.frames import Ready, Reply, Request, Setup, pack, read
 from asyncds.tasks.base import Row, Task
 from asyncds.tasks.registry import make_task
+
+WATCHDOG_EXIT = 1
+"""The exit code when a completion takes too long (faulthandler's); nothing else exits with it."""
 
 
 def main() -> None:
@@ -54,4 +59,8 @@ def _judge(task: Task, row: Row, completion: str, time_limit: float) -> Reply:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except BaseException:
+        traceback.print_exc()
+        sys.exit(os.EX_SOFTWARE)

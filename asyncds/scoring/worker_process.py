@@ -3,15 +3,18 @@
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Sequence
-from time import monotonic
 from typing import Self
 
 from asyncds.scoring.frames import Ready, Reply, Request, Setup, pack, receive
-from asyncds.scoring.scorer import ScorerUnavailableError
+from asyncds.scoring.scorer import Reason, ScorerUnavailableError
+from asyncds.scoring.worker import WATCHDOG_EXIT
 from asyncds.tasks.base import Row
 
 GRACE_SECONDS = 5.0
 """How much longer than a worker's own watchdog we wait before we give it up."""
+
+EXIT_SECONDS = 5.0
+"""How long a process that has closed its pipe, or was killed, may take to end."""
 
 
 class WorkerProcess:
@@ -59,24 +62,27 @@ class WorkerProcess:
         """One reply after the other, in order; the last one, perhaps too early, where it broke."""
         self._outstanding = len(completions)
         request = pack(Request(row, list(completions)))
-        started = monotonic()
         try:
             async with asyncio.timeout(self._time_limit + GRACE_SECONDS):
                 self._requests.write(request)
                 await self._requests.drain()
-            while self._outstanding:
-                started = monotonic()
+            while self._outstanding and not self._broken:
                 async with asyncio.timeout(self._time_limit + GRACE_SECONDS):
                     reply = await receive(self._replies, Reply)
                 self._outstanding -= 1
                 self._broken = reply.reason == "memory"
                 yield reply
-                if self._broken:
-                    return
-        except (TimeoutError, EOFError, ConnectionError, ValueError) as failure:
+        except TimeoutError:
             self._broken = True
-            late = monotonic() - started >= self._time_limit
-            yield Reply(reason="timeout" if late else "crash", detail=str(failure))
+            self.kill()
+            yield Reply(reason="timeout", detail="its own watchdog did not bite")
+        except (EOFError, ConnectionError, ValueError) as failure:
+            self._broken = True
+            code = await self._exit_code(deadline=EXIT_SECONDS)
+            reason: Reason = "timeout" if code == WATCHDOG_EXIT else "crash"
+            yield Reply(reason=reason, detail=f"exit code {code}, {failure}")
+        if self._broken:
+            await self._exit_code(deadline=EXIT_SECONDS)
 
     @property
     def is_idle(self) -> bool:
@@ -94,9 +100,13 @@ class WorkerProcess:
     async def end(self, *, deadline: float) -> None:
         """Let it finish what it has read and end, or kill it after ``deadline`` seconds."""
         self._requests.close()
+        await self._exit_code(deadline=deadline)
+
+    async def _exit_code(self, *, deadline: float) -> int:
         try:
             async with asyncio.timeout(deadline):
-                await self._process.wait()
+                return await self._process.wait()
         except TimeoutError:
             self.kill()
-            await self._process.wait()
+        async with asyncio.timeout(EXIT_SECONDS):
+            return await self._process.wait()

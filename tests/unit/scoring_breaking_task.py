@@ -26,10 +26,12 @@ class BreakingTask:
                 ctypes.PyDLL(None).sleep(3600)
             case "abort":
                 os.abort()
+            case "sys.exit":
+                sys.exit(1)
             case "exit":
                 os._exit(0)
             case "memory":
-                bytearray(2**31)
+                bytes(2**31)
             case "raise":
                 raise KeyError("broken verifier")
             case "print":

@@ -70,6 +70,7 @@ def test_scores_come_in_order() -> None:
         ("hang in C", "timeout"),
         ("abort", "crash"),
         ("exit", "crash"),
+        ("sys.exit", "crash"),
         ("memory", "memory"),
         ("raise", "exception"),
     ],

@@ -48,7 +48,9 @@ class Recipe:
     babble: float = 0.6
     batch_size: int = 256
     lr: float = 2e-3
+    warmup_steps: int = 50
     weight_decay: float = 0.05
+    max_grad_norm: float = 1.0
 
 
 def make_tiny_model(
@@ -115,14 +117,19 @@ def _untrained(tokenizer: PreTrainedTokenizerFast, *, seed: int) -> Qwen2ForCaus
 def _train(
     model: Qwen2ForCausalLM, data: Demonstrations, recipe: Recipe, progress: Progress
 ) -> None:
-    """AdamW with a cosine learning rate that falls to zero over all steps, clean and babble."""
+    """AdamW with a cosine learning rate that reaches zero at the last step, clean or babble."""
     steps = recipe.clean_steps + recipe.babble_steps
     rng = np.random.default_rng(recipe.seed)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=recipe.lr, betas=(0.9, 0.98), weight_decay=recipe.weight_decay
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps))
+        optimizer,
+        lambda step: (
+            min(1.0, (step + 1) / recipe.warmup_steps)
+            * 0.5
+            * (1 + math.cos(math.pi * step / steps))
+        ),
     )
     model.train()
     for step in range(steps):
@@ -131,6 +138,7 @@ def _train(
         loss = _answer_loss(model, prompts, answers)
         optimizer.zero_grad()
         loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.max_grad_norm)
         optimizer.step()
         schedule.step()
         progress(step + 1, steps, loss.item())
