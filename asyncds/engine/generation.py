@@ -277,20 +277,19 @@ class GenerationEngine:
                         mode="keep", clear_cache=False
                     )
                     self.weights_valid = False
-                    await self._call("start_weight_update")
-                    await self._call(
-                        "update_weights",
-                        update_info={
-                            "names": list(names),
-                            "dtypes": list(dtypes),
-                            "shapes": [list(shape) for shape in shapes],
-                            "bucket_bytes": bucket_bytes,
-                            "timeout": max(timeout - (perf_counter() - start), 0.0),
-                        },
+                    checksums = _agreed(
+                        await self._call(
+                            "replace_weights",
+                            update_info={
+                                "names": list(names),
+                                "dtypes": list(dtypes),
+                                "shapes": [list(shape) for shape in shapes],
+                                "bucket_bytes": bucket_bytes,
+                                "timeout": max(timeout - (perf_counter() - start), 0.0),
+                            },
+                        )
                     )
-                    await self._call("finish_weight_update")
                     received = perf_counter()
-                    checksums = _agreed(await self._call("received_checksums"))
                     if expected_checksums is not None and checksums != tuple(expected_checksums):
                         raise TransferFailed("what arrived has not the checksums of what was sent")
                     await self._engine.update_weight_version(str(version))
@@ -373,7 +372,7 @@ def _agreed(checksums: list[list[int]]) -> tuple[int, ...]:
 
 def _versions(sample: CompletionOutput) -> npt.NDArray[np.int32]:
     versions = np.empty(len(sample.token_ids), dtype=np.int32)
-    for span in sample.weight_versions or ():
+    for span in sample.weight_versions:
         versions[span.start : span.end] = int(span.version)
     return versions
 

@@ -97,6 +97,8 @@ class NcclCommunicator:
         if rank == SENDER:
             store.set("nccl_unique_id", bytes(NCCLLibrary().ncclGetUniqueId().internal))
         unique_id = store.get("nccl_unique_id")
+        if device.index is None:
+            device = torch.device("cuda", torch.cuda.current_device())
         built: Future[Any] = Future()
 
         def build() -> None:

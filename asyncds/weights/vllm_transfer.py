@@ -1,12 +1,13 @@
 """The receiving side of the weight transfer, inside vLLM's workers.
 
 One engine for both transports, which the rendezvous chooses: NCCL into the worker's GPU, gloo into
-host memory. vLLM drives it: ``init_transfer_engine`` joins a group, then for every version
+host memory. vLLM drives it: ``init_transfer_engine`` joins a group, then every version takes
 ``start_weight_update``, ``update_weights`` (which calls ``receive_weights``) and
 ``finish_weight_update``.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferInitInfo,
     WeightTransferUpdateInfo,
 )
+from vllm.model_executor.model_loader.mtp_validation import disable_mtp_completeness_check
 from vllm.model_executor.model_loader.reload import (
     finalize_layerwise_reload,
     initialize_layerwise_reload,
@@ -99,7 +101,9 @@ class AsyncdsTransferEngine(WeightTransferEngine[InitInfo, UpdateInfo]):
         if self._communicator is None:
             raise RuntimeError("no transfer group: init_transfer_engine comes first")
         try:
-            self._receive(self._communicator, update_info)
+            # Loading by buckets, a model's speculative head is complete only at the end.
+            with disable_mtp_completeness_check():
+                self._receive(self._communicator, update_info)
         except BaseException:
             self._communicator.abort()
             self._communicator = None
@@ -147,7 +151,16 @@ class WorkerExtension:
     """Methods added to vLLM's workers, called from the front process by ``collective_rpc``."""
 
     weight_transfer_engine: AsyncdsTransferEngine
+    start_weight_update: Callable[[], None]
+    update_weights: Callable[[dict[str, Any]], None]
+    finish_weight_update: Callable[[], None]
 
-    def received_checksums(self) -> list[int]:
-        """One checksum per bucket of the last update, in order."""
+    def replace_weights(self, update_info: dict[str, Any]) -> list[int]:
+        """One whole update (``UpdateInfo``); returns the checksum of every bucket, in order.
+
+        One call, so that no update is left half open when the caller gives up waiting.
+        """
+        self.start_weight_update()
+        self.update_weights(update_info)
+        self.finish_weight_update()
         return self.weight_transfer_engine.checksums

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
 from asyncds.engine.generation import Completion, GenerationEngine
 from asyncds.tasks.countdown.tiny_model import save_untrained
+from asyncds.weights import plugin
 from asyncds.weights.communicator import Communicator, TransferFailed, connect
 from asyncds.weights.sender import WeightSender
 from asyncds.weights.source import iterate_weights, weight_specs
@@ -145,6 +147,13 @@ def rig(base: Path, loop: asyncio.Runner) -> Iterator[Rig]:
     loop.run(rig.engine.stop(timeout=TIMEOUT))
 
 
+def test_registering_twice_changes_nothing() -> None:
+    plugin.register()
+    plugin.register()
+    loaded = WeightTransferEngineFactory._registry[plugin.BACKEND]()
+    assert loaded.__name__ == "AsyncdsTransferEngine"
+
+
 def test_engine_begins_with_the_base_model(rig: Rig, loop: asyncio.Runner) -> None:
     loop.run(rig.assert_engine_computes_with_the_model())
     completion = loop.run(rig.sample(max_tokens=5))
@@ -162,7 +171,7 @@ def test_update_in_the_middle_of_running_requests(rig: Rig, loop: asyncio.Runner
             result = await rig.update(expected_checksums=rig.staged.checksums)
             assert result.checksums == rig.staged.checksums
             assert rig.engine.version == version
-            print(f"pause {result.pause_seconds:.3f} s, receive {result.receive_seconds:.3f} s")
+            assert 0 < result.receive_seconds < result.pause_seconds
             for completion in await asyncio.gather(*tasks):
                 assert len(completion.token_ids) == len(completion.logprobs) == 240
                 versions = completion.versions.tolist()
