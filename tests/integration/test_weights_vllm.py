@@ -223,6 +223,8 @@ def test_text_is_that_of_the_tokenizer(rig: Rig, base: Path, loop: asyncio.Runne
 def test_abort_returns_what_there_is(rig: Rig, loop: asyncio.Runner) -> None:
     async def scenario() -> Completion:
         [task] = await rig.start_long_requests(1)
+        assert rig.engine.stats().running == 1
+        assert 0 < rig.engine.stats().kv_cache_usage < 1
         await rig.engine.abort([f"request-{rig.requests - 1}"])
         return await task
 
