@@ -69,6 +69,42 @@ def run(
     raise typer.Exit(code)
 
 
+RoleArguments = Annotated[
+    list[str], typer.Argument(metavar="CONFIG [KEY=VALUE]…", help="A YAML file, and overrides.")
+]
+
+
+@app.command()
+def coordinator(arguments: RoleArguments) -> None:
+    """Run the coordinator of a run alone (what its pod runs)."""
+    from services.role import run_role
+
+    raise typer.Exit(run_role("coordinator", arguments))
+
+
+@app.command()
+def generator(
+    arguments: RoleArguments,
+    name: Annotated[str | None, typer.Option(help="Unique in the fleet; default: host.")] = None,
+    index: Annotated[int, typer.Option(min=0, help="Its place among the metrics ports.")] = 0,
+) -> None:
+    """Run one generator (what its pod runs)."""
+    import socket
+
+    from services.role import run_role
+
+    name = name or socket.gethostname()
+    raise typer.Exit(run_role("generator", arguments, name=name, index=index))
+
+
+@app.command()
+def learner(arguments: RoleArguments) -> None:
+    """Run a learner of one rank; several ranks: `torchrun … -m services.learner CONFIG`."""
+    from services.role import run_role
+
+    raise typer.Exit(run_role("learner", arguments))
+
+
 @config_app.command("check")
 def config_check(file: ConfigFile, overrides: Overrides = None) -> None:
     """Say what would keep a run of FILE from working on this machine."""

@@ -28,7 +28,6 @@ PLAIN_SECONDS = 5.0
 """Between two lines where the output is not a terminal."""
 LEAVE_SECONDS = 20.0
 """For the processes to leave once the run is over."""
-OVER = ("finished", "interrupted", "failed")
 
 
 def run_command(
@@ -55,7 +54,8 @@ def run_command(
     console.print(f"run directory {run_dir}; logs in {run_dir / 'logs'}")
     try:
         children.start()
-        problem = _watch(children, f"tcp://{run.coordinator.host}:{port}", console)
+        address = f"tcp://{run.coordinator.host}:{port}"
+        problem = _watch(children, address, run_dir / "summary.json", console)
     finally:
         children.end(LEAVE_SECONDS)
     return _conclude(run_dir, problem, console)
@@ -112,7 +112,7 @@ def _children(run: RunConfig, run_dir: Path, port: int) -> list[Child]:
     return [
         Child(
             name="coordinator",
-            command=python("services.coordinator", *arguments),
+            command=python("asyncds.cli.main", "coordinator", *arguments),
             log=run_dir / "logs" / "coordinator-0.log",
             environment=quiet,
             follows=True,
@@ -127,7 +127,11 @@ def _children(run: RunConfig, run_dir: Path, port: int) -> list[Child]:
             Child(
                 name=f"generator-{i}",
                 command=python(
-                    "services.generator", f"--name=generator-{i}", f"--index={i}", *arguments
+                    "asyncds.cli.main",
+                    "generator",
+                    f"--name=generator-{i}",
+                    f"--index={i}",
+                    *arguments,
                 ),
                 log=run_dir / "logs" / f"generator-{i}.log",
                 environment=quiet,
@@ -137,17 +141,20 @@ def _children(run: RunConfig, run_dir: Path, port: int) -> list[Child]:
     ]
 
 
-def _watch(children: Children, address: str, console: Console) -> str:
-    """Show progress until the run is over; returns what went wrong, or ""."""
+def _watch(children: Children, address: str, summary: Path, console: Console) -> str:
+    """Show progress until the coordinator has written its summary and ended, and start again
+    whatever dies before; returns what went wrong, or ""."""
     observer = Observer(address)
     status: dict[str, Any] = {}
     message = ""
     try:
         with _interrupts() as interrupts, _display(console) as show:
-            while children.coordinator.code is None and status.get("state") not in OVER:
+            while children.coordinator.code is None or not summary.exists():
                 if len(interrupts) > 1:
                     return "aborted"
-                if interrupts:
+                if summary.exists():
+                    message = "the run is over; its processes are leaving"
+                elif interrupts:
                     observer.stop("Ctrl-C")
                     message = "ending the run: checkpoint, drain, summary (Ctrl-C again to abort)"
                 else:

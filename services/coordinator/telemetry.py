@@ -159,9 +159,8 @@ class CoordinatorTelemetry:
         wall = self.wall_seconds()
         waited = sum(s.get("learner/seconds_wait", 0.0) for s in steps)
         spent = sum(s.get("learner/seconds_total", 0.0) for s in steps)
-        members = [m for m in coordinator.fleet if m.syncs]
-        lived = sum(m.last_seen - m.joined for m in members)
-        paused = sum(m.stats.get("pause_seconds", 0.0) for m in members)
+        served = sum(m.stats.get("seconds", 0.0) for m in coordinator.fleet)
+        paused = sum(m.stats.get("pause_seconds", 0.0) for m in coordinator.fleet)
         status = coordinator.state.value
         write_summary(
             self._run_dir / "summary.json",
@@ -177,7 +176,7 @@ class CoordinatorTelemetry:
                 tokens_trained=int(totals["tokens_trained"]),
                 tokens_per_second=totals["tokens_trained"] / wall if wall else 0.0,
                 learner_idle_fraction=waited / spent if spent else 0.0,
-                generator_pause_fraction=paused / lived if lived else 0.0,
+                generator_pause_fraction=paused / served if served else 0.0,
                 weight_sync_seconds=percentiles(list(coordinator.weights.seconds)),
                 lag={"mean": totals["lag_mean"], "max": totals["lag_max"]},
                 eval=self._journal.evaluations(),

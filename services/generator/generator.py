@@ -77,6 +77,7 @@ class Generator:
         self._sampled = 0
         self._score_errors: dict[Reason, int] = {}
         self._pause_seconds = 0.0
+        self._started = time.monotonic()
         self._version = -1
         self._link: Link | None = None
 
@@ -100,6 +101,7 @@ class Generator:
                 "waiting": float(stats.waiting),
                 "kv_use": stats.kv_cache_usage,
                 "pause_seconds": self._pause_seconds,
+                "seconds": time.monotonic() - self._started,
             },
         )
 
