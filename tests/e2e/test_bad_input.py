@@ -1,0 +1,72 @@
+"""Every mistake gets a sentence and exit code 2, before anything is started."""
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from asyncds.tasks.countdown.tiny_model import save_untrained
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    save_untrained(path)
+    return path
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def _run(tmp_path: Path, model: Path, *overrides: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "asyncds.cli.main", "run"]
+    command += [str(ROOT / "configs" / "quickstart.yaml")]
+    command += [f"runs_dir={tmp_path / 'runs'}", f"model={model}", *overrides]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("learner.zerostage=1", "did you mean learner.zero_stage?"),
+        ("learner.lr=fast", "learner.lr"),
+        ("model=models/nowhere", "models/nowhere"),
+        ("rollout.window=4", "raise window"),
+        ("learner.ranks=500", "lower learner.ranks"),
+        ("sampling.top_p=0.9", "set sampling.top_p to 1"),
+        ("rollout.target_lag=9", "lower target_lag"),
+        ("coordinator.host=0.0.0.0", "allow_unencrypted"),
+        ("algorithm.correction.kind=tis", "algorithm.loss.ratio to proximal"),
+        ("weights.transport=nccl", "nccl"),
+    ],
+)
+def test_is_refused(tmp_path: Path, model: Path, override: str, sentence: str) -> None:
+    result = _run(tmp_path, model, override)
+    assert result.returncode == 2, result.stderr
+    assert sentence in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_port_in_use(tmp_path: Path, model: Path, taken_port: int) -> None:
+    result = _run(tmp_path, model, f"coordinator.port={taken_port}")
+    assert result.returncode == 2, result.stderr
+    assert str(taken_port) in result.stderr
+
+
+def test_tokenizer_of_another_model(tmp_path: Path, model: Path) -> None:
+    other = tmp_path / "other"
+    save_untrained(other)
+    tokenizer = (other / "tokenizer.json").read_text()
+    (other / "tokenizer.json").write_text(tokenizer.replace('"42"', '"forty-two"'))
+    result = _run(tmp_path, model, f"generator.model={other}")
+    assert result.returncode == 2, result.stderr
+    assert "tokenizer" in result.stderr

@@ -1,0 +1,143 @@
+"""One asynchronous run, looked at from all sides, and continued."""
+
+import json
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Result, Runner
+
+from asyncds.rollout.codec import decode_group, unpack_group
+from asyncds.rollout.journal import Journal
+from asyncds.telemetry.catalogue import CATALOGUE
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def scraped() -> dict[str, str]:
+    return {}
+
+
+@pytest.fixture(scope="module")
+def run(runner: Runner, wait_until: Any, scraped: dict[str, str]) -> Result:
+    process = runner.start(
+        *runner.command("async", "telemetry.port=23450", "steps=10", "rollout.max_lag=2")
+    )
+    lines = runner.root / "async" / "metrics.jsonl"
+    wait_until(lambda: lines.exists() and lines.read_text().count("\n") >= 3, process)
+    for role, port in (("coordinator", 23450), ("learner", 23451), ("generator", 23452)):
+        for page in ("metrics", "healthz", "readyz"):
+            url = f"http://127.0.0.1:{port}/{page}"
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                scraped[f"{role}/{page}"] = answer.read().decode()
+    result = runner.finish(process, "async")
+    assert result.code == 0, result.output
+    return result
+
+
+def test_summary_has_what_others_rely_on(run: Result) -> None:
+    summary = run.summary
+    assert summary["status"] == "finished"
+    assert (summary["steps"], summary["policy_version"]) == (10, 10)
+    assert summary["groups_trained"] == 80
+    assert summary["tokens_trained"] == sum(line["tokens"] for line in run.lines)
+    assert summary["lag"]["max"] <= 2
+    assert 0 <= summary["learner_idle_fraction"] <= 1
+    assert 0 < summary["generator_pause_fraction"] < 1
+    assert summary["weight_sync_seconds"]["p50"] > 0
+    base, result = summary["eval"]
+    assert (base["version"], result["version"]) == (0, 10)
+    assert set(base["pass@k"]) == {"1", "4"}
+    assert base["n_problems"] == 16
+
+
+def test_generation_ran_ahead_of_the_learner(run: Result) -> None:
+    """Otherwise it is a synchronous run that is called asynchronous."""
+    assert run.summary["lag"]["mean"] > 0
+
+
+def test_a_weight_update_never_stopped_running_requests(run: Result) -> None:
+    """Groups whose tokens carry several versions exist only if requests lived through updates."""
+    groups = list(Journal(run.directory / "journal.db", read_only=True).groups())
+    assert all(g.oldest <= g.newest for g in groups)
+    mixed = [g for g in groups if g.purpose == "train" and g.oldest < g.newest]
+    assert mixed
+    for group in mixed:
+        versions = unpack_group(decode_group(group.payload)).versions
+        assert sorted(set(versions.tolist()))[0] == group.oldest
+
+
+def test_evaluations_are_pinned_to_one_version(run: Result) -> None:
+    journal = Journal(run.directory / "journal.db", read_only=True)
+    for group in journal.groups("l.purpose = 'eval'"):
+        assert group.oldest == group.newest
+
+
+def test_every_lease_is_accounted_for(run: Result) -> None:
+    counts = Journal(run.directory / "journal.db", read_only=True).counts()
+    assert counts == {"committed": 80}
+
+
+def test_behaviour_policy_is_what_the_learner_thinks_it_is(run: Result) -> None:
+    """KL between the generator's log-probs and the learner's, at most a few versions later."""
+    for line in run.lines:
+        assert line["learner/mismatch_kl"] < 0.02
+        assert line["learner/ess"] > 0.9
+
+
+def test_metrics_of_every_role_are_live(run: Result, scraped: dict[str, str]) -> None:
+    for role, table in CATALOGUE.items():
+        page = scraped[f"{role}/metrics"]
+        for series in table:
+            assert f"asyncds_{role}_{series.name}" in page
+        assert scraped[f"{role}/healthz"] == "ok\n"
+        assert scraped[f"{role}/readyz"] == "ok\n"
+
+    def value(role: str, name: str) -> float:
+        lines = scraped[f"{role}/metrics"].splitlines()
+        return float(next(x for x in lines if x.startswith(f"asyncds_{role}_{name} ")).split()[1])
+
+    assert value("coordinator", "steps_total") >= 3
+    assert value("generator", "policy_version") >= 1
+    assert value("learner", "entropy") > 0
+
+
+def test_report_and_logs_are_written(run: Result) -> None:
+    page = (run.directory / "report.html").read_text()
+    assert "<svg" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    for log in ("coordinator-0", "learner-0", "generator-0"):
+        assert run.log(log)
+
+
+def test_final_checkpoint_is_a_model_directory(run: Result) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    exported = run.directory / "checkpoints" / "step-10" / "hf"
+    AutoModelForCausalLM.from_pretrained(exported)
+    assert AutoTokenizer.from_pretrained(exported).decode([1, 2])
+
+
+def test_inspect_reads_rollouts(run: Result) -> None:
+    command = [sys.executable, "-m", "asyncds.cli.main", "inspect", str(run.directory)]
+    command += ["--step", "3", "--correct", "--json", "--limit", "5"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    rows = [json.loads(line) for line in printed.splitlines()]
+    assert rows
+    assert all(row["correct"] for row in rows)
+
+
+def test_resume_goes_on_where_it_ended(run: Result, runner: Runner) -> None:
+    before = run.lines
+    result = runner.resume("async", "steps=14")
+    assert result.code == 0, result.output
+    assert result.summary["steps"] == 14
+    assert [line["step"] for line in result.lines] == list(range(1, 15))
+    assert [x["reward"] for x in result.lines[:10]] == [x["reward"] for x in before]
+    assert Journal(Path(run.directory) / "journal.db", read_only=True).counts() == {
+        "committed": 14 * 8
+    }
