@@ -1,7 +1,6 @@
 """Checks of a Hugging Face model directory that read its small files only."""
 
 import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,18 +66,32 @@ def _not_a_directory(model: str, key: str) -> list[str]:
     )
     if looks_local:
         return [f"{key} {model} is not there: give a Hugging Face model directory or a hub id"]
-    if os.environ.get("HF_HUB_OFFLINE", "0") in ("0", "") or _is_cached(model):
+    return _not_on_the_hub(model, key)
+
+
+def _not_on_the_hub(model: str, key: str) -> list[str]:
+    """Whether a hub id can be loaded: from the cache, or from the hub, which gets ten seconds."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
+
+    if isinstance(try_to_load_from_cache(model, "config.json"), str):
         return []
-    return [
-        f"{key} {model} is neither a directory nor in the Hugging Face cache, and HF_HUB_OFFLINE "
-        "forbids to download it: download it, unset HF_HUB_OFFLINE, or give a model directory"
-    ]
+    try:
+        get_hf_file_metadata(hf_hub_url(model, "config.json"), timeout=10)
+    except GatedRepoError:
+        return [f"{key} {model} is gated: ask for access on the hub, then `hf auth login`"]
+    except (RepositoryNotFoundError, EntryNotFoundError):
+        return [f"{key} {model} is neither a directory here nor a model on the Hugging Face hub"]
+    except Exception as error:  # whatever the HTTP library of the day raises: it is reported
+        return [
+            f"{key} {model} is neither a directory nor in the Hugging Face cache, and the hub "
+            f"can't be reached ({_line(error)}): give a model directory, or download it first"
+        ]
+    return []
 
 
-def _is_cached(model: str) -> bool:
-    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
-    hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
-    return (hub / f"models--{model.replace('/', '--')}").is_dir()
+def _line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def _weights(directory: Path) -> tuple[list[Path], str]:

@@ -38,7 +38,7 @@ def _run(tmp_path: Path, model: Path, *overrides: str) -> "subprocess.CompletedP
     [
         ("learner.zerostage=1", "did you mean learner.zero_stage?"),
         ("learner.lr=fast", "learner.lr"),
-        ("model=models/nowhere", "models/nowhere"),
+        ("model=./models/nowhere", "models/nowhere is not there"),
         ("rollout.window=4", "raise window"),
         ("learner.ranks=500", "lower learner.ranks"),
         ("sampling.top_p=0.9", "set sampling.top_p to 1"),

@@ -1,7 +1,10 @@
 import json
 import os
 import socket
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -70,18 +73,51 @@ def test_missing_directory_beside_one_that_is_there(
     assert "is not there" in problems("models/qwen", tmp_path)[0]
 
 
-def test_hub_ids_are_taken_on_trust_where_they_can_be_downloaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A hub on loopback that has one model, and an empty cache."""
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            known = self.path.startswith("/Qwen/Qwen3-1.7B/")
+            self.send_response(200 if known else 404)
+            self.send_header("ETag", '"1"')
+            self.send_header("X-Repo-Commit", "0" * 40)
+            self.send_header("Content-Length", "0")
+            if not known:
+                self.send_header("X-Error-Code", "RepoNotFound")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Quiet."""
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    with HTTPServer(("127.0.0.1", 0), Hub) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def _use_hub(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    template = url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+
+
+def test_hub_ids_are_looked_up(tmp_path: Path, hub: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _use_hub(monkeypatch, hub)
+    assert problems("Qwen/Qwen3-1.7B", tmp_path) == []
+    (found,) = problems("Qwen/Qwen3-1.8B", tmp_path)
+    assert "nor a model on the Hugging Face hub" in found
+
+
+def test_an_unreachable_hub_is_said_at_once(
+    tmp_path: Path, hub: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HF_HOME", str(tmp_path))
-    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    assert problems("Qwen/Qwen3-1.7B", tmp_path) == []
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    _use_hub(monkeypatch, "http://127.0.0.1:1")
     (found,) = problems("Qwen/Qwen3-1.7B", tmp_path)
-    assert "HF_HUB_OFFLINE" in found
-    (tmp_path / "hub" / "models--Qwen--Qwen3-1.7B").mkdir(parents=True)
-    assert problems("Qwen/Qwen3-1.7B", tmp_path) == []
+    assert "the hub can't be reached" in found
 
 
 @pytest.mark.parametrize(
