@@ -43,7 +43,7 @@ class Recipe:
     seed: int = 0
     n_eval: int = 128
     task_seed: int = 0
-    clean_steps: int = 450
+    clean_steps: int = 750
     babble_steps: int = 150
     babble: float = 0.6
     batch_size: int = 256
@@ -62,7 +62,8 @@ def make_tiny_model(
 ) -> None:
     """Train the model and write it to the directory ``out``; return at once if it is there.
 
-    The directory appears complete or not at all. threads: of torch, None for torch's own choice.
+    The directory appears complete or not at all. threads: of torch, None for torch's own choice;
+    more than there are idle cores is far slower than one.
     Raises FileExistsError where ``out`` holds anything but a model of this recipe.
     """
     recipe = recipe or Recipe()
