@@ -20,7 +20,7 @@ from asyncds.tasks.countdown.verifier import score_plain
 
 pytestmark = pytest.mark.slow
 
-SHORT = Recipe(clean_steps=12, babble_steps=3, batch_size=64)
+SHORT = Recipe(clean_steps=12, babble_steps=3, batch_size=64, warmup_steps=2)
 
 
 @pytest.fixture(scope="module")
