@@ -58,6 +58,7 @@ class Fleet:
         self._suspect_seconds = suspect_seconds
         self._dead_seconds = dead_seconds
         self._members: dict[str, Member] = {}
+        self._buried: set[str] = set()
         self._published = -1
 
     def __iter__(self) -> Iterator[Member]:
@@ -74,15 +75,21 @@ class Fleet:
             None,
         )
 
-    def join(self, member: Member) -> Member | None:
-        """Add a member. Returns the incarnation it replaces, now dead, if there is one."""
-        previous = self._members.get(member.name)
+    def buried(self, incarnation: str) -> bool:
+        """Whether this incarnation was declared dead: it must not come back."""
+        return incarnation in self._buried
+
+    def join(self, member: Member) -> None:
+        """Add a member; an incarnation of the same name is dead from now on.
+
+        Raises ValueError if this very incarnation is dead already.
+        """
+        if self.buried(member.incarnation):
+            raise ValueError(f"incarnation {member.incarnation} of {member.name} is dead")
+        if previous := self._members.get(member.name):
+            self._bury(previous)
         self._members[member.name] = member
         member.health = Health.STALE
-        if previous is None or previous.health is Health.DEAD:
-            return None
-        previous.health = Health.DEAD
-        return previous
 
     def seen(self, name: str, now: float) -> None:
         """A word from a living member."""
@@ -108,8 +115,7 @@ class Fleet:
         member = self._members[name]
         if member.health is Health.DEAD:
             return
-        member.version = -1
-        member.health = Health.STALE
+        self._distrust(member)
         if blame:
             member.retry_at = now + min(60.0, 2.0**member.failures)
             member.failures += 1
@@ -120,9 +126,16 @@ class Fleet:
         for member in self.alive():
             member.health = self._by_version(member)
 
+    def unpublish(self) -> None:
+        """Another learner begins: nobody has its weights, whatever their version's number."""
+        self._published = -1
+        for member in self:
+            if member.health is not Health.DEAD:
+                self._distrust(member)
+
     def leave(self, name: str) -> None:
         """It said goodbye, or was removed."""
-        self._members[name].health = Health.DEAD
+        self._bury(self._members[name])
 
     def tick(self, now: float) -> list[Member]:
         """Apply silence. Returns the members that are dead from now on."""
@@ -132,7 +145,7 @@ class Fleet:
             if member.health is Health.DEAD:
                 continue
             if silent >= self._dead_seconds:
-                member.health = Health.DEAD
+                self._bury(member)
                 died.append(member)
             elif silent >= self._suspect_seconds:
                 member.health = Health.SUSPECT
@@ -145,6 +158,15 @@ class Fleet:
     def healthy(self) -> list[Member]:
         """Members that may serve."""
         return [m for m in self if m.health is Health.HEALTHY]
+
+    def _bury(self, member: Member) -> None:
+        member.health = Health.DEAD
+        self._buried.add(member.incarnation)
+
+    def _distrust(self, member: Member) -> None:
+        member.version = -1
+        if member.health is not Health.SUSPECT:
+            member.health = Health.STALE
 
     def _by_version(self, member: Member) -> Health:
         current = member.version >= 0 and member.version == self._published

@@ -74,14 +74,16 @@ class WeightSync:
         prepare_seconds: float,
         transfer_seconds: float,
         probe_tolerance: float,
+        first: int = 1,
     ) -> None:
+        """first: number of the first broadcast and epoch. An end may still hold a communicator,
+        or have a word under way, of another coordinator's: numbers must not come again."""
         self._learner = learner
         self._prepare_seconds = prepare_seconds
         self._transfer_seconds = transfer_seconds
         self._probe_tolerance = probe_tolerance
-        self._syncs = 0
-        self._epoch = 0
-        self._epoch_members: dict[str, str] | None = None
+        self._syncs = self._epoch = first - 1
+        self._epoch_members: list[tuple[str, str]] | None = None
         self.current: Sync | None = None
 
     def begin(
@@ -94,7 +96,7 @@ class WeightSync:
         """Open a broadcast to `members`: name → (incarnation, engine workers)."""
         if self.current is not None:
             raise RuntimeError("a broadcast is under way")
-        incarnations = {name: incarnation for name, (incarnation, _) in members.items()}
+        incarnations = [(name, incarnation) for name, (incarnation, _) in members.items()]
         if incarnations != self._epoch_members:
             self._epoch += 1
             self._epoch_members = incarnations
@@ -118,13 +120,13 @@ class WeightSync:
     def agree(self, name: str, sync: int, now: float, version: int | None = None) -> bool:
         """`name` is ready; the learner also says which version it will send. True if it was the
         last: everybody may enter now."""
-        current = self._matching(sync)
+        current = self._matching(sync, name)
         if current is None or current.phase is not Phase.PREPARING:
             return False
         current.agreed.add(name)
         if version is not None:
             current.version = version
-        if current.agreed < {self._learner, *current.places}:
+        if current.agreed != {self._learner, *current.places}:
             return False
         current.phase = Phase.TRANSFERRING
         current.deadline = now + self._transfer_seconds
@@ -132,19 +134,19 @@ class WeightSync:
 
     def sent(self, sync: int, receipt: Receipt) -> Outcome | None:
         """The learner has sent everything."""
-        if current := self._matching(sync):
+        if current := self._entered(sync, self._learner):
             current.sent = receipt
         return self._finished()
 
     def applied(self, name: str, sync: int, receipt: Receipt) -> Outcome | None:
         """A member has everything in its engine."""
-        if current := self._matching(sync):
+        if current := self._entered(sync, name):
             current.applied[name] = receipt
         return self._finished()
 
     def failed(self, name: str, sync: int, reason: str) -> Outcome | None:
         """An end gave up, and lives."""
-        if current := self._matching(sync):
+        if current := self._matching(sync, name):
             current.failed[name] = reason
             if current.phase is Phase.PREPARING:
                 return self._conclude({name: reason})
@@ -153,6 +155,8 @@ class WeightSync:
     def gone(self, name: str, reason: str) -> Outcome | None:
         """A process died or left. If it was the learner or had yet to agree, the broadcast is off;
         otherwise the other ends notice by their own deadline and report."""
+        if name == self._learner:
+            self._epoch_members = None
         current = self.current
         if current is None or (name != self._learner and name not in current.places):
             return None
@@ -176,9 +180,17 @@ class WeightSync:
             reported.add(self._learner)
         return self._conclude(dict.fromkeys(sorted(everybody - reported), "did not report in time"))
 
-    def _matching(self, sync: int) -> Sync | None:
-        """The current broadcast, if the word is about it and not about one that is over."""
-        return self.current if self.current and self.current.id == sync else None
+    def _matching(self, sync: int, name: str) -> Sync | None:
+        """The current broadcast, if the word is about it, and from one of its ends."""
+        current = self.current
+        if current is None or current.id != sync:
+            return None
+        return current if name == self._learner or name in current.places else None
+
+    def _entered(self, sync: int, name: str) -> Sync | None:
+        """The same, if the transfer has begun."""
+        current = self._matching(sync, name)
+        return current if current and current.phase is Phase.TRANSFERRING else None
 
     def _finished(self) -> Outcome | None:
         current = self.current
@@ -196,7 +208,7 @@ class WeightSync:
         self.current = None
         verified, culprits = [], silent | current.lost
         for name, receipt in current.applied.items():
-            if current.sent is None:
+            if current.sent is None or name in current.lost:
                 continue
             if wrong := self._difference(name, current, receipt, current.sent):
                 culprits[name] = wrong

@@ -47,7 +47,7 @@ def _decode(decoder: msgspec.msgpack.Decoder, frame: bytes) -> Any:
         raise ProtocolError(f"a frame of {len(frame)} bytes is over {MAX_FRAME_BYTES}")
     try:
         return decoder.decode(frame)
-    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(str(error)) from error
 
 
@@ -159,15 +159,46 @@ def pack_shard(shard: Shard) -> Batch:
 
 
 def unpack_shard(batch: Batch) -> Shard:
-    """A learner rank's shard from the wire's form. Raises ProtocolError."""
+    """A learner rank's shard from the wire's form, checked.
+
+    Raises:
+        ProtocolError: lengths that contradict each other, sequences that are not the rank's, and
+            values that `unpack_group` refuses.
+    """
     names = [f.name for f in fields(SequenceTable)]
     _require(len(batch.table) == len(names), "not a batch table")
     _require(len(batch.arrays) == len(_SHARD_ARRAYS), "not a shard")
     columns = {n: _array(b, _type(n)) for n, b in zip(names, batch.table, strict=True)}
-    columns["correct"] = columns["correct"].astype(np.bool_)
     _require(len({len(c) for c in columns.values()}) == 1, "columns of different lengths")
+    _require(bool((columns["correct"] <= 1).all()), "a flag that is neither 0 nor 1")
+    columns["correct"] = columns["correct"].astype(np.bool_)
     arrays = {n: _array(b, _type(n)) for n, b in zip(_SHARD_ARRAYS, batch.arrays, strict=True)}
-    return Shard(step=batch.step, rank=batch.rank, table=SequenceTable(**columns), **arrays)
+    shard = Shard(step=batch.step, rank=batch.rank, table=SequenceTable(**columns), **arrays)
+    _check_shard(shard)
+    return shard
+
+
+def _check_shard(shard: Shard) -> None:
+    table, mine = shard.table, shard.sequences
+    owned = np.flatnonzero(table.rank == shard.rank)
+    _require(np.array_equal(owned, mine), "sequences that are not those of the rank")
+    _require(bool((table.prompt_length > 0).all()), "an empty prompt")
+    _require(bool((table.length > 0).all()), "an empty completion")
+    _require(bool(((table.group >= 0) & (table.rank >= 0)).all()), "a negative group or rank")
+    _require(bool(np.isfinite(table.reward).all()), "a reward that is not finite")
+    _require(bool((table.logprob_sum <= 0).all()), "a log-probability above 0")
+    _require(bool(np.isfinite(table.logprob_sum).all()), "a log-probability that is not finite")
+    prompts = int(table.prompt_length[mine].sum(dtype=np.int64))
+    tokens = int(table.length[mine].sum(dtype=np.int64))
+    _require(len(shard.prompt_ids) == prompts, "lengths do not add up to the prompts")
+    _require(len(shard.completion_ids) == tokens, "lengths do not add up to the tokens")
+    _require(len(shard.logprobs) == tokens, "not one log-probability per token")
+    _require(len(shard.versions) == tokens, "not one version per token")
+    _require(bool((shard.prompt_ids >= 0).all()), "a negative token id")
+    _require(bool((shard.completion_ids >= 0).all()), "a negative token id")
+    _require(bool((shard.versions >= 0).all()), "a negative version")
+    _require(bool(np.isfinite(shard.logprobs).all()), "a log-probability that is not finite")
+    _require(bool((shard.logprobs <= 0).all()), "a log-probability above 0")
 
 
 def _type(name: str) -> str:

@@ -57,7 +57,7 @@ CREATE TABLE steps (
     metrics TEXT NOT NULL           -- JSON
 );
 CREATE TABLE evaluations (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT,   -- that of a dropped one must not come again
     version INTEGER NOT NULL,
     step INTEGER NOT NULL,
     n_samples INTEGER NOT NULL,
@@ -154,14 +154,19 @@ class Journal:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """`begin`, then `commit`, or nothing of it if the block raises."""
-        self.begin()
+        """`begin`, then `commit`, or nothing of it if the block raises.
+
+        Raises JournalError if the file can't be written.
+        """
         try:
+            self.begin()
             yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self.commit()
+            self.commit()
+        except sqlite3.Error as error:
+            raise JournalError(f"cannot write the journal {self.path}: {error}") from error
+        finally:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
 
     # --- run ------------------------------------------------------------------------------------
 
@@ -256,7 +261,9 @@ class Journal:
     def checkpointed(self, step: int) -> None:
         """A checkpoint that contains all batches before `step` is durable."""
         self._db.execute(
-            "UPDATE leases SET state = 'committed' WHERE state = 'consumed' AND step < ?", (step,)
+            "UPDATE leases SET state = 'committed'"
+            " WHERE state IN ('batched', 'consumed') AND step < ?",
+            (step,),
         )
 
     def rewind(self, step: int) -> None:
@@ -299,6 +306,22 @@ class Journal:
         """The leases of batch `step`, in order; [] if it was not selected yet."""
         rows = self._db.execute("SELECT id FROM leases WHERE step = ? ORDER BY id", (step,))
         return [row[0] for row in rows]
+
+    def progress(self) -> tuple[int, int]:
+        """(batches trained, batches selected): the second is the first or one more."""
+        trained, selected = self._db.execute(
+            "SELECT max(CASE WHEN state != 'batched' THEN step END), max(step) FROM leases"
+        ).fetchone()
+        return (
+            0 if trained is None else trained + 1,
+            0 if selected is None else selected + 1,
+        )
+
+    def saved(self) -> int:
+        """Batches in the newest durable checkpoint that was recorded; -1 without one."""
+        last = self._db.execute("SELECT max(step) FROM leases WHERE state = 'committed'")
+        step = last.fetchone()[0]
+        return -1 if step is None else int(step) + 1
 
     # --- steps and evaluations ------------------------------------------------------------------
 

@@ -19,9 +19,9 @@ So at most (target_lag + 1)·B·p groups are between lease and consumption; noth
 order to be thrown away.
 
 Selection. Anchored windowed FIFO: a batch is the B oldest delivered tickets out of the `window`
-places that begin at the oldest outstanding ticket, its anchor. Younger tickets may pass a
-straggler, but only `window` − 1 of them, however long it takes: the places of those that were
-trained stay in the window until the anchor moves.
+places that begin at the oldest ticket that is not delivered, its anchor, and those before it.
+Younger tickets may pass a straggler, but only `window` − 1 of them, however long it takes: the
+places of those that were trained or dropped stay in the window until the anchor is delivered.
 The hard bound is checked here once more: a ticket over `max_lag` is evicted, never selected.
 """
 
@@ -155,7 +155,7 @@ class Scheduler:
         for ticket in evicted:
             del self._tickets[ticket]
         delivered = [t.id for t in self._in_window() if t.state is TicketState.DELIVERED]
-        if len(delivered) < self._per_step:
+        if len(delivered) < self._per_step or self.step >= self._total_steps:
             return Selection(batch=None, evicted=evicted)
         batch = delivered[: self._per_step]
         for ticket in batch:
@@ -168,8 +168,11 @@ class Scheduler:
         return [t.id for t in self._in_window() if t.state is not TicketState.DELIVERED]
 
     def _in_window(self) -> list[Ticket]:
-        tickets = list(self._tickets.values())
-        return [t for t in tickets if t.place < tickets[0].place + self._window]
+        tickets = self._tickets.values()
+        # A delivered ticket is no anchor: it only waits for enough others to make a batch, and
+        # where places of its window fell to dropped tickets there would never be enough.
+        anchor = next((t for t in tickets if t.state is not TicketState.DELIVERED), None)
+        return [t for t in tickets if anchor is None or t.place < anchor.place + self._window]
 
     def restore(self, step: int, tickets: Iterable[tuple[int, TicketState, int]]) -> None:
         """Start again at `step` with these tickets: (id, state, oldest version)."""

@@ -8,12 +8,18 @@ Arrays travel as raw little-endian buffers: int32 token ids and lengths, float32
 and rewards. Versions are run-length coded: pairs of (version, count) over a group's tokens.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 PROTOCOL = 1
 """Both ends must have the same number; a difference is refused at `Hello`."""
+
+
+Whole = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+Positive = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+OrNone = Annotated[int, msgspec.Meta(ge=-1, le=2**31 - 1)]
+"""A number from 0, or -1 for "none yet"."""
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=True, kw_only=True):
@@ -81,11 +87,11 @@ class GeneratorHello(Message, frozen=True):
     name: str
     incarnation: str
     protocol: int
-    workers: int
-    capacity: int
+    workers: Positive
+    capacity: Positive
     tokenizer: str
     data: str
-    rows: dict[str, int]
+    rows: dict[str, Whole]
     multiplicity: float | None
     leases: list[int]
     metrics: str = ""
@@ -102,12 +108,12 @@ class LearnerHello(Message, frozen=True):
     name: str
     incarnation: str
     protocol: int
-    rank: int
-    ranks: int
-    step: int
+    rank: Whole
+    ranks: Positive
+    step: Whole
     holds: bool
     tokenizer: str
-    vocab_size: int
+    vocab_size: Positive
     metrics: str = ""
 
 
@@ -125,10 +131,9 @@ class LearnerHeartbeat(Message, frozen=True):
     broadcast (rank 0), -1 before the first. checkpoint: step of the newest durable checkpoint, -1
     for none. phase: what it is doing, for display."""
 
-    rank: int
-
-    staged: int
-    checkpoint: int
+    rank: Whole
+    staged: OrNone
+    checkpoint: OrNone
     phase: str
 
 
@@ -156,7 +161,7 @@ class Prepared(Message, frozen=True):
     send; rendezvous, where to meet; layout, what will be sent (both are handed on in `Go`)."""
 
     sync: int
-    version: int = -1
+    version: OrNone = -1
     rendezvous: str = ""
     layout: bytes = b""
 
@@ -194,8 +199,8 @@ class BatchRequest(Message, frozen=True):
     """A learner rank wants its shard of batch `step`; repeated until it comes. That also says that
     batches before `step` are trained. report: rank 0's metrics of the batch before."""
 
-    rank: int
-    step: int
+    rank: Whole
+    step: Whole
     report: dict[str, float]
 
 

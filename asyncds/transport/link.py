@@ -61,6 +61,7 @@ class Link:
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
+        self._pipe = threading.Lock()
         self._welcomed = threading.Event()
         self._closing = threading.Event()
         self._failure: BaseException | None = None
@@ -102,20 +103,29 @@ class Link:
             )
 
     def close(self, timeout: float = 5.0) -> None:
-        """Send what is queued, then close."""
+        """Send what is queued, then close; `send` does nothing from then on."""
+        if self._closing.is_set():
+            return
         self._closing.set()
         self._wake()
         self._thread.join(timeout)
+        with self._pipe:
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+            self._wake_write = -1
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
             raise self._failure
 
     def _wake(self) -> None:
-        try:
-            os.write(self._wake_write, b"\0")
-        except BlockingIOError:
-            log.debug("the wake-up pipe is full: the link's thread has been woken already")
+        with self._pipe:
+            if self._wake_write < 0:
+                return
+            try:
+                os.write(self._wake_write, b"\0")
+            except BlockingIOError:
+                log.debug("the wake-up pipe is full: the link's thread has been woken already")
 
     def _run(self) -> None:
         context = zmq.Context()
@@ -126,7 +136,6 @@ class Link:
             self._failure = error
         finally:
             context.destroy(linger=2000)
-            os.close(self._wake_read)
 
     def _talk(self, context: zmq.Context) -> None:
         socket = context.socket(zmq.DEALER)

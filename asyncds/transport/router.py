@@ -56,7 +56,9 @@ class Router:
         """Queue a frame. False if the peer is not connected (it will introduce itself again)."""
         try:
             self._socket.send_multipart([peer, frame], zmq.NOBLOCK)
-        except (zmq.Again, zmq.ZMQError):
+        except zmq.ZMQError as error:
+            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                raise
             return False
         return True
 

@@ -33,7 +33,7 @@ class BatchDesk:
         self._leases = leases
         self._version_at = version_at
         self._send = send
-        self._waiting: dict[int, bytes] = {}
+        self._waiting: dict[int, tuple[int, bytes]] = {}  # rank: (step asked for, peer)
         self._step = -1
         self._shards: list[Shard] = []
         self._facts: dict[str, Any] = {}
@@ -42,7 +42,7 @@ class BatchDesk:
         """Batches trained so far."""
 
     def restore(self, step: int, ranks: int) -> None:
-        """The learner (re)starts: its next batch is `step`."""
+        """The learner (re)starts, with `step` batches trained."""
         self._waiting.clear()
         self._step, self._shards = -1, []
         self.trained, self.ranks = step, ranks
@@ -52,56 +52,56 @@ class BatchDesk:
         finished = None
         if message.rank == 0 and message.step == self.trained + 1:
             finished = self._complete(self.trained, message.report)
-        self._waiting[message.rank] = peer
-        if message.step == self._step or self._load(message.step):
-            self._serve(message.rank)
+        self._waiting[message.rank] = (message.step, peer)
+        if message.step == self.trained and (self._step == message.step or self._load()):
+            self._serve()
         return finished
 
     def fill(self) -> None:
         """Select the next batch if ranks wait for it."""
-        if not self._waiting or self._step == self.trained:
+        if not self.starving:
             return
         batch = self._leases.select()
         if batch is None:
             return
-        step, version = self.trained, self._version_at(self.trained)
-        self._journal.batch(step, version, batch)
-        self._open(step)
-        for rank in list(self._waiting):
-            self._serve(rank)
+        self._journal.batch(self.trained, self._version_at(self.trained), batch)
+        self._load()
+        self._serve()
 
     @property
     def starving(self) -> bool:
         """Ranks wait and there is no batch for them."""
-        return bool(self._waiting) and self._step != self.trained
+        asked = any(step == self.trained for step, _ in self._waiting.values())
+        return asked and self._step != self.trained
 
     def dismiss(self) -> list[bytes]:
         """The peers of the ranks that wait; they get no batch."""
-        peers = list(self._waiting.values())
+        peers = [peer for _, peer in self._waiting.values()]
         self._waiting.clear()
         return peers
 
-    def _serve(self, rank: int) -> None:
-        self._send(self._waiting.pop(rank), pack_shard(self._shards[rank]))
+    def _serve(self) -> None:
+        for rank, (step, peer) in list(self._waiting.items()):
+            if step == self._step:
+                del self._waiting[rank]
+                self._send(peer, pack_shard(self._shards[rank]))
 
-    def _load(self, step: int) -> bool:
-        """After the coordinator's restart a rank may ask for a batch that was selected before."""
-        if step != self.trained or not self._journal.batch_of(step):
+    def _load(self) -> bool:
+        """Read the batch of step `trained` from the journal, if it was selected already (perhaps
+        before the coordinator's restart)."""
+        rows = list(self._journal.groups("l.step = ?", (self.trained,)))
+        if not rows:
             return False
-        self._open(step)
+        groups = [unpack_group(decode_group(r.payload)) for r in rows]
+        self._step = self.trained
+        self._shards = make_shards(self._step, groups, self.ranks)
+        self._facts = _facts(rows, groups)
         return True
 
-    def _open(self, step: int) -> None:
-        rows = list(self._journal.groups("l.step = ?", (step,)))
-        groups = [unpack_group(decode_group(r.payload)) for r in rows]
-        self._step = step
-        self._shards = make_shards(step, groups, self.ranks)
-        self._facts = _facts(rows, groups)
-
     def _complete(self, step: int, report: dict[str, float]) -> dict[str, Any]:
+        facts = self._facts if self._step == step or self._load() else {}
         self._journal.consume(step)
         self.trained = step + 1
-        facts = self._facts if self._step == step else {}
         metrics = {
             "step": step + 1,
             "version": self._version_at(step + 1),

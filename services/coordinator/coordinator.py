@@ -4,6 +4,7 @@ No sockets and no clock in here: `handle` and `tick` get the time, `send` is giv
 must leave only after the journal's commit; the caller sees to that.
 """
 
+import json
 import logging
 from collections.abc import Callable
 from enum import StrEnum
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 30.0
 """How long processes may take to leave at the end."""
+SYNCS_PER_START = 1_000_000
+"""Weight syncs are numbered from another such multiple whenever the coordinator starts."""
 
 
 class State(StrEnum):
@@ -34,6 +37,10 @@ class State(StrEnum):
     FINISHED = "finished"
     INTERRUPTED = "interrupted"
     FAILED = "failed"
+
+    @property
+    def final(self) -> bool:
+        return self in (State.FINISHED, State.INTERRUPTED, State.FAILED)
 
 
 class Coordinator:
@@ -80,22 +87,22 @@ class Coordinator:
             version_at=self.scheduler.version_at,
             send=send,
         )
+        starts = int(journal.meta("starts") or 0)
+        journal.set_meta("starts", str(starts + 1))
         self.weights = WeightDesk(
             fleet=self.fleet,
             prepare_seconds=w.prepare_seconds,
             transfer_seconds=w.transfer_seconds,
             probe_every=w.probe_every,
             probe_tolerance=config.probe_tolerance,
+            first_sync=1 + starts * SYNCS_PER_START,
             send=send,
         )
-        e = config.eval
-        self._plan = EvaluationPlan(
-            every=e.every,
-            n_samples=e.n_samples,
-            interim_samples=e.interim_samples,
-            steps=config.steps,
-        )
-        self._plan.skip_done([done["step"] for done in journal.evaluations()])
+        trained, selected = journal.progress()
+        journal.drop_evaluations()
+        self.leases.restore(selected)
+        self.batches.restore(trained, ranks=1)
+        self._plan = self._remaining_evaluations()
         self._due: Due | None = None
         self._learner: dict[int, bytes] = {}
         self._learner_seen = now
@@ -104,7 +111,7 @@ class Coordinator:
         self._tokenizer = ""
         self._data = ""
         self._multiplicity: float | None = None
-        self._saved_step = -1
+        self._saved_step = journal.saved()
         self._progress = now
         self._drained_at: float | None = None
         self._finish_reason = ""
@@ -117,6 +124,9 @@ class Coordinator:
 
     def handle(self, peer: bytes, message: wire.ToCoordinator, now: float) -> None:
         """One message from `peer`."""
+        if self.state.final:
+            self._see_off(peer, message, now)
+            return
         match message:
             case wire.GeneratorHello():
                 self._welcome_generator(peer, message, now)
@@ -145,8 +155,10 @@ class Coordinator:
                 self.leases.mentioned(member, leases, now)
                 self._send(member.peer, wire.Ack(leases=[]))
             case wire.Delivered():
+                before = self.leases.counts.events["delivered"]
                 self._send(member.peer, self.leases.delivered(member, message))
-                self._progress = now
+                if self.leases.counts.events["delivered"] > before:
+                    self._progress = now
             case wire.LeaseFailed():
                 self._send(member.peer, self.leases.failed(member, message))
             case wire.Prepared():
@@ -182,20 +194,41 @@ class Coordinator:
             case wire.SyncFailed():
                 self.weights.failed(LEARNER, message, now)
             case wire.Bye(reason=reason):
-                self._learner = {r: p for r, p in self._learner.items() if p != peer}
-                log.info("learner rank leaves: %s", reason)
+                log.info("a learner rank leaves: %s", reason)
+                self._learner_leaves(peer, now)
             case _:
                 self.reject(peer, f"a learner said {type(message).__name__}")
 
+    def _learner_leaves(self, peer: bytes, now: float) -> None:
+        self._learner = {r: p for r, p in self._learner.items() if p != peer}
+        if 0 not in self._learner:
+            self.weights.learner_lost(now)
+
+    def _see_off(self, peer: bytes, message: wire.ToCoordinator, now: float) -> None:
+        """The run is over: whoever says a word, the first `Drain` may be lost, is told to leave."""
+        member = self.fleet.by_peer(peer)
+        match message:
+            case wire.Bye() if member is not None:
+                self.fleet.leave(member.name)
+            case wire.Bye():
+                self._learner_leaves(peer, now)
+            case wire.GeneratorHello() | wire.LearnerHello():
+                self._send(peer, wire.Welcome(run=self._config.name))
+                self._send(peer, self._drain())
+            case _:
+                self._send(peer, self._drain())
+
+    def _drain(self) -> wire.Drain:
+        return wire.Drain(reason=self.message or "the run is finished")
+
     def _batch_request(self, peer: bytes, message: wire.BatchRequest, now: float) -> None:
+        if self._learner.get(message.rank) != peer:
+            self.reject(peer, f"asks for the batch of rank {message.rank}, which it is not")
+            return
         metrics = self.batches.request(peer, message)
         if metrics is not None:
             self._progress = now
             self._on_step(metrics)
-        if self.batches.trained >= self._config.steps and self.state is State.RUNNING:
-            self._finish("all steps are done", State.FINISHED)
-        if self.state is State.FINISHING:
-            self._dismiss()
 
     # --- introductions --------------------------------------------------------------------------
 
@@ -206,15 +239,15 @@ class Coordinator:
             log.error("%s refused: %s", hello.name, reason)
             self._send(peer, wire.Refused(reason=reason))
             return
+        if self.fleet.buried(hello.incarnation):
+            reason = f"{hello.name} was given up or replaced by another of its name; restart it"
+            self._send(peer, wire.Refused(reason=reason))
+            return
         known = self.fleet.get(hello.name)
-        if known is None or known.incarnation != hello.incarnation or known.health is Health.DEAD:
-            if known is not None and known.incarnation == hello.incarnation:
-                reason = f"{hello.name} was given up; restart it"
-                self._send(peer, wire.Refused(reason=reason))
-                return
+        if known is None or known.incarnation != hello.incarnation:
             if known is not None and known.health is not Health.DEAD:
                 self._forget(known, "was replaced by a new process", now)
-            self._data = hello.data
+            self._tokenizer, self._data = hello.tokenizer, hello.data
             self.leases.rows = hello.rows
             self._multiplicity = hello.multiplicity
             member = Member(
@@ -246,33 +279,49 @@ class Coordinator:
         return ""
 
     def _welcome_learner(self, peer: bytes, hello: wire.LearnerHello, now: float) -> None:
-        if reason := self._objection(hello.protocol, hello.tokenizer):
+        gangs = json.loads(self._journal.meta("learners") or "[]")
+        reason = self._objection(hello.protocol, hello.tokenizer)
+        if hello.incarnation in gangs[:-1]:
+            reason = "another learner took over this run; restart it to go on from a checkpoint"
+        if not reason and hello.rank >= hello.ranks:
+            reason = f"it says it is rank {hello.rank} of {hello.ranks}"
+        if reason:
             log.error("%s refused: %s", hello.name, reason)
             self._send(peer, wire.Refused(reason=reason))
             return
         self._learner_seen = now
         if hello.rank == 0 and self._learner_gang != hello.incarnation:
-            self._adopt_learner(hello, now)
+            self._adopt_learner(hello, gangs, now)
         elif hello.incarnation != self._learner_gang:
             return  # rank 0 introduces the gang; this rank will ask again
+        self._tokenizer = hello.tokenizer
         self._learner[hello.rank] = peer
         if hello.rank == 0:
             self.weights.learner_peer = peer
         self._send(peer, wire.Welcome(run=self._config.name))
 
-    def _adopt_learner(self, hello: wire.LearnerHello, now: float) -> None:
-        if self._learner_gang:
-            self.weights.learner_lost(now)
-        same_gang = self._journal.meta("learner") == hello.incarnation
-        resume = hello.step + 1 if same_gang and hello.holds else hello.step
-        self._journal.rewind(resume)
-        self._journal.consume(hello.step - 1)
-        self._journal.drop_evaluations(from_step=hello.step)
-        self._journal.set_meta("learner", hello.incarnation)
+    def _adopt_learner(self, hello: wire.LearnerHello, gangs: list[str], now: float) -> None:
+        """A gang that is known goes on where the journal stands: it has the batch that was selected
+        last or will ask for it, and will report the one it trained last. Another gang starts from
+        a checkpoint; what was trained after that is available again."""
+        if hello.incarnation not in gangs:
+            self._journal.set_meta("learners", json.dumps([*gangs, hello.incarnation]))
+            self.weights.learner_replaced(now)
+            self._drop_round()
+            self._saved_step = -1
+            self._journal.rewind(hello.step)
+            self._journal.checkpointed(hello.step)
+            self._journal.drop_evaluations(from_step=hello.step)
+            self._plan = self._remaining_evaluations()
+            if self.state is State.FINISHING and self._status is State.FINISHED:
+                self.state = State.RUNNING  # what it has lost since its checkpoint is trained again
+        trained, selected = self._journal.progress()
+        if hello.incarnation not in gangs:
+            trained = selected = hello.step
         self.leases.vocab_size = hello.vocab_size
-        self.leases.restore(resume)
-        self.batches.restore(hello.step, hello.ranks)
-        self._on_rewind(hello.step)
+        self.leases.restore(selected)
+        self.batches.restore(trained, hello.ranks)
+        self._on_rewind(trained)
         self._learner_gang = hello.incarnation
         self._learner = {}
         log.info("the learner joined at step %d with %d ranks", hello.step, hello.ranks)
@@ -288,8 +337,18 @@ class Coordinator:
                 "its tokenizer differs from the one of those that joined before: give learner and "
                 "generators the same model and tokenizer"
             )
-        self._tokenizer = tokenizer
         return ""
+
+    def _remaining_evaluations(self) -> EvaluationPlan:
+        e = self._config.eval
+        plan = EvaluationPlan(
+            every=e.every,
+            n_samples=e.n_samples,
+            interim_samples=e.interim_samples,
+            steps=self._config.steps,
+        )
+        plan.skip_done([done["step"] for done in self._journal.evaluations()])
+        return plan
 
     def _forget(self, member: Member, reason: str, now: float) -> None:
         self.fleet.leave(member.name)
@@ -311,7 +370,12 @@ class Coordinator:
             self.weights.learner_lost(now)
         if self.state is State.STARTING and self._learner and self.fleet.healthy():
             self.state = State.RUNNING
-        if self.state in (State.STARTING, State.RUNNING, State.FINISHING):
+        trained = self.batches.trained
+        if trained >= self._config.steps and self.state in (State.STARTING, State.RUNNING):
+            self._finish("all steps are done", State.FINISHED)
+        if self.state is State.FINISHING:
+            self._dismiss()
+        if not self.state.final:
             self.leases.expire(now)
             self._evaluate(now)
             if self.leases.round is None:
@@ -354,21 +418,21 @@ class Coordinator:
         published = self.weights.published
         if published < 0:
             return None
-        final = self.batches.trained >= self._config.steps and published == self.weights.staged
+        steps = self._config.steps
+        last = published == self.scheduler.version_at(steps)
         step = published * self._config.weights.publish_every
-        return self._plan.due(self._config.steps if final else step)
+        return self._plan.due(steps if last else step, base=published == 0)
 
     # --- the end --------------------------------------------------------------------------------
 
     def stop(self, reason: str) -> None:
         """End in good order before all steps are done."""
-        if self.state is State.STARTING and not self._learner:
+        if not self._learner:
             self._conclude(State.INTERRUPTED, reason)
         elif self.state in (State.STARTING, State.RUNNING):
             self._finish(reason, State.INTERRUPTED)
             self._drop_round()
             self.leases.cancel_all()
-            self._dismiss()
         elif self.state is State.FINISHING and self._status is State.FINISHED:
             self._status, self.message = State.INTERRUPTED, reason
             self._drop_round()
@@ -406,16 +470,16 @@ class Coordinator:
         self._conclude(State.FAILED, reason)
 
     def _conclude(self, state: State, message: str) -> None:
-        if self.state in (State.FINISHED, State.INTERRUPTED, State.FAILED):
+        if self.state.final:
             return
+        self._drop_round()
         self.state, self.message = state, message
-        drain = wire.Drain(reason=message or "the run is finished")
         for peer in [*self._learner.values(), *(m.peer for m in self.fleet)]:
-            self._send(peer, drain)
+            self._send(peer, self._drain())
 
     def over(self, now: float) -> bool:
         """The run is over and everybody has left, or had time enough to."""
-        if self.state not in (State.FINISHED, State.INTERRUPTED, State.FAILED):
+        if not self.state.final:
             return False
         if self._drained_at is None:
             self._drained_at = now

@@ -36,10 +36,13 @@ class EvaluationPlan:
         """Leave out evaluations made before the run was resumed, given the steps they saw."""
         self._due = deque(d for d in self._due if d.step > max(steps, default=-1))
 
-    def due(self, published_step: int) -> Due | None:
+    def due(self, published_step: int, *, base: bool) -> Due | None:
         """The next evaluation, if weights as new as it asks for are published. Older ones that
-        were overtaken are left out, but never the base model's."""
-        while len(self._due) > 1 and 0 < self._due[0].step < self._due[1].step <= published_step:
+        were overtaken are left out, but the base model's only if its weights are not the published
+        ones any more (base False)."""
+        while len(self._due) > 1 and self._due[1].step <= published_step:
+            if base and self._due[0].step == 0:
+                break
             self._due.popleft()
         return self._due[0] if self._due and self._due[0].step <= published_step else None
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from asyncds.config.schema import RunConfig
-from asyncds.fleet.membership import Fleet, Member
+from asyncds.fleet.membership import Fleet, Health, Member
 from asyncds.rollout.codec import GroupArrays, ProtocolError, encode, unpack_group
 from asyncds.rollout.journal import Journal
 from asyncds.rollout.scheduler import Scheduler, TicketState
@@ -22,7 +22,8 @@ REGRANT_SECONDS = 5.0
 
 @dataclass(kw_only=True)
 class Open:
-    """A lease that is not settled. holder: the generator that works on it, if any."""
+    """A lease that is not settled. holder: the generator that works on it, if any; since
+    `granted`. sent: when the grant was last sent."""
 
     id: int
     purpose: str
@@ -30,6 +31,7 @@ class Open:
     attempt: int = 1
     holder: str | None = None
     granted: float = 0.0
+    sent: float = 0.0
     wire: Lease | None = None
 
 
@@ -85,9 +87,8 @@ class LeaseBook:
                 if held := holders.get(row.id):
                     entry, state = held, TicketState.LEASED
                 self._open[row.id] = entry
-            oldest = row.oldest if row.oldest is not None else 0
-            if state is TicketState.LEASED and (m := self._fleet.get(entry.holder or "")):
-                oldest = max(m.version, 0)
+            # How old the tokens of a lease in work are is known when it is delivered, not now.
+            oldest = row.oldest if row.oldest is not None else self._scheduler.version_at(step)
             tickets.append((row.id, state, oldest))
         self._scheduler.restore(step, tickets)
 
@@ -165,7 +166,7 @@ class LeaseBook:
         return entry
 
     def _hand(self, entry: Open, member: Member, now: float) -> Lease:
-        entry.holder, entry.granted = member.name, now
+        entry.holder, entry.granted, entry.sent = member.name, now, now
         self._journal.granted(entry.id, member.name, entry.attempt)
         c = self._config
         train = entry.purpose == "train"
@@ -212,7 +213,8 @@ class LeaseBook:
             group = self._checked(entry, message)
         except ProtocolError as error:
             log.error("%s delivered a bad group for lease %d: %s", member.name, entry.id, error)
-            self._retry(entry, f"malformed: {error}")
+            if entry.holder == member.name:
+                self._retry(entry, f"malformed: {error}")
             return Ack(leases=[message.lease])
         self._journal.deliver(
             lease=entry.id,
@@ -238,9 +240,14 @@ class LeaseBook:
 
     def _checked(self, entry: Open, message: Delivered) -> GroupArrays:
         group = unpack_group(message.group)
-        most = entry.wire.group_size if entry.wire else self._config.rollout.group_size
-        if not 1 <= len(group.lengths) <= most:
-            raise ProtocolError(f"{len(group.lengths)} completions instead of {most}")
+        n = len(group.lengths)
+        if entry.purpose == "train":
+            r = self._config.rollout
+            least, most = r.resolved_min_group, r.group_size
+        else:
+            least, most = 1, self._samples()
+        if not least <= n <= most:
+            raise ProtocolError(f"{n} completions instead of {least} to {most}")
         highest = int(max(group.completion_ids.max(), group.prompt_ids.max()))
         if self.vocab_size is not None and highest >= self.vocab_size:
             raise ProtocolError(f"token id {highest} outside the vocabulary of {self.vocab_size}")
@@ -253,7 +260,7 @@ class LeaseBook:
     def failed(self, member: Member, message: LeaseFailed) -> Ack:
         """A generator could not fulfil a lease."""
         entry = self._open.get(message.lease)
-        if entry is not None:
+        if entry is not None and entry.holder == member.name:
             log.warning("%s: lease %d failed: %s", member.name, entry.id, message.reason)
             self._retry(entry, message.reason, permanent=message.permanent)
         return Ack(leases=[message.lease])
@@ -266,12 +273,12 @@ class LeaseBook:
             for o in self._open.values()
             if o.holder == member.name
             and o.id not in said
-            and now - o.granted > REGRANT_SECONDS
+            and now - o.sent > REGRANT_SECONDS
             and o.wire
         ]
-        for entry in lost:
-            entry.granted = now
-        if lost:
+        if lost and member.health is Health.HEALTHY:
+            for entry in lost:
+                entry.sent = now
             self._send(member.peer, Grant(leases=[o.wire for o in lost if o.wire]))
         foreign = [i for i in said if i not in self._open or self._open[i].holder != member.name]
         if foreign:
@@ -284,9 +291,10 @@ class LeaseBook:
 
     def adopt(self, member: Member, leases: list[int], now: float) -> None:
         """After the coordinator's restart: the generator goes on with what it still holds."""
+        version = self._scheduler.version_at(self._scheduler.step)
         for entry in (self._open[i] for i in leases if i in self._open):
             if entry.holder is None and entry.purpose == "train":
-                self._scheduler.lease(entry.id, max(member.version, 0))
+                self._scheduler.lease(entry.id, version)
                 self._hand(entry, member, now)
 
     # --- time and selection ---------------------------------------------------------------------
@@ -311,6 +319,8 @@ class LeaseBook:
         self.accepting = False
         for entry in self._open.values():
             self._cancel(entry)
+            entry.holder, entry.wire = None, None
+            self._scheduler.release(entry.id)
 
     def oldest_seconds(self, now: float) -> float:
         """Age of the lease that has been out longest."""

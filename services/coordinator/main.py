@@ -7,6 +7,7 @@ serves many messages.
 
 import logging
 import time
+from contextlib import closing
 from typing import Any
 
 from asyncds.config.load import dump_config
@@ -42,19 +43,22 @@ def main(config: RunConfig) -> int:
         run_dir.mkdir(parents=True, exist_ok=True)
         if not (run_dir / "config.yaml").exists():
             (run_dir / "config.yaml").write_text(dump_config(config))
-        router = Router(host=config.coordinator.host, port=config.coordinator.port)
         journal = Journal(run_dir / "journal.db")
-    except (OSError, BindError, JournalError) as error:
+    except (OSError, JournalError) as error:
         log.error("%s", error)
         return BAD_INPUT
-    try:
-        return _serve(config, router, journal)
-    except JournalError as error:
-        log.error("%s; nothing that was acknowledged is lost: free space, then resume", error)
-        return FAILURE
-    finally:
-        journal.close()
-        router.close()
+    with closing(journal):
+        try:
+            router = Router(host=config.coordinator.host, port=config.coordinator.port)
+        except BindError as error:
+            log.error("%s", error)
+            return BAD_INPUT
+        with closing(router):
+            try:
+                return _serve(config, router, journal)
+            except JournalError as error:
+                log.error("%s; nothing acknowledged is lost: free space, then resume", error)
+                return FAILURE
 
 
 def _serve(config: RunConfig, router: Router, journal: Journal) -> int:

@@ -37,6 +37,7 @@ class WeightDesk:
         transfer_seconds: float,
         probe_every: int,
         probe_tolerance: float,
+        first_sync: int,
         send: Callable[[bytes, Message], None],
     ) -> None:
         self._fleet = fleet
@@ -48,6 +49,7 @@ class WeightDesk:
             prepare_seconds=prepare_seconds,
             transfer_seconds=transfer_seconds + LATE_SECONDS,
             probe_tolerance=probe_tolerance,
+            first=first_sync,
         )
         self._retry_at = 0.0
         self._layout = b""
@@ -71,8 +73,14 @@ class WeightDesk:
         new, self._new_seconds = self._new_seconds, []
         return new
 
+    def learner_replaced(self, now: float) -> None:
+        """Another learner begins: its versions are not the earlier one's of the same number."""
+        self.learner_lost(now)
+        self.published = -1
+        self._fleet.unpublish()
+
     def learner_lost(self, now: float) -> None:
-        """The learner is gone or restarted: nothing is staged until it says so."""
+        """The learner is gone: nothing is staged until it says so."""
         self.staged = -1
         self.learner_peer = None
         self._conclude(self._sync.gone(LEARNER, "the learner was lost"), now)
@@ -162,7 +170,7 @@ class WeightDesk:
         for name, reason in outcome.culprits.items():
             log.warning("weight sync %d to version %d: %s %s", sync.id, sync.version, name, reason)
             self.last_failure = f"{name} {reason}"
-            if name != LEARNER and self._fleet.get(name) is not None:
+            if name != LEARNER and name not in sync.lost:
                 self._fleet.failed(name, now, blame=True)
         if outcome.verified:
             self.published = sync.version
@@ -181,5 +189,7 @@ class WeightDesk:
 
 
 def _receipt(message: Applied | Sent) -> Receipt:
-    probe = np.frombuffer(message.probe, dtype="<f4").tolist()
+    # A probe that is cut off counts as none, and so does not match.
+    whole = len(message.probe) % 4 == 0
+    probe = np.frombuffer(message.probe, dtype="<f4").tolist() if whole else []
     return Receipt(checksums=message.checksums, probe=probe)
