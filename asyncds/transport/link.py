@@ -109,6 +109,9 @@ class Link:
         self._closing.set()
         self._wake()
         self._thread.join(timeout)
+        if self._thread.is_alive():
+            log.warning("the link's thread did not end within %g s", timeout)
+            return
         with self._pipe:
             os.close(self._wake_read)
             os.close(self._wake_write)
@@ -135,10 +138,15 @@ class Link:
             log.exception("the link to the coordinator broke")
             self._failure = error
         finally:
-            context.destroy(linger=2000)
+            context.term()
 
     def _talk(self, context: zmq.Context) -> None:
-        socket = context.socket(zmq.DEALER)
+        with context.socket(zmq.DEALER) as socket:
+            self._serve(socket)
+
+    def _serve(self, socket: zmq.Socket[bytes]) -> None:
+        # What is queued gets this long at the end; the default, for ever, would block `close`.
+        socket.setsockopt(zmq.LINGER, 2000)
         socket.setsockopt(zmq.IDENTITY, self._identity.encode())
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
         socket.setsockopt(zmq.SNDHWM, 0)

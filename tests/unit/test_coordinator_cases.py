@@ -1,0 +1,562 @@
+"""The coordinator, one situation at a time."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from coordinator_simulation import VOCABULARY, Faults, Simulation, make_config
+from rollout_groups import make_group
+
+from asyncds.fleet.membership import Health
+from asyncds.rollout import wire
+from asyncds.rollout.codec import pack_group
+from asyncds.rollout.journal import Journal
+from services.coordinator.coordinator import Coordinator, State
+from services.coordinator.leases import REGRANT_SECONDS
+
+GENERATOR = wire.GeneratorHello(
+    name="g",
+    incarnation="g1",
+    protocol=wire.PROTOCOL,
+    workers=1,
+    capacity=4,
+    tokenizer="t",
+    data="d",
+    rows={"train": 9, "eval": 3},
+    multiplicity=None,
+    leases=[],
+)
+LEARNER = wire.LearnerHello(
+    name="learner-0",
+    incarnation="l1",
+    protocol=wire.PROTOCOL,
+    rank=0,
+    ranks=1,
+    step=0,
+    holds=False,
+    tokenizer="t",
+    vocab_size=VOCABULARY,
+)
+REPLACE = msgspec.structs.replace
+
+
+class Desk:
+    """A coordinator, and what it said to each peer since it was last asked."""
+
+    def __init__(self, path: Path, **config: Any) -> None:
+        self.journal = Journal(path / "journal.db")
+        self.now = 0.0
+        self._sent: list[tuple[bytes, wire.Message]] = []
+        self.c = Coordinator(
+            config=make_config(**config),
+            journal=self.journal,
+            send=lambda peer, message: self._sent.append((peer, message)),
+            on_step=lambda metrics: None,
+            on_evaluation=lambda result: None,
+            on_rewind=lambda step: None,
+            now=0.0,
+        )
+
+    def close(self) -> None:
+        self.journal.close()
+
+    def say(self, peer: bytes, *messages: wire.Message) -> list[wire.Message]:
+        """Handle messages of one peer, then a tick; what was sent to it."""
+        for message in messages:
+            self.c.handle(peer, message, self.now)  # type: ignore[arg-type]
+        return self.tick(peer)
+
+    def tick(self, peer: bytes, seconds: float = 0.0) -> list[wire.Message]:
+        self.now += seconds
+        self.c.tick(self.now)
+        sent = [m for p, m in self._sent if p == peer]
+        self._sent = [(p, m) for p, m in self._sent if p != peer]
+        return sent
+
+    def member(self, name: str = "g") -> Health:
+        found = self.c.fleet.get(name)
+        assert found is not None
+        return found.health
+
+    def synced(self, *names: str, version: int = 0) -> None:
+        """Take the broadcast under way to its good end."""
+        staged = wire.LearnerHeartbeat(rank=0, staged=version, checkpoint=-1, phase="")
+        self.say(b"l", staged)
+        sync = self.c.weights.current
+        assert sync is not None
+        assert set(sync.places) == set(names)
+        probe = b"\0\0\0\0"
+        for name in names:
+            self.say(name.encode(), wire.Prepared(sync=sync.id))
+        self.say(b"l", wire.Prepared(sync=sync.id, version=version))
+        for name in names:
+            applied = wire.Applied(
+                sync=sync.id,
+                version=version,
+                checksums=[1],
+                probe=probe,
+                pause_seconds=0,
+                receive_seconds=0,
+            )
+            self.say(name.encode(), applied)
+        sent = wire.Sent(sync=sync.id, version=version, checksums=[1], probe=probe, seconds=0)
+        self.say(b"l", sent)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    with closing(Desk(tmp_path)) as desk:
+        yield desk
+
+
+def only(messages: list[wire.Message], kind: type) -> list[Any]:
+    return [m for m in messages if isinstance(m, kind)]
+
+
+def leases(messages: list[wire.Message]) -> list[wire.Lease]:
+    return [lease for grant in only(messages, wire.Grant) for lease in grant.leases]
+
+
+def delivered(lease: wire.Lease, **changes: Any) -> wire.Delivered:
+    group = pack_group(make_group(n=lease.group_size, prompt=(lease.id,), **changes))
+    return wire.Delivered(lease=lease.id, group=group, sample_seconds=0, score_seconds=0)
+
+
+def running(desk: Desk, *, evaluate: bool = True) -> list[wire.Lease]:
+    """Join both, sync, and answer the base evaluation; the first training leases."""
+    desk.say(b"l", LEARNER)
+    desk.say(b"g", GENERATOR)
+    desk.synced("g")
+    granted = leases(desk.tick(b"g"))
+    assert desk.c.state is State.RUNNING
+    while evaluate and any(lease.purpose == "eval" for lease in granted):
+        done = [delivered(lease) for lease in granted if lease.purpose == "eval"]
+        train = [lease for lease in granted if lease.purpose == "train"]
+        granted = train + leases(desk.say(b"g", *done))
+    return granted
+
+
+# --- introductions ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("hello", "reason"),
+    [
+        (REPLACE(GENERATOR, name="h", protocol=99), "protocol 99, this coordinator 1: install"),
+        (REPLACE(GENERATOR, name="h", tokenizer="other"), "tokenizer differs"),
+        (REPLACE(GENERATOR, name="h", data="other"), "task data differs"),
+        (REPLACE(GENERATOR, name="h", rows={"train": 0, "eval": 3}), "no rows"),
+        (REPLACE(LEARNER, incarnation="l2", protocol=0), "protocol 0"),
+        (REPLACE(LEARNER, incarnation="l2", tokenizer="other"), "tokenizer differs"),
+        (REPLACE(LEARNER, incarnation="l2", rank=1), "rank 1 of 1"),
+    ],
+)
+def test_who_does_not_fit_is_refused_in_a_sentence(
+    desk: Desk, hello: wire.Message, reason: str
+) -> None:
+    desk.say(b"l", LEARNER)
+    desk.say(b"g", GENERATOR)
+    (refused,) = only(desk.say(b"x", hello), wire.Refused)
+    assert reason in refused.reason
+    assert desk.c.fleet.get("h") is None
+
+
+def test_a_refused_process_leaves_no_trace(desk: Desk) -> None:
+    desk.say(b"x", REPLACE(GENERATOR, tokenizer="wrong", rows={}))
+    assert only(desk.say(b"g", GENERATOR), wire.Welcome)
+
+
+def test_strangers_are_asked_who_they_are(desk: Desk) -> None:
+    heartbeat = wire.GeneratorHeartbeat(version=0, leases=[], stats={})
+    assert desk.say(b"x", heartbeat) == [wire.Identify()]
+
+
+def test_a_second_rank_waits_for_the_first(tmp_path: Path) -> None:
+    with closing(Desk(tmp_path, learner__ranks=2)) as desk:
+        first, second = REPLACE(LEARNER, ranks=2), REPLACE(LEARNER, ranks=2, rank=1)
+        assert desk.say(b"l1", second) == []
+        assert only(desk.say(b"l", first), wire.Welcome)
+        assert only(desk.say(b"l1", second), wire.Welcome)
+        for rank in (0, 7):
+            desk.say(b"l1", wire.BatchRequest(rank=rank, step=0, report={}))
+        assert desk.c.rejected_frames == 2, "a rank can't ask for another's shard"
+
+
+def test_a_late_joiner_gets_the_weights_and_serves(desk: Desk) -> None:
+    running(desk)
+    late = REPLACE(GENERATOR, name="h", incarnation="h1")
+    assert only(desk.say(b"h", late), wire.Welcome)
+    assert desk.member("h") is Health.STALE
+    desk.synced("g", "h")
+    assert (desk.member("g"), desk.member("h")) == (Health.HEALTHY, Health.HEALTHY)
+
+
+def test_the_dead_do_not_come_back(desk: Desk) -> None:
+    running(desk)
+    desk.tick(b"l", seconds=100)
+    assert desk.member() is Health.DEAD
+    assert desk.say(b"g", wire.GeneratorHeartbeat(version=0, leases=[], stats={})) == [
+        wire.Identify()
+    ]
+    (refused,) = only(desk.say(b"g", GENERATOR), wire.Refused)
+    assert "restart it" in refused.reason
+    assert only(desk.say(b"g2", REPLACE(GENERATOR, incarnation="g2")), wire.Welcome)
+
+
+def test_two_processes_of_one_name_do_not_fight(desk: Desk) -> None:
+    desk.say(b"g", GENERATOR)
+    assert only(desk.say(b"g2", REPLACE(GENERATOR, incarnation="g2")), wire.Welcome)
+    assert only(desk.say(b"g", GENERATOR), wire.Refused)
+    member = desk.c.fleet.get("g")
+    assert member is not None
+    assert (member.incarnation, member.health) == ("g2", Health.STALE)
+
+
+def test_two_learners_do_not_fight(tmp_path: Path) -> None:
+    with closing(Desk(tmp_path)) as desk:
+        desk.say(b"l", LEARNER)
+        assert only(desk.say(b"m", REPLACE(LEARNER, incarnation="l2")), wire.Welcome)
+    with closing(Desk(tmp_path)) as desk:  # also not after the coordinator's restart
+        (refused,) = only(desk.say(b"l", LEARNER), wire.Refused)
+        assert "took over" in refused.reason
+        assert only(desk.say(b"m", REPLACE(LEARNER, incarnation="l2")), wire.Welcome)
+
+
+# --- leases -------------------------------------------------------------------------------------
+
+
+def test_delivered_twice_is_acknowledged_twice_and_kept_once(desk: Desk) -> None:
+    lease = running(desk)[0]
+    for _ in range(2):
+        assert wire.Ack(leases=[lease.id]) in desk.say(b"g", delivered(lease))
+    assert desk.journal.counts()["delivered"] == 1
+    assert desk.c.leases.counts.events["duplicate"] == 1
+
+
+def test_a_malformed_group_is_retried_then_failed_with_its_reason(tmp_path: Path) -> None:
+    with closing(Desk(tmp_path, rollout__max_attempts=2)) as desk:
+        lease = running(desk)[0]
+        progress = desk.c._progress
+        desk.now = 5.0
+        answer = desk.say(b"g", delivered(lease, token=VOCABULARY))
+        assert wire.Ack(leases=[lease.id]) in answer
+        (again,) = [g for g in leases(answer) if g.id == lease.id]
+        assert again.attempt == 2
+        desk.say(b"g", delivered(again, token=VOCABULARY))
+        assert desk.journal.ended() == {
+            f"malformed: token id {VOCABULARY} outside the vocabulary of {VOCABULARY}": 1
+        }
+        assert desk.c._progress == progress, "what is thrown away is no progress"
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_group_of_the_wrong_size_is_malformed(desk: Desk, n: int) -> None:
+    lease = running(desk)[0]
+    desk.say(b"g", delivered(REPLACE(lease, group_size=n)))
+    assert desk.journal.counts() == {"leased": len(running_ids(desk))}
+
+
+def running_ids(desk: Desk) -> list[int]:
+    return [row.id for row in desk.journal.leases("leased")]
+
+
+def test_a_lease_that_can_not_succeed_fails_at_once(desk: Desk) -> None:
+    lease = running(desk)[0]
+    desk.say(b"g", wire.LeaseFailed(lease=lease.id, reason="prompt too long", permanent=True))
+    assert desk.journal.ended() == {"prompt too long": 1}
+
+
+def test_only_the_holder_can_fail_a_lease(desk: Desk) -> None:
+    lease = running(desk)[0]
+    desk.say(b"h", REPLACE(GENERATOR, name="h", incarnation="h1"))
+    answer = desk.say(b"h", wire.LeaseFailed(lease=lease.id, reason="mine?", permanent=True))
+    assert wire.Ack(leases=[lease.id]) in answer
+    assert lease.id in running_ids(desk)
+
+
+def test_a_lease_that_overruns_goes_to_another_and_fails_in_the_end(tmp_path: Path) -> None:
+    with closing(Desk(tmp_path, rollout__max_attempts=2, coordinator__dead_seconds=90)) as desk:
+        lease = running(desk)[0]
+        desk.now += 21
+        answer = desk.say(b"g", wire.GeneratorHeartbeat(version=0, leases=[lease.id], stats={}))
+        assert wire.Cancel(leases=[lease.id]) in answer
+        again = next(g for g in leases(answer) if g.id == lease.id)
+        assert again.attempt == 2
+        desk.now += 21
+        desk.say(b"g", wire.GeneratorHeartbeat(version=0, leases=[lease.id], stats={}))
+        assert desk.journal.ended()["no delivery within 20 s"] >= 1
+        assert lease.id not in running_ids(desk)
+
+
+def test_a_grant_that_was_lost_is_sent_again_but_not_for_ever(desk: Desk) -> None:
+    granted = running(desk)
+    heartbeat = wire.GeneratorHeartbeat(version=0, leases=[], stats={})
+    assert leases(desk.say(b"g", heartbeat)) == []
+    repeats, attempts = 0, set()
+    for _ in range(4):
+        desk.now += REGRANT_SECONDS + 0.1
+        again = [g for g in leases(desk.say(b"g", heartbeat)) if g.id == granted[0].id]
+        repeats += len(again)
+        attempts |= {g.attempt for g in again}
+    assert repeats >= 3
+    assert attempts == {1, 2}, "it overran although the grant was repeated"
+
+
+def test_work_of_a_generator_that_left_goes_to_another(desk: Desk) -> None:
+    granted = {lease.id for lease in running(desk)}
+    desk.say(b"h", REPLACE(GENERATOR, name="h", incarnation="h1", capacity=100))
+    desk.synced("g", "h")
+    desk.tick(b"h")
+    again = leases(desk.say(b"g", wire.Bye(leases=[])) + desk.tick(b"h"))
+    assert {g.id for g in again if g.attempt == 2} == granted
+    assert desk.member("g") is Health.DEAD
+
+
+def test_a_group_sent_before_the_learner_is_back_is_kept(tmp_path: Path) -> None:
+    with closing(Desk(tmp_path)) as desk:
+        lease = running(desk)[0]
+    with closing(Desk(tmp_path)) as desk:
+        desk.say(b"g", REPLACE(GENERATOR, leases=[lease.id]))
+        assert wire.Ack(leases=[lease.id]) in desk.say(b"g", delivered(lease))
+        assert [g.lease for g in desk.journal.groups("l.purpose = 'train'")] == [lease.id]
+
+
+def test_work_goes_on_across_a_coordinators_restart(tmp_path: Path) -> None:
+    with closing(Desk(tmp_path)) as desk:
+        granted = running(desk)
+        ids = running_ids(desk)
+    with closing(Desk(tmp_path)) as desk:
+        desk.say(b"g", REPLACE(GENERATOR, leases=[g.id for g in granted]))
+        desk.say(b"l", REPLACE(LEARNER, holds=False))
+        answer = desk.say(b"g", wire.GeneratorHeartbeat(version=0, leases=ids, stats={}))
+        assert only(answer, wire.Cancel) == []
+        member = desk.c.fleet.get("g")
+        assert member is not None
+        assert desk.c.leases.held_by(member) == len(granted)
+
+
+# --- weights ------------------------------------------------------------------------------------
+
+
+def test_a_mismatch_never_serves(desk: Desk) -> None:
+    desk.say(b"l", LEARNER)
+    desk.say(b"g", GENERATOR)
+    desk.say(b"l", wire.LearnerHeartbeat(rank=0, staged=0, checkpoint=-1, phase=""))
+    sync = desk.c.weights.current
+    assert sync is not None
+    desk.say(b"g", wire.Prepared(sync=sync.id))
+    assert only(desk.tick(b"g"), wire.Go) == []
+    desk.say(b"l", wire.Prepared(sync=sync.id, version=0, rendezvous="r"))
+    assert [go.rendezvous for go in only(desk.tick(b"g"), wire.Go)] == ["r"]
+    ends = {"sync": sync.id, "version": 0, "probe": b"\0"}  # a probe that is cut off
+    desk.say(b"g", wire.Applied(checksums=[2], pause_seconds=0, receive_seconds=0, **ends))
+    desk.say(b"l", wire.Sent(checksums=[1], seconds=0, **ends))
+    assert desk.member() is Health.STALE
+    assert "checksums differ" in desk.c.weights.last_failure
+    assert desk.c.fleet.healthy() == []
+
+
+def test_numbers_of_an_earlier_coordinator_do_not_come_again(tmp_path: Path) -> None:
+    ids = []
+    for _ in range(2):
+        with closing(Desk(tmp_path)) as desk:
+            desk.say(b"l", LEARNER)
+            desk.say(b"g", GENERATOR)
+            desk.say(b"l", wire.LearnerHeartbeat(rank=0, staged=0, checkpoint=-1, phase=""))
+            sync = desk.c.weights.current
+            assert sync is not None
+            ids.append((sync.id, sync.epoch))
+    assert ids[1][0] > ids[0][0] + 1000
+    assert ids[1][1] > ids[0][1] + 1000
+
+
+def test_another_learners_weights_are_other_weights(desk: Desk) -> None:
+    running(desk)
+    assert desk.member() is Health.HEALTHY
+    desk.say(b"m", REPLACE(LEARNER, incarnation="l2"))
+    assert desk.member() is Health.STALE
+    assert leases(desk.tick(b"g")) == []
+    desk.say(b"m", wire.LearnerHeartbeat(rank=0, staged=0, checkpoint=-1, phase=""))
+    assert only(desk.tick(b"g"), wire.Prepare), "version 0 again, but not the same version 0"
+
+
+# --- evaluation ---------------------------------------------------------------------------------
+
+
+def test_weights_stay_put_while_an_evaluation_is_open(desk: Desk) -> None:
+    granted = running(desk, evaluate=False)
+    round = desk.c.leases.round
+    assert round is not None
+    desk.say(b"l", wire.LearnerHeartbeat(rank=0, staged=1, checkpoint=-1, phase=""))
+    assert desk.c.weights.current is None
+    for lease in [g for g in granted if g.purpose == "eval"]:
+        granted += leases(desk.say(b"g", delivered(lease)))
+        assert desk.c.weights.current is None
+    for lease in [g for g in granted if g.purpose == "eval"]:
+        desk.say(b"g", delivered(lease))
+    assert desk.c.leases.round is None
+    desk.tick(b"l")
+    assert desk.c.weights.current is not None
+    (result,) = desk.journal.evaluations()
+    assert (result["version"], result["n_problems"], result["pass@k"]["1"]) == (0, 3, 0.0)
+
+
+def test_an_evaluation_on_other_weights_is_malformed(desk: Desk) -> None:
+    granted = running(desk, evaluate=False)
+    lease = next(g for g in granted if g.purpose == "eval")
+    desk.say(b"g", delivered(lease, versions=(0, 1)))
+    again = desk.journal.leases("leased", purpose="eval")
+    assert [r.attempt for r in again if r.id == lease.id] == [2]
+
+
+def test_an_evaluation_nobody_can_finish_is_given_up_and_made_again(desk: Desk) -> None:
+    running(desk, evaluate=False)
+    desk.say(b"g", wire.Bye(leases=[]))
+    assert desk.c.leases.round is None
+    assert desk.journal.counts("eval") == {"failed": 3}
+    desk.say(b"g2", REPLACE(GENERATOR, incarnation="g2"))
+    # 0 is published already; who comes gets it at once.
+    sync = desk.c.weights.current
+    assert sync is not None
+
+
+def test_a_learners_restart_drops_the_evaluation_of_the_other_learner(desk: Desk) -> None:
+    running(desk, evaluate=False)
+    desk.say(b"m", REPLACE(LEARNER, incarnation="l2"))
+    assert desk.c.leases.round is None
+    assert desk.journal.counts("eval") == {"failed": 3}
+
+
+# --- the end ------------------------------------------------------------------------------------
+
+
+def test_stop_before_anybody_came(desk: Desk) -> None:
+    desk.c.stop("Ctrl-C")
+    assert (desk.c.state, desk.c.message) == (State.INTERRUPTED, "Ctrl-C")
+    assert desk.c.over(0)
+
+
+def test_stop_ends_after_the_checkpoint(tmp_path: Path) -> None:
+    sim = Simulation(tmp_path, config=make_config(steps=500))
+    sim.run(limit=100, until=lambda: len(sim.timeline) == 3)
+    coordinator = sim.coordinator
+    assert coordinator is not None
+    assert sim.checkpoint == 2
+    coordinator.stop("Ctrl-C")
+    sim.run(limit=30)
+    assert (coordinator.state, coordinator.message) == (State.INTERRUPTED, "Ctrl-C")
+    assert sim.checkpoint == coordinator.batches.trained >= 3
+    assert sim.journal.counts().get("consumed", 0) == 0, "all that was trained is committed"
+
+
+def test_stopped_work_is_not_granted_again(desk: Desk) -> None:
+    running(desk)
+    desk.say(b"g", wire.Stop(reason="enough"))
+    desk.now += REGRANT_SECONDS + 0.1
+    answer = desk.say(b"g", wire.GeneratorHeartbeat(version=0, leases=[], stats={}))
+    assert leases(answer) == []
+
+
+def test_a_stopped_run_can_be_resumed(tmp_path: Path) -> None:
+    config = make_config(steps=6)
+    sim = Simulation(tmp_path, config=config)
+    sim.run(limit=100, until=lambda: len(sim.timeline) == 3)
+    assert sim.coordinator is not None
+    sim.coordinator.stop("Ctrl-C")
+    sim.run(limit=30)
+    sim.kill_coordinator(back_after=0)
+    for name in list(sim.generators):
+        sim.start_generator(name)
+    sim.start_learner()
+    sim.turn()
+    sim.run(limit=300)
+    assert sim.coordinator.state is State.FINISHED
+    assert sorted(sim.timeline) == list(range(6))
+
+
+def test_a_stall_ends_in_a_sentence(tmp_path: Path) -> None:
+    sim = Simulation(
+        tmp_path,
+        config=make_config(coordinator__stall_seconds=30),
+        faults=Faults(failed_lease=1.0),
+        generators=1,
+    )
+    sim.run(limit=200)
+    assert sim.coordinator is not None
+    assert sim.coordinator.state is State.FAILED
+    assert sim.coordinator.message.startswith("no progress for 30 s: ")
+
+
+@pytest.mark.parametrize(
+    ("joined", "sentence"),
+    [
+        ([], "everybody waits for the learner to join"),
+        (["l"], "the learner waits for a generator to join"),
+        (["l", "g"], "nobody waits"),
+    ],
+)
+def test_who_waits_for_whom(desk: Desk, joined: list[str], sentence: str) -> None:
+    for peer in joined:
+        desk.say(peer.encode(), LEARNER if peer == "l" else GENERATOR)
+    assert desk.c.waiting_for() == sentence
+
+
+def test_who_waits_for_whom_in_work(desk: Desk) -> None:
+    granted = running(desk, evaluate=False)
+    assert desk.c.waiting_for() == "evaluating version 0: 0 of 3 problems"
+    while todo := [g for g in granted if g.purpose == "eval"]:
+        granted = [g for g in granted if g.purpose == "train"]
+        granted += leases(desk.say(b"g", *(delivered(g) for g in todo)))
+    desk.say(b"l", wire.BatchRequest(rank=0, step=0, report={}))
+    assert desk.c.waiting_for() == f"the learner waits for generators: {len(granted)} groups at g"
+
+
+def test_who_missed_the_end_is_told_again(desk: Desk) -> None:
+    running(desk)
+    desk.c.fail("the disk is full")
+    assert wire.Drain(reason="the disk is full") in desk.tick(b"g")
+    heartbeat = wire.GeneratorHeartbeat(version=0, leases=[], stats={})
+    assert desk.say(b"g", heartbeat) == [wire.Drain(reason="the disk is full")]
+    late = desk.say(b"h", REPLACE(GENERATOR, name="h", incarnation="h1"))
+    assert [type(m) for m in late] == [wire.Welcome, wire.Drain]
+    assert not desk.c.over(0)
+    desk.say(b"g", wire.Bye(leases=[]))
+    desk.say(b"l", wire.Bye(leases=[]))
+    assert desk.c.over(0)
+
+
+def test_who_does_not_leave_is_not_waited_for(desk: Desk) -> None:
+    running(desk)
+    desk.c.fail("enough")
+    assert not desk.c.over(0)
+    assert not desk.c.over(30)
+    assert desk.c.over(31)
+
+
+def test_a_finished_run_that_is_started_again_ends_at_once(tmp_path: Path) -> None:
+    sim = Simulation(tmp_path, config=make_config())
+    sim.run(limit=300)
+    sim.kill_coordinator(back_after=0)
+    sim.turn()
+    sim.turn()
+    assert sim.coordinator is not None
+    assert sim.coordinator.state is State.FINISHED
+
+
+def test_the_last_steps_are_trained_again_if_the_learner_dies_before_their_checkpoint(
+    tmp_path: Path,
+) -> None:
+    sim = Simulation(tmp_path, config=make_config(steps=5, checkpoint={"every": 3}))
+    coordinator = sim.coordinator
+    assert coordinator is not None
+    sim.run(limit=300, until=lambda: coordinator.state is State.FINISHING)
+    assert sim.learner is not None
+    assert sim.checkpoint == 3
+    sim.kill(sim.learner, back_after=3)
+    sim.run(limit=300)
+    assert coordinator.state is State.FINISHED
+    assert sorted(sim.timeline) == list(range(5))
+    assert sim.checkpoint == 5

@@ -1,0 +1,172 @@
+"""The coordinator as a process: its start, its end, and what it never imports."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from asyncds.rollout.journal import Journal
+from asyncds.transport.observer import Observer
+from asyncds.transport.router import Router
+
+DEADLINE = 60.0
+HEAVY = ("torch", "transformers", "vllm", "deepspeed", "datasets", "ray")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    file = tmp_path / "run.yaml"
+    file.write_text(f"name: r\nruns_dir: {tmp_path / 'runs'}\nmodel: none\n")
+    return file
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+@contextmanager
+def coordinator(config: Path, port: int) -> Iterator["subprocess.Popen[str]"]:
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "asyncds.cli.main", "coordinator"),
+            *(str(config), f"coordinator.port={port}"),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "services.coordinator.main",
+        "asyncds.cli.main",
+        "asyncds.algo.passk",
+        "asyncds.algo.diversity",
+        "asyncds.transport.link",
+        "asyncds.config.load",
+    ],
+)
+def test_no_heavy_library_is_imported(module: str) -> None:
+    code = f"import sys, {module}; print([m for m in {HEAVY} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_it_starts_well_under_a_second_of_work(config: Path) -> None:
+    """Processor time, which does not depend on what else the machine does; and it does answer."""
+    port = free_port()
+    with (
+        coordinator(config, port) as process,
+        closing(Observer(f"tcp://127.0.0.1:{port}")) as observer,
+    ):
+        status = observer.status(DEADLINE)
+        assert status is not None
+        assert (status["state"], status["step"]) == ("starting", 0)
+        assert status["waiting_for"] == "everybody waits for the learner to join"
+        ticks = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        assert sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK") < 1.0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_stop_before_anybody_came(config: Path, number: int) -> None:
+    port = free_port()
+    with (
+        coordinator(config, port) as process,
+        closing(Observer(f"tcp://127.0.0.1:{port}")) as observer,
+    ):
+        assert observer.status(DEADLINE) is not None
+        process.send_signal(number)
+        assert process.wait(DEADLINE) == 0
+    summary = json.loads((config.parent / "runs" / "r" / "summary.json").read_text())
+    assert (summary["status"], summary["steps"]) == ("interrupted", 0)
+
+
+def test_an_observer_may_end_the_run(config: Path) -> None:
+    port = free_port()
+    with (
+        coordinator(config, port) as process,
+        closing(Observer(f"tcp://127.0.0.1:{port}")) as observer,
+    ):
+        assert observer.status(DEADLINE) is not None
+        observer.stop("enough")
+        assert process.wait(DEADLINE) == 0
+
+
+def test_a_port_in_use_is_bad_input(config: Path) -> None:
+    with (
+        closing(Router(host="127.0.0.1", port=0)) as other,
+        coordinator(config, other.port) as process,
+    ):
+        _, errors = process.communicate(timeout=DEADLINE)
+        assert process.returncode == 2
+        assert f"coordinator.port {other.port}" in errors
+        assert "in use" in errors
+        assert "Traceback" not in errors
+
+
+def test_a_journal_of_another_version_is_bad_input(config: Path) -> None:
+    run = config.parent / "runs" / "r"
+    run.mkdir(parents=True)
+    with closing(Journal(run / "journal.db")) as journal:
+        journal.set_meta("schema", "99")
+    with coordinator(config, free_port()) as process:
+        _, errors = process.communicate(timeout=DEADLINE)
+        assert process.returncode == 2
+        assert "journal schema 99" in errors
+        assert "Traceback" not in errors
+
+
+def test_a_wrong_key_is_bad_input(config: Path) -> None:
+    config.write_text(config.read_text() + "stepps: 3\n")
+    with coordinator(config, free_port()) as process:
+        _, errors = process.communicate(timeout=DEADLINE)
+        assert process.returncode == 2
+        assert "stepps" in errors
+
+
+def test_garbage_is_counted_and_does_no_harm(config: Path) -> None:
+    import zmq
+
+    port = free_port()
+    with (
+        coordinator(config, port),
+        closing(Observer(f"tcp://127.0.0.1:{port}")) as observer,
+        zmq.Context() as context,
+        context.socket(zmq.DEALER) as stranger,
+    ):
+        stranger.setsockopt(zmq.LINGER, 0)
+        stranger.connect(f"tcp://127.0.0.1:{port}")
+        for frame in (b"", b"\xc1" * 100, b"\x91\xa7Nothing", b"\x92\xa4Stop\x01"):
+            stranger.send(frame)
+        stranger.send_multipart([b"a", b"b", b"c"])
+        stranger.send(b"\x91\xa7Observe")
+        assert stranger.poll(int(DEADLINE * 1000)), "it came after the garbage, and was answered"
+        status = observer.status(DEADLINE)
+        assert status is not None
+        assert status["state"] == "starting"
+
+
+def test_a_killed_coordinator_starts_again(config: Path) -> None:
+    for _ in range(2):
+        port = free_port()
+        with (
+            coordinator(config, port),
+            closing(Observer(f"tcp://127.0.0.1:{port}")) as observer,
+        ):
+            assert observer.status(DEADLINE) is not None
+    assert (config.parent / "runs" / "r" / "config.yaml").exists()
