@@ -79,6 +79,7 @@ class Generator:
         self._pause_seconds = 0.0
         self._started = time.monotonic()
         self._version = -1
+        self._failure = ""
         self._link: Link | None = None
 
     # --- state for the coordinator --------------------------------------------------------------
@@ -109,7 +110,7 @@ class Generator:
         """Why it serves nothing, or ""."""
         if self._version < 0:
             return "no weights from the learner yet"
-        return "" if self._engine.weights_valid else "the last weight update failed"
+        return self._failure
 
     def receive(self, message: FromCoordinator) -> None:
         """Hand in a message; in the event loop's thread."""
@@ -264,8 +265,10 @@ class Generator:
                 probe = await self._engine.log_probs(self._probe.tolist(), timeout=PROBE_SECONDS)
         except (TransferFailed, TimeoutError) as error:
             log.warning("broadcast %d of version %d failed: %s", go.sync, go.version, error)
+            self._failure = f"the update to version {go.version} failed: {error}"
             self._link.send(SyncFailed(sync=go.sync, reason=f"could not receive: {error}"))
             return
+        self._failure = ""
         self._version = go.version
         self._pause_seconds += result.pause_seconds
         m = self._metrics

@@ -60,15 +60,12 @@ def test_generation_ran_ahead_of_the_learner(run: Result) -> None:
     assert run.summary["lag"]["mean"] > 0
 
 
-def test_a_weight_update_never_stopped_running_requests(run: Result) -> None:
-    """Groups whose tokens carry several versions exist only if requests lived through updates."""
-    groups = list(Journal(run.directory / "journal.db", read_only=True).groups())
-    assert all(g.oldest <= g.newest for g in groups)
-    mixed = [g for g in groups if g.purpose == "train" and g.oldest < g.newest]
-    assert mixed
-    for group in mixed:
+def test_versions_of_a_group_are_those_of_its_tokens(run: Result) -> None:
+    """Those that lived through an update carry several (tests/integration makes that happen)."""
+    for group in Journal(run.directory / "journal.db", read_only=True).groups():
         versions = unpack_group(decode_group(group.payload)).versions
-        assert sorted(set(versions.tolist()))[0] == group.oldest
+        assert (group.oldest, group.newest) == (versions.min(), versions.max())
+        assert group.newest - group.oldest <= 2
 
 
 def test_evaluations_are_pinned_to_one_version(run: Result) -> None:
