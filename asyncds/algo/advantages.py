@@ -5,16 +5,30 @@ group is computed once, from the table of the whole batch, one number per sequen
 the log-probs of single tokens is added when the micro-batch that holds them is evaluated [T].
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from asyncds.algo.segments import segment_mean, segment_sum
+from asyncds.algo.segments import rank_within, segment_mean, segment_sum
 
 Policy = Literal["proximal", "behaviour"]
 STD_EPSILON = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdvantageInputs:
+    """What is known of all sequences of a batch, each [N].
+
+    reward float. correct bool: the verifier's verdict. group int, any labels. mean_logprob float:
+    the log-prob of a sequence divided by its number of tokens, in nats; 0 for an empty one.
+    """
+
+    reward: Tensor
+    correct: Tensor
+    group: Tensor
+    mean_logprob: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,13 +44,13 @@ class Grpo:
     scale: Literal["std", "none"] = "std"
     baseline: Literal["mean", "leave_one_out"] = "mean"
 
-    def __call__(self, reward: Tensor, group: Tensor) -> Tensor:
-        """reward float [N], group int [N] (any labels) -> float32 [N]; a group of one gets 0."""
-        labels, index = torch.unique(group, return_inverse=True)
+    def __call__(self, inputs: AdvantageInputs) -> Tensor:
+        """From rewards and groups -> float32 [N]; a group of one gets 0."""
+        labels, index = torch.unique(inputs.group, return_inverse=True)
         n = len(labels)
         # In float32 the mean of equal rewards is off by an ulp, which a division by 1e-6 would
         # turn into an advantage of some percent.
-        reward = reward.double()
+        reward = inputs.reward.double()
         advantage = reward - segment_mean(reward, index, n)[index]
         scale = torch.ones_like(advantage)
         if self.scale == "std":
@@ -46,6 +60,39 @@ class Grpo:
             size = segment_sum(torch.ones_like(reward), index, n)[index]
             scale *= size / (size - 1).clamp(min=1)
         return (advantage * scale).float()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unlikeliness:
+    """GRPO on rewards that are worth less the likelier the sequence (arXiv 2506.02355).
+
+    ``r'_i = r_i (1 − b · a_i / G)``, a_i the rank of sequence i by mean log-prob among the G of its
+    group, 0 the least likely; sequences of equal log-prob share the mean of their ranks, so that
+    their order doesn't matter. Only the order of the log-probs counts. A reward of 0 stays 0.
+
+    b: ``strength``. source: which policy ranks. scale, baseline: as in ``Grpo``.
+    Raises ValueError for a strength outside 0..1: beyond, a reward would change its sign.
+    """
+
+    strength: float = 0.25
+    source: Policy = "proximal"
+    scale: Literal["std", "none"] = "std"
+    baseline: Literal["mean", "leave_one_out"] = "mean"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength <= 1:
+            raise ValueError(
+                f"unlikeliness strength = {self.strength} could turn a reward into a penalty: "
+                "choose 0 ≤ strength ≤ 1."
+            )
+
+    def __call__(self, inputs: AdvantageInputs) -> Tensor:
+        """-> float32 [N]."""
+        labels, index = torch.unique(inputs.group, return_inverse=True)
+        size = torch.bincount(index, minlength=len(labels))[index]
+        rank = rank_within(inputs.mean_logprob, index, len(labels))
+        reward = inputs.reward.double() * (1 - self.strength * rank / size)
+        return Grpo(scale=self.scale, baseline=self.baseline)(replace(inputs, reward=reward))
 
 
 @dataclass(frozen=True, kw_only=True)

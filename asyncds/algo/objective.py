@@ -12,17 +12,26 @@ reference   π_0, the base model; only for a KL penalty.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from asyncds.algo.advantages import DifferentialSmoothing, Grpo, Policy
+from asyncds.algo.advantages import (
+    AdvantageInputs,
+    DifferentialSmoothing,
+    Grpo,
+    Policy,
+    Unlikeliness,
+)
+from asyncds.algo.best_of_k import BestOfGroup, GrPkpo, Pkpo
 from asyncds.algo.corrections import Correction, NoCorrection, TokenWeights
 from asyncds.algo.kl import KL_ESTIMATORS, KlEstimator, k3
 from asyncds.algo.losses import Clip, LossInputs, LossOutputs, PolicyLoss
 from asyncds.algo.ratios import clamped
 from asyncds.algo.sums import Sums
+
+Advantage = Grpo | Unlikeliness | Pkpo | GrPkpo | BestOfGroup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +68,7 @@ class Objective:
     Raises ValueError, with what to choose instead, for a combination that makes no sense.
     """
 
-    advantage: Grpo = field(default_factory=Grpo)
+    advantage: Advantage = field(default_factory=Grpo)
     smoothing: DifferentialSmoothing | None = None
     policy_loss: PolicyLoss = field(default_factory=Clip)
     ratio: Policy = "behaviour"
@@ -80,7 +89,16 @@ class Objective:
                 f"ratio=behaviour already weighs each token by π/μ, and {_name(self.correction)} "
                 "would count it twice: choose correction=none, or ratio=proximal."
             )
-        if self._smooths_rewards and self.advantage.scale == "std":
+        if self.smoothing is not None and not isinstance(self.advantage, Grpo):
+            raise ValueError(
+                "differential smoothing shifts the advantage of grpo; "
+                f"{_name(self.advantage)} shapes rewards by itself: choose one of the two."
+            )
+        if (
+            self._smooths_rewards
+            and isinstance(self.advantage, Grpo)
+            and self.advantage.scale == "std"
+        ):
             raise ValueError(
                 "reward_mean shifts the rewards, and dividing by their std would undo γ (in a "
                 "group that is all correct it blows any shift up to size 1): choose scale=none."
@@ -96,16 +114,13 @@ class Objective:
     @property
     def needs_proximal(self) -> bool:
         """Whether π_old must be computed for the whole batch, without gradient, before training."""
-        smooths_by_proximal = self.smoothing is not None and self.smoothing.source == "proximal"
         uses_proximal = (
-            smooths_by_proximal
+            (self.smoothing is not None and self.smoothing.source == "proximal")
             or (self.ratio == "proximal" and self.policy_loss.uses_ratio)
             or not isinstance(self.correction, NoCorrection)
         )
         several_updates = self.updates_per_batch > 1
-        return (several_updates and uses_proximal) or (
-            smooths_by_proximal and self._smooths_rewards
-        )
+        return (several_updates and uses_proximal) or self._sequence_policy == "proximal"
 
     @property
     def needs_reference(self) -> bool:
@@ -121,6 +136,15 @@ class Objective:
     def _smooths_rewards(self) -> bool:
         return self.smoothing is not None and self.smoothing.form == "reward_mean"
 
+    @property
+    def _sequence_policy(self) -> Policy:
+        """The policy whose log-probs of whole sequences the advantages read, if any."""
+        if self.smoothing is not None and self._smooths_rewards:
+            return self.smoothing.source
+        if isinstance(self.advantage, Unlikeliness):
+            return self.advantage.source
+        return "behaviour"
+
     def sequence_advantages(
         self,
         *,
@@ -135,7 +159,7 @@ class Objective:
 
         reward float [N]; correct bool [N]; group int [N]; length int [N], tokens of the completion;
         the log-prob sums float [N], over the completion. The proximal one is read only by
-        ``reward_mean`` with that source, and must then be there.
+        ``reward_mean`` and ``unlikeliness`` with that source, and must then be there.
 
         Raises ValueError for tensors that differ in shape or hold NaN or infinity.
         """
@@ -148,17 +172,25 @@ class Objective:
             "proximal_logprob_sum": proximal_logprob_sum,
         }
         _check(tensors)
-        base = self.advantage(reward, group)
-        if self.smoothing is None or not self._smooths_rewards:
-            return SequenceAdvantages(base=base, shift=torch.zeros_like(base), correct=correct)
         logprob_sum = behaviour_logprob_sum
-        if self.smoothing.source == "proximal":
+        if self._sequence_policy == "proximal":
             if proximal_logprob_sum is None:
-                raise ValueError("reward_mean with source=proximal needs proximal_logprob_sum.")
+                raise ValueError(
+                    "advantages by the proximal policy's sequences need proximal_logprob_sum."
+                )
             logprob_sum = proximal_logprob_sum
-        mean_logprob = logprob_sum.double() / length.clamp(min=1)
-        shaped = self.advantage(reward + self.smoothing.reward_shift(mean_logprob, correct), group)
-        return SequenceAdvantages(base=base, shift=shaped - base, correct=correct)
+        inputs = AdvantageInputs(
+            reward=reward,
+            correct=correct,
+            group=group,
+            mean_logprob=logprob_sum.double() / length.clamp(min=1),
+        )
+        base = self.advantage(inputs)
+        shift = torch.zeros_like(base)
+        if self.smoothing is not None and self._smooths_rewards:
+            shifted = reward + self.smoothing.reward_shift(inputs.mean_logprob, correct)
+            shift = self.advantage(replace(inputs, reward=shifted)) - base
+        return SequenceAdvantages(base=base, shift=shift, correct=correct)
 
     def loss(
         self,

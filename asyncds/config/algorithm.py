@@ -50,7 +50,49 @@ class DsGrpo(Choice):
         return self
 
 
-Advantage = Annotated[Grpo | DsGrpo, Field(discriminator="kind")]
+class Unlikeliness(Choice):
+    """GRPO on rewards that are worth less the likelier the rollout is within its group."""
+
+    kind: Literal["unlikeliness"] = "unlikeliness"
+    scale: Literal["std", "none"] = "std"
+    """As in grpo."""
+    baseline: Literal["mean", "leave_one_out"] = "mean"
+    """As in grpo."""
+    strength: float = Field(0.25, ge=0, le=1)
+    """What the likeliest rollout of a large group loses of its reward, as a fraction."""
+    logprob_source: Literal["proximal", "behaviour"] = "proximal"
+    """Who ranks them: the learner, at the price of a forward pass more, or the generator."""
+
+
+class Pkpo(Choice):
+    """Pass@k policy optimisation: rollouts count by how they help the best of k."""
+
+    kind: Literal["pkpo"] = "pkpo"
+    k: int = Field(4, ge=1)
+    """Samples of which one must be correct; at most the rollouts of a group."""
+    baseline: Literal["none", "leave_one_out"] = "leave_one_out"
+    """Nothing subtracted, or what the rest of the k achieves (less variance)."""
+
+
+class GrPkpo(Choice):
+    """Pass@k training: the advantage of GRPO averaged over all sets of k rollouts."""
+
+    kind: Literal["gr_pkpo"] = "gr_pkpo"
+    k: int = Field(4, ge=1)
+    """As in pkpo."""
+
+
+class BestOfGroup(Choice):
+    """Only the best rollout of a group learns, by its lead over the second."""
+
+    kind: Literal["best_of_group"] = "best_of_group"
+    scale: Literal["std", "none"] = "std"
+    """As in grpo."""
+
+
+Advantage = Annotated[
+    Grpo | DsGrpo | Unlikeliness | Pkpo | GrPkpo | BestOfGroup, Field(discriminator="kind")
+]
 
 
 class ClipLoss(Choice):

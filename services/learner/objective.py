@@ -5,10 +5,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from asyncds.algo.advantages import DifferentialSmoothing, Grpo
+from asyncds.algo.advantages import DifferentialSmoothing, Grpo, Unlikeliness
+from asyncds.algo.best_of_k import BestOfGroup, GrPkpo, Pkpo
 from asyncds.algo.corrections import Correction, NoCorrection, Tis
 from asyncds.algo.losses import Clip, PolicyLoss, Reinforce
-from asyncds.algo.objective import Objective, SequenceAdvantages
+from asyncds.algo.objective import Advantage, Objective, SequenceAdvantages
 from asyncds.algo.sums import Sums
 from asyncds.config import algorithm as words
 from asyncds.rollout.batch import Float32, Shard
@@ -16,14 +17,6 @@ from asyncds.rollout.batch import Float32, Shard
 
 def build_objective(config: words.AlgorithmConfig) -> Objective:
     """The objective that the configuration describes."""
-    advantage, smoothing = config.advantage, None
-    if isinstance(advantage, words.DsGrpo):
-        smoothing = DifferentialSmoothing(
-            gamma_p=advantage.gamma_p,
-            gamma_n=advantage.gamma_n,
-            form=advantage.form,
-            source=advantage.logprob_source,
-        )
     loss: PolicyLoss = Reinforce()
     if isinstance(config.loss, words.ClipLoss):
         loss = Clip(eps_low=config.loss.low, eps_high=config.loss.high, dual_clip=config.loss.dual)
@@ -31,8 +24,8 @@ def build_objective(config: words.AlgorithmConfig) -> Objective:
     if isinstance(config.correction, words.Tis):
         correction = Tis(cap=config.correction.cap)
     return Objective(
-        advantage=Grpo(scale=advantage.scale, baseline=advantage.baseline),
-        smoothing=smoothing,
+        advantage=_advantage(config.advantage),
+        smoothing=_smoothing(config.advantage),
         policy_loss=loss,
         ratio=config.loss.ratio if isinstance(config.loss, words.ClipLoss) else "proximal",
         correction=correction,
@@ -40,6 +33,36 @@ def build_objective(config: words.AlgorithmConfig) -> Objective:
         kl_estimator=config.kl.estimator,
         entropy_coefficient=config.entropy_coef,
         updates_per_batch=config.updates_per_batch,
+    )
+
+
+def _advantage(choice: words.Advantage) -> Advantage:
+    match choice:
+        case words.Grpo() | words.DsGrpo():
+            return Grpo(scale=choice.scale, baseline=choice.baseline)
+        case words.Unlikeliness():
+            return Unlikeliness(
+                strength=choice.strength,
+                source=choice.logprob_source,
+                scale=choice.scale,
+                baseline=choice.baseline,
+            )
+        case words.Pkpo():
+            return Pkpo(k=choice.k, baseline=choice.baseline)
+        case words.GrPkpo():
+            return GrPkpo(k=choice.k)
+        case words.BestOfGroup():
+            return BestOfGroup(scale=choice.scale)
+
+
+def _smoothing(choice: words.Advantage) -> DifferentialSmoothing | None:
+    if not isinstance(choice, words.DsGrpo):
+        return None
+    return DifferentialSmoothing(
+        gamma_p=choice.gamma_p,
+        gamma_n=choice.gamma_n,
+        form=choice.form,
+        source=choice.logprob_source,
     )
 
 

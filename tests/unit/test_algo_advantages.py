@@ -4,10 +4,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyncds.algo.advantages import DifferentialSmoothing, Grpo
-from asyncds.algo.segments import segment_mean, segment_sum
+from asyncds.algo.advantages import AdvantageInputs, DifferentialSmoothing, Grpo, Unlikeliness
+from asyncds.algo.segments import rank_within, segment_mean, segment_sum
 
 FORMS = ["token", "seq_mean", "seq_sum", "reward_mean"]
+
+
+def by_reward(reward: torch.Tensor, group: torch.Tensor) -> AdvantageInputs:
+    return AdvantageInputs(
+        reward=reward,
+        group=group,
+        correct=torch.zeros_like(group, dtype=torch.bool),
+        mean_logprob=torch.zeros_like(reward),
+    )
 
 
 def reference_grpo(reward: np.ndarray, group: np.ndarray, scale: str, baseline: str) -> np.ndarray:
@@ -36,7 +45,9 @@ def reference_grpo(reward: np.ndarray, group: np.ndarray, scale: str, baseline: 
 def test_grpo_equals_the_formula(scale, baseline, rows) -> None:  # type: ignore[no-untyped-def]
     reward = np.array([r for r, _ in rows], dtype=np.float32)
     group = np.array([g for _, g in rows], dtype=np.int64)
-    ours = Grpo(scale=scale, baseline=baseline)(torch.tensor(reward), torch.tensor(group))
+    ours = Grpo(scale=scale, baseline=baseline)(
+        by_reward(torch.tensor(reward), torch.tensor(group))
+    )
     assert ours.dtype == torch.float32
     expected = reference_grpo(reward.astype(np.float64), group, scale, baseline)
     np.testing.assert_allclose(ours.numpy(), expected, rtol=1e-6, atol=1e-6)
@@ -47,7 +58,7 @@ def test_grpo_equals_the_formula(scale, baseline, rows) -> None:  # type: ignore
 @pytest.mark.parametrize("baseline", ["mean", "leave_one_out"])
 def test_equal_rewards_give_no_advantage(value: float, size: int, baseline: str) -> None:
     advantage = Grpo(baseline=baseline)(  # type: ignore[arg-type]
-        torch.full((size,), value), torch.zeros(size, dtype=torch.int64)
+        by_reward(torch.full((size,), value), torch.zeros(size, dtype=torch.int64))
     )
     assert advantage.abs().max() < 1e-3
 
@@ -59,7 +70,9 @@ def test_grpo_follows_a_permutation_of_the_sequences(order: list[int]) -> None:
     reward = torch.rand(12, generator=generator)
     group = torch.arange(12) % 3
     index = torch.tensor(order)
-    torch.testing.assert_close(Grpo()(reward, group)[index], Grpo()(reward[index], group[index]))
+    torch.testing.assert_close(
+        Grpo()(by_reward(reward, group))[index], Grpo()(by_reward(reward[index], group[index]))
+    )
 
 
 def test_shifts_by_hand() -> None:
@@ -125,6 +138,70 @@ def test_a_gamma_below_zero_is_refused(gamma: float) -> None:
         DifferentialSmoothing(gamma_p=gamma, gamma_n=0.0)
     with pytest.raises(ValueError, match="gamma_n"):
         DifferentialSmoothing(gamma_p=0.0, gamma_n=gamma)
+
+
+# --- unlikeliness ---------------------------------------------------------------------------------
+
+SEQUENCES = st.lists(
+    st.tuples(
+        st.sampled_from([0.0, 0.1, 1.0]),
+        st.sampled_from([-3.0, -1.0, -0.5, 0.0]),
+        st.integers(0, 2),
+    ),
+    max_size=20,
+)
+
+
+def sequences(rows: list[tuple[float, float, int]]) -> AdvantageInputs:
+    return AdvantageInputs(
+        reward=torch.tensor([r for r, _, _ in rows]),
+        mean_logprob=torch.tensor([x for _, x, _ in rows]),
+        group=torch.tensor([g for _, _, g in rows], dtype=torch.int64),
+        correct=torch.tensor([r == 1 for r, _, _ in rows], dtype=torch.bool),
+    )
+
+
+@settings(deadline=None)
+@given(rows=SEQUENCES)
+def test_a_rank_counts_the_smaller_and_half_of_the_equal_others(rows) -> None:  # type: ignore[no-untyped-def]
+    inputs = sequences(rows)
+    expected = [
+        sum((y < x) + 0.5 * (y == x) for _, y, h in rows if h == g) - 0.5 for _, x, g in rows
+    ]
+    assert rank_within(inputs.mean_logprob, inputs.group, 3).tolist() == expected
+
+
+@pytest.mark.parametrize("scale", ["std", "none"])
+@pytest.mark.parametrize("baseline", ["mean", "leave_one_out"])
+@settings(deadline=None)
+@given(rows=SEQUENCES)
+def test_unlikeliness_equals_the_formula(scale, baseline, rows) -> None:  # type: ignore[no-untyped-def]
+    reward, group = np.array([r for r, _, _ in rows]), np.array([g for _, _, g in rows])
+    for i, (r, x, g) in enumerate(rows):
+        mates = [y for _, y, h in rows if h == g]
+        rank = sum(y < x for y in mates) + (sum(y == x for y in mates) - 1) / 2
+        reward[i] = np.float32(r) * (1 - 0.4 * rank / len(mates))
+    ours = Unlikeliness(strength=0.4, scale=scale, baseline=baseline)(sequences(rows))
+    expected = reference_grpo(reward, group, scale, baseline)
+    np.testing.assert_allclose(ours.numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_unlikeliness_by_hand() -> None:
+    """All correct: the least likely is worth 1, the next 3/4, the likeliest 1/2; mean 3/4."""
+    rows = [(1.0, -1.0, 0), (1.0, -3.0, 0), (1.0, -2.0, 0)]
+    ours = Unlikeliness(strength=0.75, scale="none")(sequences(rows))
+    assert ours.tolist() == [-0.25, 0.25, 0.0]
+
+
+def test_unlikeliness_of_no_strength_is_grpo() -> None:
+    inputs = sequences([(1.0, -1.0, 0), (0.1, -3.0, 0), (1.0, -2.0, 1), (0.0, -2.0, 1)])
+    assert torch.equal(Unlikeliness(strength=0.0)(inputs), Grpo()(inputs))
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.1, float("nan")])
+def test_unlikeliness_refuses_a_strength_that_turns_the_sign(strength: float) -> None:
+    with pytest.raises(ValueError, match="strength"):
+        Unlikeliness(strength=strength)
 
 
 def test_empty_segments_have_sum_and_mean_zero() -> None:

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from asyncds.algo.advantages import DifferentialSmoothing, Grpo
+from asyncds.algo.advantages import DifferentialSmoothing, Grpo, Unlikeliness
+from asyncds.algo.best_of_k import BestOfGroup, GrPkpo, Pkpo
 from asyncds.algo.corrections import Tis
 from asyncds.algo.losses import Clip, Reinforce
 from asyncds.algo.objective import Objective, SequenceAdvantages, summarise
@@ -31,6 +32,11 @@ OBJECTIVES = {
     },
     "tis": Objective(ratio="proximal", correction=Tis(), smoothing=smoothing("token")),
     "reinforce": Objective(policy_loss=Reinforce(), ratio="proximal", correction=Tis()),
+    "unlikeliness-proximal": Objective(advantage=Unlikeliness()),
+    "unlikeliness-behaviour": Objective(advantage=Unlikeliness(source="behaviour")),
+    "pkpo": Objective(advantage=Pkpo(k=2)),
+    "gr_pkpo": Objective(advantage=GrPkpo(k=2)),
+    "best_of_group": Objective(advantage=BestOfGroup()),
     "everything": Objective(
         smoothing=smoothing("seq_mean"),
         kl_coefficient=0.1,
@@ -203,6 +209,21 @@ def test_reward_mean_centres_within_the_group_and_needs_no_tokens() -> None:
         assert advantages.shift[batch.group == group].sum().abs() < 1e-6
 
 
+def test_unlikeliness_ranks_by_the_mean_over_tokens_of_its_policy() -> None:
+    """The longer sequence has the smaller sum and the larger mean; μ orders them the other way."""
+    for source, expected in (("proximal", [-1.0, 1.0]), ("behaviour", [1.0, -1.0])):
+        objective = Objective(advantage=Unlikeliness(source=source))  # type: ignore[arg-type]
+        advantages = objective.sequence_advantages(
+            reward=torch.ones(2),
+            correct=torch.tensor([True, True]),
+            group=torch.zeros(2, dtype=torch.int64),
+            length=torch.tensor([10, 2]),
+            behaviour_logprob_sum=torch.tensor([-30.0, -4.0]),
+            proximal_logprob_sum=torch.tensor([-10.0, -4.0]),
+        )
+        np.testing.assert_allclose(advantages.base, expected, atol=1e-4)
+
+
 # --- who plays which part -------------------------------------------------------------------------
 
 
@@ -242,9 +263,11 @@ def test_needs_proximal_exactly_when_the_current_policy_can_not_stand_in() -> No
     for name, (objective, used) in once.items():
         assert not objective.needs_proximal, name
         assert replace(objective, updates_per_batch=2).needs_proximal == used, name
-    assert OBJECTIVES["reward_mean-proximal"].needs_proximal
-    assert not OBJECTIVES["reward_mean-behaviour"].needs_proximal
-    assert not replace(OBJECTIVES["reward_mean-behaviour"], updates_per_batch=2).needs_proximal
+    for name in ("reward_mean", "unlikeliness"):
+        assert OBJECTIVES[f"{name}-proximal"].needs_proximal
+        by_behaviour = OBJECTIVES[f"{name}-behaviour"]
+        assert not by_behaviour.needs_proximal
+        assert not replace(by_behaviour, updates_per_batch=2).needs_proximal
 
 
 @pytest.mark.parametrize(
@@ -253,6 +276,8 @@ def test_needs_proximal_exactly_when_the_current_policy_can_not_stand_in() -> No
         ({"correction": Tis()}, "count it twice"),
         ({"policy_loss": Reinforce()}, "takes no ratio"),
         ({"smoothing": smoothing("reward_mean")}, "choose scale=none"),
+        ({"smoothing": smoothing("token"), "advantage": Pkpo(k=2)}, "shapes rewards by itself"),
+        ({"smoothing": smoothing("token"), "advantage": Unlikeliness()}, "one of the two"),
         ({"kl_coefficient": -0.1}, "kl_coefficient ≥ 0"),
         ({"updates_per_batch": 0}, "at least 1"),
     ],
@@ -281,10 +306,11 @@ def test_a_needed_input_that_is_missing_is_named(objective: Objective, name: str
         )
 
 
-def test_reward_mean_by_the_proximal_policy_needs_its_sums() -> None:
+@pytest.mark.parametrize("name", ["reward_mean-proximal", "unlikeliness-proximal"])
+def test_sequences_by_the_proximal_policy_need_its_sums(name: str) -> None:
     batch = Batch([2])
     with pytest.raises(ValueError, match="proximal_logprob_sum"):
-        OBJECTIVES["reward_mean-proximal"].sequence_advantages(
+        OBJECTIVES[name].sequence_advantages(
             reward=batch.reward,
             correct=batch.correct,
             group=batch.group,
@@ -408,7 +434,8 @@ def test_one_rollout_or_one_class_is_finite(name: str, right: bool, lengths: lis
     # centred, only where the group has another sequence to differ from.
     ds = objective.smoothing
     acts = ds is not None and (ds.form != "reward_mean" or len(lengths) > 1)
-    if not objective.needs_reference:
+    # What shapes rewards by rank or count may tell equal rewards apart, too.
+    if not objective.needs_reference and isinstance(objective.advantage, Grpo):
         assert bool(batch.current.grad.any()) == acts
 
 
