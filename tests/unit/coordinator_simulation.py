@@ -660,6 +660,7 @@ class Simulation:
         for member in fleet:
             if member.health is Health.DEAD and not coordinator.state.final:
                 assert coordinator.leases.held_by(member) == 0
+        assert counts.get("batched", 0) <= self.config.rollout.groups_per_step, "one batch in hand"
         acked = {i for _, m in sent if isinstance(m, wire.Ack) for i in m.leases}
         open_ = {r.id for r in self.journal.leases("leased")}
         open_ |= {r.id for r in self.journal.leases("leased", purpose="eval")}

@@ -338,6 +338,32 @@ def test_work_goes_on_across_a_coordinators_restart(tmp_path: Path) -> None:
         assert desk.c.leases.held_by(member) == len(granted)
 
 
+def test_leases_in_work_do_not_age_by_a_coordinators_restart(tmp_path: Path) -> None:
+    with closing(Desk(tmp_path, steps=20)) as desk:
+        granted = running(desk)
+        for step in range(5):
+            id = 1000 + step
+            desk.journal.add_lease(id=id, purpose="train", row=1, attempt=1, evaluation=None)
+            desk.journal.batch(step, step, [id])
+            desk.journal.consume(step)
+        ids = running_ids(desk)
+    with closing(Desk(tmp_path, steps=20)) as desk:
+        desk.say(b"g", REPLACE(GENERATOR, leases=[g.id for g in granted]))
+        desk.say(b"l", REPLACE(LEARNER, step=5))
+        desk.say(b"l", wire.BatchRequest(rank=0, step=5, report={}))
+        assert desk.c.scheduler.step == 5
+        assert set(ids) <= set(running_ids(desk)), "how old their tokens are is not known yet"
+
+
+def test_what_is_not_healthy_is_not_granted_again(desk: Desk) -> None:
+    running(desk)
+    desk.say(b"m", REPLACE(LEARNER, incarnation="l2"))
+    assert desk.member() is Health.STALE
+    desk.now += REGRANT_SECONDS + 0.1
+    answer = desk.say(b"g", wire.GeneratorHeartbeat(version=0, leases=[], stats={}))
+    assert leases(answer) == []
+
+
 # --- weights ------------------------------------------------------------------------------------
 
 
@@ -357,6 +383,22 @@ def test_a_mismatch_never_serves(desk: Desk) -> None:
     assert desk.member() is Health.STALE
     assert "checksums differ" in desk.c.weights.last_failure
     assert desk.c.fleet.healthy() == []
+
+
+def test_a_process_is_not_blamed_for_the_one_it_replaces(desk: Desk) -> None:
+    desk.say(b"l", LEARNER)
+    desk.say(b"g", GENERATOR)
+    desk.say(b"l", wire.LearnerHeartbeat(rank=0, staged=0, checkpoint=-1, phase=""))
+    sync = desk.c.weights.current
+    assert sync is not None
+    desk.say(b"g", wire.Prepared(sync=sync.id))
+    desk.say(b"l", wire.Prepared(sync=sync.id, version=0))
+    desk.say(b"g2", REPLACE(GENERATOR, incarnation="g2"))
+    desk.say(b"l", wire.SyncFailed(sync=sync.id, reason="timed out"))
+    assert "replaced" in desk.c.weights.last_failure
+    member = desk.c.fleet.get("g")
+    assert member is not None
+    assert (member.incarnation, member.failures, member.retry_at) == ("g2", 0, 0.0)
 
 
 def test_numbers_of_an_earlier_coordinator_do_not_come_again(tmp_path: Path) -> None:
@@ -450,6 +492,16 @@ def test_stop_ends_after_the_checkpoint(tmp_path: Path) -> None:
     assert (coordinator.state, coordinator.message) == (State.INTERRUPTED, "Ctrl-C")
     assert sim.checkpoint == coordinator.batches.trained >= 3
     assert sim.journal.counts().get("consumed", 0) == 0, "all that was trained is committed"
+
+
+def test_an_older_checkpoint_does_not_count_as_the_last(desk: Desk) -> None:
+    running(desk)
+    desk.say(b"l", wire.LearnerHeartbeat(rank=0, staged=0, checkpoint=5, phase=""))
+    desk.say(b"m", REPLACE(LEARNER, incarnation="l2", step=3))
+    desk.say(b"m", wire.Stop(reason="enough"))
+    assert desk.c.state is State.FINISHING
+    desk.say(b"m", wire.LearnerHeartbeat(rank=0, staged=3, checkpoint=3, phase=""))
+    assert desk.c.state is State.INTERRUPTED
 
 
 def test_stopped_work_is_not_granted_again(desk: Desk) -> None:
