@@ -27,7 +27,7 @@ help: ## list the commands
 
 quickstart: $(INSTALLED) ## train a tiny model on Countdown with asynchronous DS-GRPO
 	$(RUN) asyncds tiny-model $(MODEL)
-	$(RUN) asyncds run configs/quickstart.yaml $(if $(filter-out ds_grpo,$(ALGO)),\
+	$(RUN) asyncds run --replace configs/quickstart.yaml $(if $(filter-out ds_grpo,$(ALGO)),\
 		algorithm.advantage.kind=$(ALGO) name=quickstart-$(ALGO)) $(ARGS)
 
 test: $(INSTALLED) ## run all tests
