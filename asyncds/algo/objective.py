@@ -6,6 +6,7 @@ Four policies may take part. Log-probs are of the sampled tokens, in nats, tempe
 behaviour   μ, sampled the token: some generator, some versions ago. Always known.
 proximal    π_old, the learner at the start of the batch. Recomputed where ``needs_proximal``;
             otherwise π_θ itself, held constant, which is the same while a batch is one update.
+            With a ``LogLinear`` proximal policy, one between μ and π_θ instead.
 current     π_θ, being trained: the only one that carries a gradient.
 reference   π_0, the base model; only for a KL penalty.
 ==========  ====================================================================================
@@ -56,11 +57,38 @@ class SequenceAdvantages:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LogLinear:
+    """A proximal policy without a forward pass: ``log π_old = (1 − λ) log μ + λ log π_θ``.
+
+    λ (``current``) in 0..1, exclusive, is how near π_θ it lies; π_θ is held constant. The ratio
+    then is ``(π_θ/μ)^(1−λ)`` and the weight ``π_old/μ = (π_θ/μ)^λ``, so that the trust region
+    reaches μ even when a batch is one update. A proximal policy for the decoupled loss
+    (arXiv 2505.24298); AReaL's approximation, with λ = d/(d + 1) for tokens d versions old.
+
+    Raises ValueError for λ outside 0..1.
+    """
+
+    current: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.current < 1:
+            raise ValueError(
+                f"log_linear current = {self.current} is no policy between μ and π_θ: "
+                "choose 0 < current < 1."
+            )
+
+    def __call__(self, log_mu: Tensor, log_current: Tensor) -> Tensor:
+        """Log-probs of the tokens, [T], [T] -> [T], constant."""
+        return torch.lerp(log_mu.to(log_current.dtype), log_current.detach(), self.current)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Objective:
     """Which advantage, which loss, and which policy plays which part.
 
     ratio: the policy below the ratio that the loss clips. ``behaviour``: ρ = π_θ/μ, a correction
     and a trust region at once. ``proximal``: ρ = π_θ/π_old, and ``correction`` accounts for μ.
+    proximal: what π_old is: None for the learner at the start of the batch.
     kl_coefficient: β ≥ 0 of a KL penalty to the reference, estimated by ``kl_estimator``.
     entropy_coefficient: α of a loss term −α H; negative for a penalty.
     updates_per_batch: optimizer updates that share a batch, and so its π_old.
@@ -73,6 +101,7 @@ class Objective:
     policy_loss: PolicyLoss = field(default_factory=Clip)
     ratio: Policy = "behaviour"
     correction: Correction = field(default_factory=NoCorrection)
+    proximal: LogLinear | None = None
     kl_coefficient: float = 0.0
     kl_estimator: KlEstimator = "k3"
     entropy_coefficient: float = 0.0
@@ -103,6 +132,16 @@ class Objective:
                 "reward_mean shifts the rewards, and dividing by their std would undo γ (in a "
                 "group that is all correct it blows any shift up to size 1): choose scale=none."
             )
+        if self.proximal is not None and self._sequence_policy == "proximal":
+            raise ValueError(
+                "sequences are compared before π_θ is known, which log_linear is made of: "
+                "choose source=behaviour, or proximal=none."
+            )
+        if self.proximal is not None and not self._uses_proximal:
+            raise ValueError(
+                "nothing in this objective reads π_old, so log_linear would change nothing: "
+                "choose proximal=none, or ratio=proximal."
+            )
         if not self.kl_coefficient >= 0:
             raise ValueError(
                 f"kl_coefficient = {self.kl_coefficient} would drive the policy away from the "
@@ -114,13 +153,10 @@ class Objective:
     @property
     def needs_proximal(self) -> bool:
         """Whether π_old must be computed for the whole batch, without gradient, before training."""
-        uses_proximal = (
-            (self.smoothing is not None and self.smoothing.source == "proximal")
-            or (self.ratio == "proximal" and self.policy_loss.uses_ratio)
-            or not isinstance(self.correction, NoCorrection)
-        )
+        if self.proximal is not None:
+            return False
         several_updates = self.updates_per_batch > 1
-        return (several_updates and uses_proximal) or self._sequence_policy == "proximal"
+        return (several_updates and self._uses_proximal) or self._sequence_policy == "proximal"
 
     @property
     def needs_reference(self) -> bool:
@@ -131,6 +167,15 @@ class Objective:
     def needs_entropy(self) -> bool:
         """Whether the entropy of the current policy is needed, with its gradient."""
         return self.entropy_coefficient != 0
+
+    @property
+    def _uses_proximal(self) -> bool:
+        """Whether the loss of a token depends on π_old."""
+        return (
+            (self.smoothing is not None and self.smoothing.source == "proximal")
+            or (self.ratio == "proximal" and self.policy_loss.uses_ratio)
+            or not isinstance(self.correction, NoCorrection)
+        )
 
     @property
     def _smooths_rewards(self) -> bool:
@@ -233,7 +278,8 @@ class Objective:
             if needed and tensors[name] is None:
                 raise ValueError(f"this objective needs the {name} of every token.")
 
-        old = current.detach() if proximal is None else proximal.detach()
+        learner = current.detach() if proximal is None else proximal.detach()
+        old = learner if self.proximal is None else self.proximal(behaviour, current)
         shift = sequences.shift[sequence]
         if self.smoothing is not None:
             source = old if self.smoothing.source == "proximal" else behaviour
@@ -257,7 +303,7 @@ class Objective:
             "ds_shift_correct": shift[correct],
             "ds_shift_incorrect": shift[~correct],
             **_ratio_metrics(inputs, outputs, weights),
-            **_mismatch_metrics(behaviour, old),
+            **_mismatch_metrics(behaviour, learner),
         }
         if reference is not None:
             kl = KL_ESTIMATORS[self.kl_estimator](current, reference.detach())
@@ -272,8 +318,9 @@ class Objective:
 def summarise(sums: Sums) -> dict[str, float]:
     """What an objective's sums say, once they are added over micro-batches and ranks.
 
-    Means over tokens by name, and for the importance weights w = π_old/μ the effective sample size
-    as a fraction of the tokens, ``(Σw)² / (T Σw²)``: 1 on-policy, 1/T when one token outweighs all.
+    Means over tokens by name, and for the importance weights w of the learner against μ the
+    effective sample size as a fraction of the tokens, ``(Σw)² / (T Σw²)``: 1 on-policy, 1/T when
+    one token outweighs all.
     """
     means = sums.means()
     second_moment = means.pop("importance_weight_squared")

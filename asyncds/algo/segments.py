@@ -1,4 +1,4 @@
-"""Sums, means and ranks in the parts of a flat array: tokens of a sequence, sequences of a group."""
+"""Sums, means and ranks in parts of a flat array: tokens of a sequence, sequences of a group."""
 
 import torch
 from torch import Tensor
@@ -28,3 +28,17 @@ def rank_within(values: Tensor, segment: Tensor, n: int) -> Tensor:
     count = torch.bincount(segment, minlength=n)
     before = (count.cumsum(0) - count)[segment]
     return (lower[tie] - before).double() + (size[tie] - 1) / 2
+
+
+def sum_over_segment(values: Tensor, segment: Tensor) -> Tensor:
+    """For each value the sum over its segment: [T], int64 [T] ≥ 0 -> [T]."""
+    return segment_sum(values, segment, _count(segment))[segment]
+
+
+def mean_over_segment(values: Tensor, segment: Tensor) -> Tensor:
+    """For each value the mean over its segment: [T], int64 [T] ≥ 0 -> [T]."""
+    return segment_mean(values, segment, _count(segment))[segment]
+
+
+def _count(segment: Tensor) -> int:
+    return int(segment.max()) + 1 if len(segment) else 0

@@ -133,7 +133,66 @@ class Tis(Choice):
     """The largest weight."""
 
 
-Correction = Annotated[NoCorrection | Tis, Field(discriminator="kind")]
+class IcePop(Choice):
+    """Tokens are weighted by π_old/μ, and left out where it lies outside low … high."""
+
+    kind: Literal["icepop"] = "icepop"
+    low: float = Field(0.5, ge=0, le=1)
+    """The smallest weight that is kept."""
+    high: float = Field(5.0, ge=1)
+    """The largest weight that is kept."""
+
+
+class SequenceTis(Choice):
+    """All tokens of a rollout are weighted by min(∏ π_old/μ, cap)."""
+
+    kind: Literal["sequence"] = "sequence"
+    cap: float = Field(5.0, ge=1)
+    """The largest weight."""
+
+
+class GeometricMask(Choice):
+    """Rollouts are left out whose geometric mean of π_old/μ over tokens lies outside low … high."""
+
+    kind: Literal["geometric_mask"] = "geometric_mask"
+    low: float = Field(0.99, ge=0, le=1)
+    """The smallest mean that is kept."""
+    high: float = Field(1.01, ge=1)
+    """The largest mean that is kept."""
+
+
+class SequenceMask(Choice):
+    """Rollouts are left out whose product of π_old/μ over tokens lies outside low … high."""
+
+    kind: Literal["sequence_mask"] = "sequence_mask"
+    low: float = Field(0.5, ge=0, le=1)
+    """The smallest product that is kept."""
+    high: float = Field(2.0, ge=1)
+    """The largest product that is kept."""
+
+
+Correction = Annotated[
+    NoCorrection | Tis | IcePop | SequenceTis | GeometricMask | SequenceMask,
+    Field(discriminator="kind"),
+]
+
+
+class Recomputed(Choice):
+    """π_old is the learner at the start of the batch: a forward pass more where a batch is split
+    into several updates."""
+
+    kind: Literal["recomputed"] = "recomputed"
+
+
+class LogLinear(Choice):
+    """π_old lies between the behaviour policy and the current one, at no cost."""
+
+    kind: Literal["log_linear"] = "log_linear"
+    current: float = Field(0.5, gt=0, lt=1)
+    """Share of the current policy: log π_old = (1 − current)·log μ + current·log π_θ."""
+
+
+Proximal = Annotated[Recomputed | LogLinear, Field(discriminator="kind")]
 
 
 class KlConfig(Choice):
@@ -154,6 +213,8 @@ class AlgorithmConfig(Choice):
     """How advantages become a loss."""
     correction: Correction = NoCorrection()
     """How data of an older policy is weighted, where the ratio is not taken against it."""
+    proximal: Proximal = Recomputed()
+    """What π_old is, for all that is set to proximal and for the correction."""
     kl: KlConfig = KlConfig()
     entropy_coef: float = 0.0
     """Weight of the mean entropy, added to what is maximised; negative: a penalty."""
@@ -169,4 +230,24 @@ class AlgorithmConfig(Choice):
                 "policy would count the mismatch twice: set algorithm.correction.kind to none, or "
                 "algorithm.loss.ratio to proximal"
             )
+        if isinstance(self.proximal, LogLinear):
+            self._log_linear_is_read()
         return self
+
+    def _log_linear_is_read(self) -> None:
+        source = getattr(self.advantage, "logprob_source", "behaviour")
+        by_sequence = isinstance(self.advantage, Unlikeliness) or (
+            isinstance(self.advantage, DsGrpo) and self.advantage.form == "reward_mean"
+        )
+        if source == "proximal" and by_sequence:
+            raise ValueError(
+                "this advantage compares sequences before the current policy is known, which "
+                "log_linear is made of: set algorithm.advantage.logprob_source to behaviour, or "
+                "algorithm.proximal.kind to recomputed"
+            )
+        ratio = getattr(self.loss, "ratio", "behaviour")
+        if "proximal" not in (source, ratio) and isinstance(self.correction, NoCorrection):
+            raise ValueError(
+                "nothing reads a proximal policy here, so log_linear would change nothing: set "
+                "algorithm.proximal.kind to recomputed, or algorithm.loss.ratio to proximal"
+            )

@@ -7,9 +7,17 @@ from torch import Tensor
 
 from asyncds.algo.advantages import DifferentialSmoothing, Grpo, Unlikeliness
 from asyncds.algo.best_of_k import BestOfGroup, GrPkpo, Pkpo
-from asyncds.algo.corrections import Correction, NoCorrection, Tis
+from asyncds.algo.corrections import (
+    Correction,
+    GeometricMask,
+    IcePop,
+    NoCorrection,
+    SequenceMask,
+    SequenceTis,
+    Tis,
+)
 from asyncds.algo.losses import Clip, PolicyLoss, Reinforce
-from asyncds.algo.objective import Advantage, Objective, SequenceAdvantages
+from asyncds.algo.objective import Advantage, LogLinear, Objective, SequenceAdvantages
 from asyncds.algo.sums import Sums
 from asyncds.config import algorithm as words
 from asyncds.rollout.batch import Float32, Shard
@@ -20,15 +28,13 @@ def build_objective(config: words.AlgorithmConfig) -> Objective:
     loss: PolicyLoss = Reinforce()
     if isinstance(config.loss, words.ClipLoss):
         loss = Clip(eps_low=config.loss.low, eps_high=config.loss.high, dual_clip=config.loss.dual)
-    correction: Correction = NoCorrection()
-    if isinstance(config.correction, words.Tis):
-        correction = Tis(cap=config.correction.cap)
     return Objective(
         advantage=_advantage(config.advantage),
         smoothing=_smoothing(config.advantage),
         policy_loss=loss,
         ratio=config.loss.ratio if isinstance(config.loss, words.ClipLoss) else "proximal",
-        correction=correction,
+        correction=_correction(config.correction),
+        proximal=_proximal(config.proximal),
         kl_coefficient=config.kl.coef,
         kl_estimator=config.kl.estimator,
         entropy_coefficient=config.entropy_coef,
@@ -64,6 +70,26 @@ def _smoothing(choice: words.Advantage) -> DifferentialSmoothing | None:
         form=choice.form,
         source=choice.logprob_source,
     )
+
+
+def _correction(choice: words.Correction) -> Correction:
+    match choice:
+        case words.NoCorrection():
+            return NoCorrection()
+        case words.Tis():
+            return Tis(cap=choice.cap)
+        case words.IcePop():
+            return IcePop(low=choice.low, high=choice.high)
+        case words.SequenceTis():
+            return SequenceTis(cap=choice.cap)
+        case words.GeometricMask():
+            return GeometricMask(low=choice.low, high=choice.high)
+        case words.SequenceMask():
+            return SequenceMask(low=choice.low, high=choice.high)
+
+
+def _proximal(choice: words.Proximal) -> LogLinear | None:
+    return LogLinear(current=choice.current) if isinstance(choice, words.LogLinear) else None
 
 
 class BatchObjective:

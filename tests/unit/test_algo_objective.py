@@ -11,9 +11,9 @@ from torch import Tensor
 
 from asyncds.algo.advantages import DifferentialSmoothing, Grpo, Unlikeliness
 from asyncds.algo.best_of_k import BestOfGroup, GrPkpo, Pkpo
-from asyncds.algo.corrections import Tis
+from asyncds.algo.corrections import GeometricMask, IcePop, SequenceMask, SequenceTis, Tis
 from asyncds.algo.losses import Clip, Reinforce
-from asyncds.algo.objective import Objective, SequenceAdvantages, summarise
+from asyncds.algo.objective import LogLinear, Objective, SequenceAdvantages, summarise
 from asyncds.algo.sums import Sums
 
 FORMS = ["token", "seq_mean", "seq_sum", "reward_mean"]
@@ -32,6 +32,10 @@ OBJECTIVES = {
     },
     "tis": Objective(ratio="proximal", correction=Tis(), smoothing=smoothing("token")),
     "reinforce": Objective(policy_loss=Reinforce(), ratio="proximal", correction=Tis()),
+    "icepop": Objective(ratio="proximal", correction=IcePop()),
+    "sequence": Objective(ratio="proximal", correction=SequenceTis()),
+    "geometric_mask": Objective(ratio="proximal", correction=GeometricMask(low=0.9, high=1.1)),
+    "sequence_mask": Objective(ratio="proximal", correction=SequenceMask()),
     "unlikeliness-proximal": Objective(advantage=Unlikeliness()),
     "unlikeliness-behaviour": Objective(advantage=Unlikeliness(source="behaviour")),
     "pkpo": Objective(advantage=Pkpo(k=2)),
@@ -248,6 +252,39 @@ def test_without_a_recomputed_proximal_the_current_policy_held_constant_takes_it
     torch.testing.assert_close(gradient, -w * (advantages.base[batch.sequence] + shift))
 
 
+def test_a_log_linear_proximal_splits_the_ratio_to_mu_between_clip_and_weight() -> None:
+    """ρ = (π/μ)^(1 − λ) is clipped, w = (π/μ)^λ is truncated, and only ρ has a gradient."""
+    objective = Objective(
+        ratio="proximal", correction=Tis(cap=1.5), proximal=LogLinear(current=0.25)
+    )
+    batch = Batch([3, 1, 2, 5], drift=0.8)
+    sequences = batch.advantages(objective)
+    loss, sums = objective.loss(
+        sequences=sequences,
+        sequence=batch.sequence,
+        current=batch.current,
+        behaviour=batch.behaviour,
+    )
+    (gradient,) = torch.autograd.grad(loss, batch.current)
+    a = sequences.base[batch.sequence].double().numpy()
+    d = (batch.current - batch.behaviour).detach().numpy()
+    rho, w = np.exp(0.75 * d), np.minimum(np.exp(0.25 * d), 1.5)
+    gain = np.minimum(a * rho, a * np.clip(rho, 0.8, 1.28))
+    gain = np.where(a < 0, np.maximum(gain, 3 * a), gain)
+    assert loss.item() == pytest.approx(-(w * gain).sum())
+    cut = ((a > 0) & (rho > 1.28)) | ((a < 0) & ((rho < 0.8) | (rho > 3)))
+    assert 0 < cut.sum() < len(cut)
+    np.testing.assert_allclose(gradient, np.where(cut, 0, -w * a * rho), atol=1e-12)
+    assert summarise(sums)["mismatch_kl"] == pytest.approx(np.mean(np.exp(d) - d - 1))
+    assert not replace(objective, updates_per_batch=4).needs_proximal
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, float("nan")])
+def test_a_log_linear_policy_lies_strictly_between(share: float) -> None:
+    with pytest.raises(ValueError, match="0 < current < 1"):
+        LogLinear(current=share)
+
+
 def test_needs_proximal_exactly_when_the_current_policy_can_not_stand_in() -> None:
     token, by_mu = smoothing("token"), smoothing("token", "behaviour")
     reinforce = Objective(policy_loss=Reinforce(), ratio="proximal")
@@ -278,6 +315,16 @@ def test_needs_proximal_exactly_when_the_current_policy_can_not_stand_in() -> No
         ({"smoothing": smoothing("reward_mean")}, "choose scale=none"),
         ({"smoothing": smoothing("token"), "advantage": Pkpo(k=2)}, "shapes rewards by itself"),
         ({"smoothing": smoothing("token"), "advantage": Unlikeliness()}, "one of the two"),
+        ({"ratio": "behaviour", "correction": SequenceMask()}, "count it twice"),
+        ({"proximal": LogLinear()}, "nothing in this objective reads π_old"),
+        (
+            {"proximal": LogLinear(), "policy_loss": Reinforce(), "ratio": "proximal"},
+            "nothing in this objective reads π_old",
+        ),
+        (
+            {"proximal": LogLinear(), "ratio": "proximal", "advantage": Unlikeliness()},
+            "before π_θ is known",
+        ),
         ({"kl_coefficient": -0.1}, "kl_coefficient ≥ 0"),
         ({"updates_per_batch": 0}, "at least 1"),
     ],
@@ -439,7 +486,7 @@ def test_one_rollout_or_one_class_is_finite(name: str, right: bool, lengths: lis
         assert bool(batch.current.grad.any()) == acts
 
 
-@pytest.mark.parametrize("name", ["default", "token-proximal", "tis", "reinforce", "everything"])
+@pytest.mark.parametrize("name", OBJECTIVES)
 def test_a_drift_beyond_any_exponential_stays_finite(name: str) -> None:
     batch = Batch([3, 2, 4], drift=200.0)
     loss, sums = batch.micro_batch(OBJECTIVES[name], [0, 1, 2])

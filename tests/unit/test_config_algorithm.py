@@ -7,7 +7,15 @@ from pydantic import ValidationError
 
 from asyncds.algo.advantages import DifferentialSmoothing, Grpo, Unlikeliness
 from asyncds.algo.best_of_k import BestOfGroup, GrPkpo, Pkpo
-from asyncds.algo.objective import Objective
+from asyncds.algo.corrections import (
+    GeometricMask,
+    IcePop,
+    NoCorrection,
+    SequenceMask,
+    SequenceTis,
+    Tis,
+)
+from asyncds.algo.objective import LogLinear, Objective
 from asyncds.config.algorithm import AlgorithmConfig
 from services.learner.objective import build_objective
 
@@ -40,6 +48,22 @@ ADVANTAGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
 }
 
+CORRECTIONS: dict[str, tuple[dict[str, Any], Any]] = {
+    "none": ({"kind": "none"}, NoCorrection()),
+    "tis": ({"kind": "tis", "cap": 3}, Tis(cap=3)),
+    "icepop": ({"kind": "icepop", "low": 0.2, "high": 4}, IcePop(low=0.2, high=4)),
+    "sequence": ({"kind": "sequence", "cap": 3}, SequenceTis(cap=3)),
+    "geometric_mask": (
+        {"kind": "geometric_mask", "low": 0.9, "high": 1.2},
+        GeometricMask(low=0.9, high=1.2),
+    ),
+    "sequence_mask": (
+        {"kind": "sequence_mask", "low": 0.1, "high": 9},
+        SequenceMask(low=0.1, high=9),
+    ),
+}
+AGAINST_PROXIMAL = {"kind": "clip", "ratio": "proximal"}
+
 
 def built(values: dict[str, Any]) -> Objective:
     """Through the text form and back."""
@@ -56,12 +80,64 @@ def test_an_advantage_becomes_what_it_says(kind: str) -> None:
     assert {name: getattr(objective, name) for name in expected} == expected
 
 
+@pytest.mark.parametrize("kind", CORRECTIONS)
+def test_a_correction_becomes_what_it_says(kind: str) -> None:
+    values, expected = CORRECTIONS[kind]
+    assert built({"loss": AGAINST_PROXIMAL, "correction": values}).correction == expected
+    assert built({"loss": {"kind": "reinforce"}, "correction": values}).correction == expected
+
+
+@pytest.mark.parametrize("kind", CORRECTIONS)
+def test_log_linear_serves_every_correction(kind: str) -> None:
+    objective = built(
+        {
+            "loss": AGAINST_PROXIMAL,
+            "correction": CORRECTIONS[kind][0],
+            "proximal": {"kind": "log_linear", "current": 0.25},
+            "updates_per_batch": 2,
+        }
+    )
+    assert objective.proximal == LogLinear(current=0.25)
+    assert not objective.needs_proximal
+
+
+@pytest.mark.parametrize("kind", [kind for kind in CORRECTIONS if kind != "none"])
+def test_no_correction_goes_with_a_ratio_against_the_behaviour_policy(kind: str) -> None:
+    with pytest.raises(ValidationError, match=r"algorithm\.loss\.ratio to proximal"):
+        AlgorithmConfig.model_validate({"correction": CORRECTIONS[kind][0]})
+
+
+LOG_LINEAR = {"kind": "log_linear"}
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "reward_mean over std": ({"advantage": {"kind": "ds_grpo", "form": "reward_mean"}}, "undo"),
     "negative gamma": ({"advantage": {"kind": "ds_grpo", "gamma_p": -1}}, "greater than or equal"),
     "strength": ({"advantage": {"kind": "unlikeliness", "strength": 2}}, "less than or equal"),
     "pkpo k": ({"advantage": {"kind": "pkpo", "k": 0}}, "greater than or equal"),
     "gr_pkpo k": ({"advantage": {"kind": "gr_pkpo", "k": 0}}, "greater than or equal"),
+    "log_linear unread": (
+        {"advantage": {"kind": "grpo"}, "proximal": LOG_LINEAR},
+        "nothing reads a proximal policy",
+    ),
+    "log_linear and reinforce": (
+        {"advantage": {"kind": "grpo"}, "proximal": LOG_LINEAR, "loss": {"kind": "reinforce"}},
+        "nothing reads a proximal policy",
+    ),
+    "log_linear before the update": (
+        {"advantage": {"kind": "unlikeliness"}, "proximal": LOG_LINEAR, "loss": AGAINST_PROXIMAL},
+        "logprob_source to behaviour",
+    ),
+    "log_linear by reward_mean": (
+        {
+            "advantage": {"kind": "ds_grpo", "form": "reward_mean", "scale": "none"},
+            "proximal": LOG_LINEAR,
+        },
+        "logprob_source to behaviour",
+    ),
+    "log_linear current": ({"proximal": {"kind": "log_linear", "current": 1}}, "less than 1"),
+    "band": (
+        {"loss": AGAINST_PROXIMAL, "correction": {"kind": "icepop", "low": 2}},
+        "less than or equal",
+    ),
     "another's field": ({"advantage": {"kind": "grpo", "gamma_p": 1}}, "Extra inputs"),
 }
 
