@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,8 @@ MAX_RESTARTS = 3
 """How often a process that failed is started again."""
 BAD_INPUT = 2
 """The exit code of a process that starting again can't help."""
+FULL_BYTES = 1 << 20
+"""With less than this free, a full disk is why a process failed, and its log can't say so."""
 LOG_LINES = 5
 """Lines of a failed process's log that are shown."""
 
@@ -61,6 +64,8 @@ class Child:
         """What went wrong, in a sentence, with the end of its log."""
         code = self.code
         how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+        if shutil.disk_usage(self.log.parent).free < FULL_BYTES:
+            return f"{self.name} ended with {how}: the disk of {self.log.parent} is full, make room"
         lines = self.log.read_text(errors="replace").splitlines()[-LOG_LINES:]
         return f"{self.name} ended with {how} ({self.log}):\n" + "\n".join(f"  {x}" for x in lines)
 

@@ -56,7 +56,7 @@ def main(config: RunConfig) -> int:
         with closing(router):
             try:
                 return _serve(config, router, journal)
-            except JournalError as error:
+            except (JournalError, OSError) as error:
                 log.error("%s; nothing acknowledged is lost: free space, then resume", error)
                 return FAILURE
 
