@@ -177,12 +177,26 @@ class GeneratorConfig(Section):
 class ScoringConfig(Section):
     """How completions are turned into rewards: in other processes, under limits."""
 
+    backend: Literal["processes", "ray"] = "processes"
+    """Where the scorer processes run: beside the generator, or, for heavy rewards, on the CPUs of a
+    Ray cluster (needs `asyncds[ray]`, here and on the cluster's nodes)."""
+    ray_address: str | None = None
+    """The Ray cluster: `host:port`, `ray://host:port`, or `auto` for the one on this machine.
+    Default: every generator starts one of its own, on this machine."""
+    cpus_per_worker: float = Field(1.0, gt=0)
+    """CPUs of the Ray cluster that a scorer process reserves."""
     workers: int = Field(1, ge=1)
     """Scorer processes per generator."""
     timeout_seconds: Seconds = 10
     """Longest time for one completion; over it the reward is 0 and the error is counted."""
     memory_mb: int = Field(1024, ge=64)
     """Address space a scorer process may use, in MiB."""
+
+    @model_validator(mode="after")
+    def _address_is_used(self) -> "ScoringConfig":
+        if self.ray_address is not None and self.backend != "ray":
+            raise ValueError("ray_address is for a Ray cluster: set backend to ray too")
+        return self
 
 
 class LearnerConfig(Section):
@@ -301,7 +315,7 @@ class CoordinatorConfig(Section):
             raise ValueError(
                 "heartbeat_seconds < suspect_seconds < dead_seconds must hold: raise the later one"
             )
-        if self.host not in ("127.0.0.1", "localhost", "::1") and not self.allow_unencrypted:
+        if self.host not in ("127.0.0.1", "localhost") and not self.allow_unencrypted:
             raise ValueError(
                 f"the control plane is not encrypted and will not bind {self.host}: keep "
                 "coordinator.host at 127.0.0.1, or set coordinator.allow_unencrypted to true if "
@@ -333,7 +347,7 @@ class RunConfig(Section):
     """Its tokenizer, if not in the model's directory."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Precision of weights and activations in the learner and the generators."""
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     """Seed of everything that is random."""
     steps: int = Field(100, ge=1)
     """Training batches (optimizer steps, unless algorithm.updates_per_batch is above 1)."""
@@ -370,6 +384,11 @@ class RunConfig(Section):
             raise ValueError(
                 f"{self.rollout.groups_per_step} groups can't be split into "
                 f"{self.algorithm.updates_per_batch} updates: lower algorithm.updates_per_batch"
+            )
+        if self.steps % self.weights.publish_every:
+            raise ValueError(
+                f"the weights after the last of {self.steps} steps would never be published: make "
+                f"steps a multiple of weights.publish_every {self.weights.publish_every}"
             )
         room = self.generator.max_model_len
         if room is not None and room <= self.sampling.max_tokens:

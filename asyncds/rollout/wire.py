@@ -101,8 +101,7 @@ class LearnerHello(Message, frozen=True):
     """A learner rank introduces itself; repeated until welcomed.
 
     incarnation: of the gang, the same on all ranks. step: batches its weights have seen (that of
-    the checkpoint after a restart). holds: whether it has batch `step` in hand, so that it must
-    not be given to another.
+    the checkpoint after a restart).
     """
 
     name: str
@@ -111,7 +110,6 @@ class LearnerHello(Message, frozen=True):
     rank: Whole
     ranks: Positive
     step: Whole
-    holds: bool
     tokenizer: str
     vocab_size: Positive
     metrics: str = ""

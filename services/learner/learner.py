@@ -59,8 +59,6 @@ class Learner:
         self._batch_seconds = batch_seconds
         self._end_seconds = end_seconds
         self.step = step
-        self.holds = False
-        """Whether batch `step` is in hand."""
         self.phase = "starting"
         self._saved = step if step else -1
         self._report: dict[str, float] = {}
@@ -94,13 +92,11 @@ class Learner:
             )
             if shard is None:
                 break
-            self.holds = True
             waited = 0.0 if waited_since is None else time.perf_counter() - waited_since
             started = time.perf_counter()
             update = self._train(shard)
             updated = time.perf_counter() - started
             self.step += 1
-            self.holds = False
             published = saved = 0.0
             if self.step % self._publish_every == 0:
                 published = _timed(lambda: self._publish(publisher, link))

@@ -147,7 +147,6 @@ def _train(engine: TrainingEngine, config: RunConfig, step: int) -> str:
                 rank=engine.rank,
                 ranks=engine.ranks,
                 step=learner.step,
-                holds=learner.holds,
                 tokenizer=vocabulary_fingerprint(tokenizer.get_vocab()),
                 vocab_size=vocab_size,
                 metrics=address,

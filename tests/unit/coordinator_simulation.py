@@ -261,7 +261,6 @@ class LearnerRank(Peer):
             rank=self.rank,
             ranks=learner.n_ranks,
             step=learner.step,
-            holds=len(learner.shards) == learner.n_ranks,
             tokenizer="t",
             vocab_size=VOCABULARY,
         )

@@ -36,7 +36,6 @@ LEARNER = wire.LearnerHello(
     rank=0,
     ranks=1,
     step=0,
-    holds=False,
     tokenizer="t",
     vocab_size=VOCABULARY,
 )
@@ -330,7 +329,7 @@ def test_work_goes_on_across_a_coordinators_restart(tmp_path: Path) -> None:
         ids = running_ids(desk)
     with closing(Desk(tmp_path)) as desk:
         desk.say(b"g", REPLACE(GENERATOR, leases=[g.id for g in granted]))
-        desk.say(b"l", REPLACE(LEARNER, holds=False))
+        desk.say(b"l", LEARNER)
         answer = desk.say(b"g", wire.GeneratorHeartbeat(version=0, leases=ids, stats={}))
         assert only(answer, wire.Cancel) == []
         member = desk.c.fleet.get("g")

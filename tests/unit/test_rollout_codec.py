@@ -62,7 +62,6 @@ TO_COORDINATOR = [
         rank=0,
         ranks=2,
         step=3,
-        holds=True,
         tokenizer="t",
         vocab_size=32,
     ),
