@@ -28,7 +28,7 @@ from asyncds.algo.advantages import (
 from asyncds.algo.best_of_k import BestOfGroup, GrPkpo, Pkpo
 from asyncds.algo.corrections import Correction, NoCorrection, TokenWeights
 from asyncds.algo.kl import KL_ESTIMATORS, KlEstimator, k3
-from asyncds.algo.losses import Clip, LossInputs, LossOutputs, PolicyLoss
+from asyncds.algo.losses import Clip, Dppo, LossInputs, LossOutputs, PolicyLoss
 from asyncds.algo.ratios import clamped
 from asyncds.algo.sums import Sums
 
@@ -112,6 +112,11 @@ class Objective:
             raise ValueError(
                 f"{_name(self.policy_loss)} takes no ratio, so ratio=behaviour would leave stale "
                 "tokens uncorrected: choose ratio=proximal, with a correction such as tis."
+            )
+        if self.ratio == "proximal" and isinstance(self.policy_loss, Dppo):
+            raise ValueError(
+                "dppo keeps the policy near the one that sampled, so its ratio is that to μ: "
+                "choose ratio=behaviour, or another loss."
             )
         if self.ratio == "behaviour" and not isinstance(self.correction, NoCorrection):
             raise ValueError(
@@ -290,6 +295,7 @@ class Objective:
             logprob=current,
             log_ratio=current - (behaviour if self.ratio == "behaviour" else old),
             advantage=advantage,
+            sequence=sequence,
         )
         outputs = self.policy_loss(inputs)
         weights = self.correction(behaviour, old, sequence)

@@ -116,7 +116,43 @@ class ReinforceLoss(Choice):
     kind: Literal["reinforce"] = "reinforce"
 
 
-Loss = Annotated[ClipLoss | ReinforceLoss, Field(discriminator="kind")]
+class CispoLoss(Choice):
+    """Policy gradient weighted by the truncated ratio: no token loses its gradient."""
+
+    kind: Literal["cispo"] = "cispo"
+    ratio: Literal["behaviour", "proximal"] = "behaviour"
+    """As in clip."""
+    cap: float = Field(5.0, ge=1)
+    """The largest ratio that counts."""
+
+
+class GspoLoss(Choice):
+    """The clipped loss on the ratio of whole rollouts, the geometric mean over their tokens."""
+
+    kind: Literal["gspo"] = "gspo"
+    ratio: Literal["behaviour", "proximal"] = "behaviour"
+    """As in clip."""
+    low: float = Field(3e-4, ge=0, lt=1)
+    """Ratios below 1 − low earn nothing more."""
+    high: float = Field(4e-4, ge=0)
+    """Ratios above 1 + high earn nothing more."""
+
+
+class DppoLoss(Choice):
+    """A trust region in probabilities around the policy that sampled."""
+
+    kind: Literal["dppo"] = "dppo"
+    bound: float = Field(0.2, gt=0, le=1)
+    """How far a token's probability may move, in the direction its advantage asks for."""
+    cap: float = Field(3.0, ge=1)
+    """The largest ratio that counts."""
+    penalty: float = Field(1e-3, ge=0)
+    """Weight of the squared log-ratio."""
+
+
+Loss = Annotated[
+    ClipLoss | CispoLoss | GspoLoss | DppoLoss | ReinforceLoss, Field(discriminator="kind")
+]
 
 
 class NoCorrection(Choice):
@@ -223,8 +259,14 @@ class AlgorithmConfig(Choice):
 
     @model_validator(mode="after")
     def _meaningful(self) -> "AlgorithmConfig":
-        against_behaviour = isinstance(self.loss, ClipLoss) and self.loss.ratio == "behaviour"
-        if against_behaviour and not isinstance(self.correction, NoCorrection):
+        corrected = not isinstance(self.correction, NoCorrection)
+        if corrected and isinstance(self.loss, DppoLoss):
+            raise ValueError(
+                f"dppo takes its ratio against the behaviour policy, and correction "
+                f"{self.correction.kind} would count the mismatch twice: set "
+                "algorithm.correction.kind to none"
+            )
+        if corrected and self._ratio == "behaviour":
             raise ValueError(
                 f"correction {self.correction.kind} together with a ratio against the behaviour "
                 "policy would count the mismatch twice: set algorithm.correction.kind to none, or "
@@ -233,6 +275,17 @@ class AlgorithmConfig(Choice):
         if isinstance(self.proximal, LogLinear):
             self._log_linear_is_read()
         return self
+
+    @property
+    def _ratio(self) -> Literal["behaviour", "proximal"] | None:
+        """The policy that the loss takes its ratio against."""
+        match self.loss:
+            case ReinforceLoss():
+                return None
+            case DppoLoss():
+                return "behaviour"
+            case _:
+                return self.loss.ratio
 
     def _log_linear_is_read(self) -> None:
         source = getattr(self.advantage, "logprob_source", "behaviour")
@@ -245,8 +298,7 @@ class AlgorithmConfig(Choice):
                 "log_linear is made of: set algorithm.advantage.logprob_source to behaviour, or "
                 "algorithm.proximal.kind to recomputed"
             )
-        ratio = getattr(self.loss, "ratio", "behaviour")
-        if "proximal" not in (source, ratio) and isinstance(self.correction, NoCorrection):
+        if "proximal" not in (source, self._ratio) and isinstance(self.correction, NoCorrection):
             raise ValueError(
                 "nothing reads a proximal policy here, so log_linear would change nothing: set "
                 "algorithm.proximal.kind to recomputed, or algorithm.loss.ratio to proximal"

@@ -5,7 +5,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from asyncds.algo.advantages import DifferentialSmoothing, Grpo, Unlikeliness
+from asyncds.algo.advantages import DifferentialSmoothing, Grpo, Policy, Unlikeliness
 from asyncds.algo.best_of_k import BestOfGroup, GrPkpo, Pkpo
 from asyncds.algo.corrections import (
     Correction,
@@ -16,7 +16,7 @@ from asyncds.algo.corrections import (
     SequenceTis,
     Tis,
 )
-from asyncds.algo.losses import Clip, PolicyLoss, Reinforce
+from asyncds.algo.losses import Cispo, Clip, Dppo, Gspo, PolicyLoss, Reinforce
 from asyncds.algo.objective import Advantage, LogLinear, Objective, SequenceAdvantages
 from asyncds.algo.sums import Sums
 from asyncds.config import algorithm as words
@@ -25,14 +25,12 @@ from asyncds.rollout.batch import Float32, Shard
 
 def build_objective(config: words.AlgorithmConfig) -> Objective:
     """The objective that the configuration describes."""
-    loss: PolicyLoss = Reinforce()
-    if isinstance(config.loss, words.ClipLoss):
-        loss = Clip(eps_low=config.loss.low, eps_high=config.loss.high, dual_clip=config.loss.dual)
+    loss, ratio = _loss(config.loss)
     return Objective(
         advantage=_advantage(config.advantage),
         smoothing=_smoothing(config.advantage),
         policy_loss=loss,
-        ratio=config.loss.ratio if isinstance(config.loss, words.ClipLoss) else "proximal",
+        ratio=ratio,
         correction=_correction(config.correction),
         proximal=_proximal(config.proximal),
         kl_coefficient=config.kl.coef,
@@ -70,6 +68,23 @@ def _smoothing(choice: words.Advantage) -> DifferentialSmoothing | None:
         form=choice.form,
         source=choice.logprob_source,
     )
+
+
+def _loss(choice: words.Loss) -> tuple[PolicyLoss, Policy]:
+    """The loss, and the policy that its ratio is taken against."""
+    match choice:
+        case words.ClipLoss():
+            clip = Clip(eps_low=choice.low, eps_high=choice.high, dual_clip=choice.dual)
+            return clip, choice.ratio
+        case words.CispoLoss():
+            return Cispo(cap=choice.cap), choice.ratio
+        case words.GspoLoss():
+            return Gspo(eps_low=choice.low, eps_high=choice.high), choice.ratio
+        case words.DppoLoss():
+            dppo = Dppo(bound=choice.bound, cap=choice.cap, penalty=choice.penalty)
+            return dppo, "behaviour"
+        case words.ReinforceLoss():
+            return Reinforce(), "proximal"
 
 
 def _correction(choice: words.Correction) -> Correction:

@@ -1,12 +1,14 @@
 import itertools
 import math
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from asyncds.algo.corrections import NoCorrection, Tis, TokenWeights
 from asyncds.algo.kl import KL_ESTIMATORS, k1, k2, k3
-from asyncds.algo.losses import Clip, LossInputs, PolicyLoss, Reinforce
+from asyncds.algo.losses import Cispo, Clip, Dppo, Gspo, LossInputs, PolicyLoss, Reinforce
 from asyncds.algo.sums import Sums
 
 RATIOS = [0.0, 1e-30, 0.3, 0.79, 0.81, 1.0, 1.27, 1.29, 2.9, 3.1, 50.0, math.inf]
@@ -23,7 +25,19 @@ def reference_clip(a: float, rho: float, low: float, high: float, dual: float | 
 
 
 def evaluate(loss: PolicyLoss, log_ratio: torch.Tensor, advantage: torch.Tensor):  # type: ignore[no-untyped-def]
-    return loss(LossInputs(logprob=log_ratio, log_ratio=log_ratio, advantage=advantage))
+    return loss(inputs_of(log_ratio, log_ratio, advantage))
+
+
+def inputs_of(
+    logprob: torch.Tensor,
+    log_ratio: torch.Tensor,
+    advantage: torch.Tensor,
+    sequence: torch.Tensor | None = None,
+) -> LossInputs:
+    """Every token a sequence of its own, unless told otherwise."""
+    if sequence is None:
+        sequence = torch.arange(len(logprob))
+    return LossInputs(logprob=logprob, log_ratio=log_ratio, advantage=advantage, sequence=sequence)
 
 
 @pytest.mark.parametrize("dual", [None, 3.0])
@@ -58,10 +72,8 @@ def test_gradient_by_finite_differences(loss: PolicyLoss) -> None:
 
 
 def test_reinforce_is_minus_advantage_times_logprob() -> None:
-    inputs = LossInputs(
-        logprob=torch.tensor([-1.0, -2.0]),
-        log_ratio=torch.tensor([9.0, 9.0]),
-        advantage=torch.tensor([0.5, -3.0]),
+    inputs = inputs_of(
+        torch.tensor([-1.0, -2.0]), torch.tensor([9.0, 9.0]), torch.tensor([0.5, -3.0])
     )
     out = Reinforce()(inputs)
     assert out.loss.tolist() == [0.5, -6.0]
@@ -75,6 +87,144 @@ def test_reinforce_is_minus_advantage_times_logprob() -> None:
 def test_clip_refuses_a_range_without_1(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         Clip(**options)
+
+
+# --- cispo, gspo, dppo ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tokens() -> dict[str, torch.Tensor]:
+    """Four sequences, of 3, 1, 5 and 2 tokens, with one advantage each."""
+    generator = torch.Generator().manual_seed(2)
+    sequence = torch.tensor([0] * 3 + [1] + [2] * 5 + [3] * 2)
+    logprob = -torch.rand(11, generator=generator, dtype=torch.float64) * 2 - 0.05
+    drift = torch.randn(11, generator=generator, dtype=torch.float64)
+    return {
+        "logprob": logprob.requires_grad_(),
+        "other": logprob.detach() - drift,
+        "advantage": torch.tensor([1.0, -2.0, -0.5, 0.7], dtype=torch.float64)[sequence],
+        "sequence": sequence,
+    }
+
+
+def token_inputs(tokens: dict[str, torch.Tensor]) -> LossInputs:
+    return inputs_of(
+        tokens["logprob"],
+        tokens["logprob"] - tokens["other"],
+        tokens["advantage"],
+        tokens["sequence"],
+    )
+
+
+def gradient_of(loss: torch.Tensor, tokens: dict[str, torch.Tensor]) -> np.ndarray:
+    return torch.autograd.grad(loss.sum(), tokens["logprob"])[0].numpy()
+
+
+def test_cispo_is_the_policy_gradient_by_the_truncated_ratio(
+    tokens: dict[str, torch.Tensor],
+) -> None:
+    out = Cispo(cap=1.5)(token_inputs(tokens))
+    logprob, other = (tokens[name].detach().numpy() for name in ("logprob", "other"))
+    a = tokens["advantage"].numpy()
+    rho = np.exp(logprob - other)
+    weight = np.minimum(rho, 1.5)
+    np.testing.assert_allclose(out.loss.detach(), -weight * a * logprob)
+    np.testing.assert_allclose(gradient_of(out.loss, tokens), -weight * a)
+    assert out.clipped.tolist() == (rho > 1.5).tolist()
+    assert 0 < out.clipped.sum() < 11
+
+
+@pytest.mark.parametrize(("low", "high"), [(3e-4, 4e-4), (0.1, 0.3), (0.5, 2.0)])
+def test_gspo_is_the_clip_of_each_sequence(
+    tokens: dict[str, torch.Tensor], low: float, high: float
+) -> None:
+    """Loss and gradient of |y_i| × the sequence's loss, the gradient by finite differences."""
+    out = Gspo(eps_low=low, eps_high=high)(token_inputs(tokens))
+    other, a = tokens["other"].numpy(), tokens["advantage"].numpy()
+    sequence = tokens["sequence"].numpy()
+
+    def reference(logprob: np.ndarray) -> np.ndarray:
+        """Per sequence, as the paper writes it."""
+        losses = []
+        for i in range(4):
+            mine = sequence == i
+            s = np.exp((logprob[mine] - other[mine]).mean())
+            mean_advantage = a[mine][0]
+            gain = min(s * mean_advantage, np.clip(s, 1 - low, 1 + high) * mean_advantage)
+            losses.append(-gain * mine.sum())
+        return np.array(losses)
+
+    logprob = tokens["logprob"].detach().numpy()
+    ours = np.bincount(sequence, weights=out.loss.detach().numpy())
+    np.testing.assert_allclose(ours, reference(logprob), rtol=1e-12)
+    step = 1e-7
+    numeric = [
+        (reference(logprob + step * e).sum() - reference(logprob - step * e).sum()) / (2 * step)
+        for e in np.eye(11)
+    ]
+    gradient = gradient_of(out.loss, tokens)
+    np.testing.assert_allclose(gradient, numeric, rtol=1e-6, atol=1e-7)
+    assert out.clipped.tolist() == [g == 0 for g in gradient]
+
+
+def test_gspo_lets_tokens_have_advantages_of_their_own(tokens: dict[str, torch.Tensor]) -> None:
+    tokens["advantage"] = torch.linspace(-1, 1, 11, dtype=torch.float64)
+    out = Gspo(eps_low=1.0, eps_high=1e9)(token_inputs(tokens))
+    logprob, other = (tokens[name].detach().numpy() for name in ("logprob", "other"))
+    sequence = tokens["sequence"].numpy()
+    s = np.array([np.exp((logprob - other)[sequence == i].mean()) for i in sequence])
+    expected = -s * tokens["advantage"].numpy()
+    np.testing.assert_allclose(gradient_of(out.loss, tokens), expected)
+
+
+def test_dppo_equals_the_formula_token_by_token() -> None:
+    """On a grid of probabilities, by numbers in and numbers out; the gradient too."""
+    grid = list(itertools.product([-1.5, 0.0, 0.5], [0.01, 0.3, 0.9], [0.002, 0.15, 0.45, 0.75]))
+    a = torch.tensor([x for x, _, _ in grid], dtype=torch.float64)
+    logprob = torch.tensor([p for _, p, _ in grid], dtype=torch.float64).log().requires_grad_()
+    log_mu = torch.tensor([m for _, _, m in grid], dtype=torch.float64).log()
+    loss = Dppo(bound=0.2, cap=4.0, penalty=0.01)
+    out = loss(inputs_of(logprob, logprob - log_mu, a))
+    (gradient,) = torch.autograd.grad(out.loss.sum(), logprob)
+    for t, (advantage, p, mu) in enumerate(grid):
+        far = (advantage > 0 and p - mu > 0.2) or (advantage < 0 and p - mu < -0.2)
+        rho = p / mu
+        expected = 0.01 * math.log(rho) ** 2 - (0 if far else advantage * min(rho, 4.0))
+        slope = 0.02 * math.log(rho) - (0 if far or rho > 4 else advantage * rho)
+        assert out.loss[t].item() == pytest.approx(expected)
+        assert gradient[t].item() == pytest.approx(slope)
+        assert out.clipped[t].item() == (far or (rho > 4 and advantage != 0))
+    assert 0 < out.clipped.sum() < len(grid)
+
+
+@pytest.mark.parametrize("loss", [Cispo(), Gspo(), Dppo()], ids=str)
+def test_every_loss_is_the_policy_gradient_on_policy(
+    loss: PolicyLoss, tokens: dict[str, torch.Tensor]
+) -> None:
+    tokens["other"] = tokens["logprob"].detach()
+    out = loss(token_inputs(tokens))
+    np.testing.assert_allclose(gradient_of(out.loss, tokens), -tokens["advantage"])
+    assert not out.clipped.any()
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (Cispo, {"cap": 0.9}),
+        (Gspo, {"eps_low": -0.1}),
+        (Gspo, {"eps_high": -0.1}),
+        (Dppo, {"bound": 0.0}),
+        (Dppo, {"bound": 1.5}),
+        (Dppo, {"cap": 0.5}),
+        (Dppo, {"penalty": -1.0}),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(kind: Any, options: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))):
+        kind(**options)
+
+
+# --- corrections, kl, sums ------------------------------------------------------------------------
 
 
 def test_tis_truncates_from_above_only_and_is_a_constant() -> None:

@@ -15,6 +15,7 @@ from asyncds.algo.corrections import (
     SequenceTis,
     Tis,
 )
+from asyncds.algo.losses import Cispo, Clip, Dppo, Gspo, Reinforce
 from asyncds.algo.objective import LogLinear, Objective
 from asyncds.config.algorithm import AlgorithmConfig
 from services.learner.objective import build_objective
@@ -62,6 +63,29 @@ CORRECTIONS: dict[str, tuple[dict[str, Any], Any]] = {
         SequenceMask(low=0.1, high=9),
     ),
 }
+
+LOSSES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "clip": (
+        {"kind": "clip", "low": 0.1, "high": 0.3, "dual": None},
+        {
+            "policy_loss": Clip(eps_low=0.1, eps_high=0.3, dual_clip=None),
+            "ratio": "behaviour",
+        },
+    ),
+    "cispo": (
+        {"kind": "cispo", "cap": 4, "ratio": "proximal"},
+        {"policy_loss": Cispo(cap=4), "ratio": "proximal"},
+    ),
+    "gspo": (
+        {"kind": "gspo", "low": 0.01, "high": 0.02, "ratio": "proximal"},
+        {"policy_loss": Gspo(eps_low=0.01, eps_high=0.02), "ratio": "proximal"},
+    ),
+    "dppo": (
+        {"kind": "dppo", "bound": 0.1, "cap": 2, "penalty": 0},
+        {"policy_loss": Dppo(bound=0.1, cap=2, penalty=0), "ratio": "behaviour"},
+    ),
+    "reinforce": ({"kind": "reinforce"}, {"policy_loss": Reinforce(), "ratio": "proximal"}),
+}
 AGAINST_PROXIMAL = {"kind": "clip", "ratio": "proximal"}
 
 
@@ -77,6 +101,13 @@ def built(values: dict[str, Any]) -> Objective:
 def test_an_advantage_becomes_what_it_says(kind: str) -> None:
     values, expected = ADVANTAGES[kind]
     objective = built({"advantage": values})
+    assert {name: getattr(objective, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+def test_a_loss_becomes_what_it_says(kind: str) -> None:
+    values, expected = LOSSES[kind]
+    objective = built({"loss": values})
     assert {name: getattr(objective, name) for name in expected} == expected
 
 
@@ -114,6 +145,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "strength": ({"advantage": {"kind": "unlikeliness", "strength": 2}}, "less than or equal"),
     "pkpo k": ({"advantage": {"kind": "pkpo", "k": 0}}, "greater than or equal"),
     "gr_pkpo k": ({"advantage": {"kind": "gr_pkpo", "k": 0}}, "greater than or equal"),
+    "dppo against the proximal": ({"loss": {"kind": "dppo", "ratio": "proximal"}}, "Extra inputs"),
+    "dppo and a correction": (
+        {"loss": {"kind": "dppo"}, "correction": {"kind": "tis"}},
+        "dppo takes its ratio against the behaviour policy",
+    ),
     "log_linear unread": (
         {"advantage": {"kind": "grpo"}, "proximal": LOG_LINEAR},
         "nothing reads a proximal policy",
