@@ -1,6 +1,7 @@
 """metrics.jsonl: one line per training batch, readable while it grows."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -9,16 +10,11 @@ from asyncds.telemetry.files import replace_file, to_json
 
 
 class RunLog:
-    """Appends lines. Lines of an earlier life of the run whose step is `cut_from` or later are
-    removed first, and so is a last line that was cut off; `cut_from` None keeps all whole lines."""
+    """Appends lines to a file that begins with `lines`: those of an earlier life of the run, as the
+    journal has them. What else the file held was cut off by a crash, or will be written again."""
 
-    def __init__(self, path: Path, *, cut_from: int | None = None) -> None:
-        kept = [
-            line
-            for line in read_run_log(path)
-            if cut_from is None or line.get("step", 0) < cut_from
-        ]
-        replace_file(path, "".join(to_json(line) + "\n" for line in kept))
+    def __init__(self, path: Path, *, lines: Iterable[dict[str, Any]] = ()) -> None:
+        replace_file(path, "".join(to_json(line) + "\n" for line in lines))
         self._file = path.open("a", encoding="utf-8")
 
     def __enter__(self) -> "RunLog":

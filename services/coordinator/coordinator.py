@@ -45,7 +45,7 @@ class State(StrEnum):
 
 class Coordinator:
     """One run. `on_step` gets every trained batch's metrics, `on_evaluation` every result,
-    `on_rewind` the step that a learner starts (again) at."""
+    `on_rewind` is called when the journal may have gone back to an earlier step."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Coordinator:
         send: Callable[[bytes, wire.Message], None],
         on_step: Callable[[dict[str, Any]], None],
         on_evaluation: Callable[[dict[str, Any]], None],
-        on_rewind: Callable[[int], None],
+        on_rewind: Callable[[], None],
         now: float,
     ) -> None:
         self._config = config
@@ -321,7 +321,7 @@ class Coordinator:
         self.leases.vocab_size = hello.vocab_size
         self.leases.restore(selected)
         self.batches.restore(trained, hello.ranks)
-        self._on_rewind(trained)
+        self._on_rewind()
         self._learner_gang = hello.incarnation
         self._learner = {}
         log.info("the learner joined at step %d with %d ranks", hello.step, hello.ranks)

@@ -30,8 +30,7 @@ class CoordinatorTelemetry:
         self._metrics = metrics
         self._started = time.monotonic()
         self._before = float(journal.meta("wall_seconds") or 0)
-        self._log = RunLog(run_dir / "metrics.jsonl")
-        self._history = [m.get("reward") for m in journal.steps()]
+        self._log, self._history = self._journaled()
         self._last: dict[str, Any] = {}
         self._evaluations = journal.evaluations()
         self._seen: Counter[str] = Counter()
@@ -43,11 +42,10 @@ class CoordinatorTelemetry:
         """Since the run first started, without the time it was not running."""
         return self._before + time.monotonic() - self._started
 
-    def rewind(self, step: int) -> None:
-        """The learner starts again at `step`: cut what came after."""
+    def rewind(self) -> None:
+        """The journal went back to an earlier step: so do the files."""
         self._log.close()
-        self._log = RunLog(self._run_dir / "metrics.jsonl", cut_from=step + 1)
-        self._history = self._history[:step]
+        self._log, self._history = self._journaled()
         self._evaluations = self._journal.evaluations()
 
     def step(self, metrics: dict[str, Any]) -> None:
@@ -70,6 +68,7 @@ class CoordinatorTelemetry:
             "sync_seconds": weights.seconds[-1] if weights.seconds else None,
             "pause_seconds": weights.pauses[-1] if weights.pauses else None,
         }
+        self._journal.add_step(metrics["step"] - 1, line)
         self._log.write(line)
         self._last = line
         self._history.append(metrics.get("reward"))
@@ -90,6 +89,12 @@ class CoordinatorTelemetry:
             ("consumed", metrics.get("groups", 0)),
         ):
             m.counter("groups_total", event=event).inc(n)
+
+    def _journaled(self) -> tuple[RunLog, list[float | None]]:
+        """The log and the reward curve so far, from the journal."""
+        lines = self._journal.steps()
+        log = RunLog(self._run_dir / "metrics.jsonl", lines=lines)
+        return log, [line.get("reward") for line in lines]
 
     def evaluation(self, result: dict[str, Any]) -> None:
         """An evaluation is finished."""

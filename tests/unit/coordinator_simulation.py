@@ -472,7 +472,7 @@ class Simulation:
             send=lambda peer, message: self._outbox.append((peer, message)),
             on_step=self.steps.append,
             on_evaluation=self.evaluations.append,
-            on_rewind=lambda step: None,
+            on_rewind=lambda: None,
             now=self.now,
         )
 

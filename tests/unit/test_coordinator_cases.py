@@ -55,7 +55,7 @@ class Desk:
             send=lambda peer, message: self._sent.append((peer, message)),
             on_step=lambda metrics: None,
             on_evaluation=lambda result: None,
-            on_rewind=lambda step: None,
+            on_rewind=lambda: None,
             now=0.0,
         )
 

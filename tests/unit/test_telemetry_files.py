@@ -43,7 +43,7 @@ def test_a_resumed_run_cuts_what_it_will_write_again(tmp_path: Path) -> None:
     with RunLog(path) as log:
         for step in range(1, 6):
             log.write({"step": step})
-    with RunLog(path, cut_from=3) as log:
+    with RunLog(path, lines=[{"step": 1}, {"step": 2}]) as log:
         log.write({"step": 3, "again": True})
     assert read_run_log(path) == [{"step": 1}, {"step": 2}, {"step": 3, "again": True}]
     assert [p.name for p in tmp_path.iterdir()] == ["metrics.jsonl"]
@@ -53,7 +53,7 @@ def test_a_line_that_a_crash_cut_off_is_left_out_and_then_removed(tmp_path: Path
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": 2, "rew')
     assert read_run_log(path) == [{"step": 1}]
-    with RunLog(path) as log:
+    with RunLog(path, lines=read_run_log(path)) as log:
         log.write({"step": 2})
     assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
 
