@@ -25,6 +25,7 @@ from asyncds.algo.advantages import (
     Policy,
     Unlikeliness,
 )
+from asyncds.algo.aggregation import Aggregation, TokenMean, class_mean_weights
 from asyncds.algo.best_of_k import BestOfGroup, GrPkpo, Pkpo
 from asyncds.algo.corrections import Correction, NoCorrection, TokenWeights
 from asyncds.algo.kl import KL_ESTIMATORS, KlEstimator, k3
@@ -41,19 +42,43 @@ class SequenceAdvantages:
 
     base float32: the advantage of the reward. shift float32: the part of differential smoothing
     that is settled for the whole sequence, zero but for ``reward_mean``. correct bool: the
-    verifier's verdict.
+    verifier's verdict. weight float32: what each of its tokens counts in the mean over the update.
+    entropy_weight float32: what the entropy of each of its tokens adds to the objective.
     """
 
     base: Tensor
     shift: Tensor
     correct: Tensor
+    weight: Tensor
+    entropy_weight: Tensor
 
     def rows(self, index: Tensor) -> "SequenceAdvantages":
         """Those of the sequences ``index`` (int64 [n]), in that order, on ``index``'s device."""
-        base, shift, correct = (
-            x.to(index.device)[index] for x in (self.base, self.shift, self.correct)
+        return SequenceAdvantages(
+            **{name: x.to(index.device)[index] for name, x in vars(self).items()}
         )
-        return SequenceAdvantages(base=base, shift=shift, correct=correct)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DifferentialEntropy:
+    """Entropy control by class: ``+ a_p E[H | correct] − a_n E[H | incorrect]`` is maximised
+    (arXiv 2511.19942, section 4.8.2), the control experiment to differential smoothing.
+
+    The expectations are means over the tokens of the correct, and of the incorrect sequences of an
+    update, in the proportions of the aggregation; a class that is not there adds nothing.
+
+    Raises ValueError where one is negative, or neither is positive.
+    """
+
+    correct: float = 0.0
+    incorrect: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (self.correct >= 0 and self.incorrect >= 0 and self.correct + self.incorrect > 0):
+            raise ValueError(
+                f"differential entropy ({self.correct}, {self.incorrect}) raises the entropy of "
+                "correct and lowers that of incorrect rollouts: choose both ≥ 0, and one > 0."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +115,9 @@ class Objective:
     and a trust region at once. ``proximal``: ρ = π_θ/π_old, and ``correction`` accounts for μ.
     proximal: what π_old is: None for the learner at the start of the batch.
     kl_coefficient: β ≥ 0 of a KL penalty to the reference, estimated by ``kl_estimator``.
-    entropy_coefficient: α of a loss term −α H; negative for a penalty.
+    entropy_coefficient: α of a loss term −α H; negative for a penalty. differential_entropy: one
+    for each class, beside it.
+    aggregation: which mean over an update's tokens and sequences all terms of the loss are.
     updates_per_batch: optimizer updates that share a batch, and so its π_old.
 
     Raises ValueError, with what to choose instead, for a combination that makes no sense.
@@ -105,6 +132,8 @@ class Objective:
     kl_coefficient: float = 0.0
     kl_estimator: KlEstimator = "k3"
     entropy_coefficient: float = 0.0
+    differential_entropy: DifferentialEntropy | None = None
+    aggregation: Aggregation = field(default_factory=TokenMean)
     updates_per_batch: int = 1
 
     def __post_init__(self) -> None:
@@ -171,7 +200,7 @@ class Objective:
     @property
     def needs_entropy(self) -> bool:
         """Whether the entropy of the current policy is needed, with its gradient."""
-        return self.entropy_coefficient != 0
+        return self.entropy_coefficient != 0 or self.differential_entropy is not None
 
     @property
     def _uses_proximal(self) -> bool:
@@ -204,12 +233,15 @@ class Objective:
         length: Tensor,
         behaviour_logprob_sum: Tensor,
         proximal_logprob_sum: Tensor | None = None,
+        update: Tensor | None = None,
     ) -> SequenceAdvantages:
         """From the table of all N sequences of a batch, once per batch.
 
         reward float [N]; correct bool [N]; group int [N]; length int [N], tokens of the completion;
         the log-prob sums float [N], over the completion. The proximal one is read only by
         ``reward_mean`` and ``unlikeliness`` with that source, and must then be there.
+        update int64 [N]: which of the batch's updates a sequence belongs to, 0..m-1; by default
+        the batch is a single one.
 
         Raises ValueError for tensors that differ in shape or hold NaN or infinity.
         """
@@ -220,6 +252,7 @@ class Objective:
             "length": length,
             "behaviour_logprob_sum": behaviour_logprob_sum,
             "proximal_logprob_sum": proximal_logprob_sum,
+            "update": update,
         }
         _check(tensors)
         logprob_sum = behaviour_logprob_sum
@@ -240,7 +273,23 @@ class Objective:
         if self.smoothing is not None and self._smooths_rewards:
             shifted = reward + self.smoothing.reward_shift(inputs.mean_logprob, correct)
             shift = self.advantage(replace(inputs, reward=shifted)) - base
-        return SequenceAdvantages(base=base, shift=shift, correct=correct)
+        if update is None:
+            update = torch.zeros_like(length, dtype=torch.int64)
+        weight = self.aggregation(length, update)
+        entropy_weight = self.entropy_coefficient * weight
+        if self.differential_entropy is not None:
+            by_class = torch.where(
+                correct, self.differential_entropy.correct, -self.differential_entropy.incorrect
+            )
+            of_class = class_mean_weights(weight, correct, length, update)
+            entropy_weight = entropy_weight + by_class * of_class
+        return SequenceAdvantages(
+            base=base,
+            shift=shift,
+            correct=correct,
+            weight=weight.float(),
+            entropy_weight=entropy_weight.float(),
+        )
 
     def loss(
         self,
@@ -260,8 +309,9 @@ class Objective:
         the tokens, of which only ``current`` gets a gradient. entropy float [T]: the current
         policy's, in nats. T may be 0: the loss is then a zero that can still be differentiated.
 
-        Divide by the number of tokens of the *whole* batch before the backward pass, so that the
-        gradient doesn't depend on how the batch is split.
+        Divide by the number of tokens of the *whole* update before the backward pass, so that the
+        gradient doesn't depend on how the batch is split; the weights of ``sequences`` make it the
+        mean that ``aggregation`` stands for.
 
         Raises ValueError where a needed input is missing, and for tensors that differ in shape or
         hold NaN or infinity.
@@ -299,7 +349,8 @@ class Objective:
         )
         outputs = self.policy_loss(inputs)
         weights = self.correction(behaviour, old, sequence)
-        policy_loss = weights.apply(outputs.loss)
+        weight = sequences.weight[sequence]
+        policy_loss = weight * weights.apply(outputs.loss)
         loss = policy_loss.sum()
 
         correct = sequences.correct[sequence]
@@ -313,11 +364,13 @@ class Objective:
         }
         if reference is not None:
             kl = KL_ESTIMATORS[self.kl_estimator](current, reference.detach())
-            loss = loss + self.kl_coefficient * kl.sum()
+            loss = loss + self.kl_coefficient * (weight * kl).sum()
             metrics["kl"] = kl
         if entropy is not None:
-            loss = loss - self.entropy_coefficient * entropy.sum()
+            loss = loss - (sequences.entropy_weight[sequence] * entropy).sum()
             metrics["entropy"] = entropy
+            metrics["entropy_correct"] = entropy[correct]
+            metrics["entropy_incorrect"] = entropy[~correct]
         return loss, Sums.of(metrics)
 
 

@@ -240,6 +240,38 @@ class KlConfig(Choice):
     """How the divergence is estimated from sampled tokens."""
 
 
+class DifferentialEntropy(Choice):
+    """Entropy bonus on correct rollouts and penalty on incorrect ones."""
+
+    correct: float = Field(0.0, ge=0)
+    """Weight of the mean entropy over correct rollouts, which is raised."""
+    incorrect: float = Field(0.0, ge=0)
+    """Weight of the mean entropy over incorrect rollouts, which is lowered."""
+
+
+class TokenMean(Choice):
+    """The mean over all tokens: a long rollout weighs more than a short one."""
+
+    kind: Literal["token_mean"] = "token_mean"
+
+
+class SequenceMean(Choice):
+    """The mean over rollouts of their mean over tokens: every rollout weighs the same."""
+
+    kind: Literal["sequence_mean"] = "sequence_mean"
+
+
+class ConstantLength(Choice):
+    """The mean over rollouts of their sum over tokens, divided by a constant (Dr. GRPO)."""
+
+    kind: Literal["constant_length"] = "constant_length"
+    tokens: int = Field(ge=1)
+    """The constant, such as the largest number of tokens of a response."""
+
+
+Aggregation = Annotated[TokenMean | SequenceMean | ConstantLength, Field(discriminator="kind")]
+
+
 class AlgorithmConfig(Choice):
     """What the learner optimises."""
 
@@ -254,6 +286,10 @@ class AlgorithmConfig(Choice):
     kl: KlConfig = KlConfig()
     entropy_coef: float = 0.0
     """Weight of the mean entropy, added to what is maximised; negative: a penalty."""
+    differential_entropy: DifferentialEntropy = DifferentialEntropy()
+    """The same by class, beside entropy_coef."""
+    aggregation: Aggregation = TokenMean()
+    """Which mean over tokens and rollouts all terms of the loss are."""
     updates_per_batch: int = Field(1, ge=1)
     """Optimizer updates a batch is split into."""
 

@@ -1,11 +1,13 @@
 """From the configuration to the objective, and from a batch to what the engine minimises."""
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from asyncds.algo.advantages import DifferentialSmoothing, Grpo, Policy, Unlikeliness
+from asyncds.algo.aggregation import Aggregation, ConstantLength, SequenceMean, TokenMean
 from asyncds.algo.best_of_k import BestOfGroup, GrPkpo, Pkpo
 from asyncds.algo.corrections import (
     Correction,
@@ -17,9 +19,16 @@ from asyncds.algo.corrections import (
     Tis,
 )
 from asyncds.algo.losses import Cispo, Clip, Dppo, Gspo, PolicyLoss, Reinforce
-from asyncds.algo.objective import Advantage, LogLinear, Objective, SequenceAdvantages
+from asyncds.algo.objective import (
+    Advantage,
+    DifferentialEntropy,
+    LogLinear,
+    Objective,
+    SequenceAdvantages,
+)
 from asyncds.algo.sums import Sums
 from asyncds.config import algorithm as words
+from asyncds.engine.micro_batches import plan_updates
 from asyncds.rollout.batch import Float32, Shard
 
 
@@ -36,6 +45,8 @@ def build_objective(config: words.AlgorithmConfig) -> Objective:
         kl_coefficient=config.kl.coef,
         kl_estimator=config.kl.estimator,
         entropy_coefficient=config.entropy_coef,
+        differential_entropy=_differential_entropy(config.differential_entropy),
+        aggregation=_aggregation(config.aggregation),
         updates_per_batch=config.updates_per_batch,
     )
 
@@ -107,6 +118,22 @@ def _proximal(choice: words.Proximal) -> LogLinear | None:
     return LogLinear(current=choice.current) if isinstance(choice, words.LogLinear) else None
 
 
+def _differential_entropy(choice: words.DifferentialEntropy) -> DifferentialEntropy | None:
+    if choice.correct == choice.incorrect == 0:
+        return None
+    return DifferentialEntropy(correct=choice.correct, incorrect=choice.incorrect)
+
+
+def _aggregation(choice: words.Aggregation) -> Aggregation:
+    match choice:
+        case words.TokenMean():
+            return TokenMean()
+        case words.SequenceMean():
+            return SequenceMean()
+        case words.ConstantLength():
+            return ConstantLength(tokens=choice.tokens)
+
+
 class BatchObjective:
     """An objective applied to one batch: what `TrainingEngine.update` calls per micro-batch."""
 
@@ -132,6 +159,7 @@ class BatchObjective:
             length=torch.from_numpy(table.length.astype(np.int64)).to(device),
             behaviour_logprob_sum=torch.from_numpy(table.logprob_sum.copy()).to(device),
             proximal_logprob_sum=proximal,
+            update=torch.from_numpy(_updates(shard, objective.updates_per_batch)).to(device),
         )
 
     def __call__(
@@ -157,6 +185,14 @@ class BatchObjective:
             reference=reference_log_probs,
             entropy=entropy,
         )
+
+
+def _updates(shard: Shard, n: int) -> npt.NDArray[np.int64]:
+    """Which update of the batch each sequence belongs to, int64 [N]."""
+    update = np.zeros(len(shard.table), dtype=np.int64)
+    for i, rows in enumerate(plan_updates(shard.table, minibatches=n)):
+        update[rows] = i
+    return update
 
 
 def _sequence_sums(shard: Shard, flat: Float32, device: torch.device) -> Tensor:

@@ -10,10 +10,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from asyncds.algo.advantages import DifferentialSmoothing, Grpo, Unlikeliness
+from asyncds.algo.aggregation import ConstantLength, SequenceMean
 from asyncds.algo.best_of_k import BestOfGroup, GrPkpo, Pkpo
 from asyncds.algo.corrections import GeometricMask, IcePop, SequenceMask, SequenceTis, Tis
 from asyncds.algo.losses import Cispo, Clip, Dppo, Gspo, Reinforce
-from asyncds.algo.objective import LogLinear, Objective, SequenceAdvantages, summarise
+from asyncds.algo.objective import (
+    DifferentialEntropy,
+    LogLinear,
+    Objective,
+    SequenceAdvantages,
+    summarise,
+)
 from asyncds.algo.sums import Sums
 
 FORMS = ["token", "seq_mean", "seq_sum", "reward_mean"]
@@ -47,6 +54,21 @@ OBJECTIVES = {
     "pkpo": Objective(advantage=Pkpo(k=2)),
     "gr_pkpo": Objective(advantage=GrPkpo(k=2)),
     "best_of_group": Objective(advantage=BestOfGroup()),
+    "differential_entropy": Objective(
+        entropy_coefficient=0.2,
+        differential_entropy=DifferentialEntropy(correct=0.3, incorrect=0.1),
+    ),
+    "sequence_mean": Objective(
+        policy_loss=Gspo(eps_low=0.1, eps_high=0.2),
+        aggregation=SequenceMean(),
+        kl_coefficient=0.1,
+        differential_entropy=DifferentialEntropy(incorrect=0.1),
+    ),
+    "constant_length": Objective(
+        aggregation=ConstantLength(tokens=7),
+        entropy_coefficient=-0.2,
+        differential_entropy=DifferentialEntropy(correct=0.1),
+    ),
     "everything": Objective(
         smoothing=smoothing("seq_mean"),
         kl_coefficient=0.1,
@@ -54,6 +76,17 @@ OBJECTIVES = {
         updates_per_batch=2,
     ),
 }
+
+
+def sequences_of(base: list[float], correct: list[bool]) -> SequenceAdvantages:
+    """Without a shift, each token counting once."""
+    return SequenceAdvantages(
+        base=torch.tensor(base),
+        shift=torch.zeros(len(base)),
+        correct=torch.tensor(correct, dtype=torch.bool),
+        weight=torch.ones(len(base)),
+        entropy_weight=torch.zeros(len(base)),
+    )
 
 
 class Batch:
@@ -181,9 +214,7 @@ def test_the_token_form_is_an_entropy_gradient() -> None:
             gradient = torch.zeros_like(z)
             for outcome in range(len(z)):
                 loss, _ = objective.loss(
-                    sequences=SequenceAdvantages(
-                        base=torch.zeros(1), shift=torch.zeros(1), correct=torch.tensor([correct])
-                    ),
+                    sequences=sequences_of([0.0], [correct]),
                     sequence=torch.tensor([0]),
                     current=log_p[outcome : outcome + 1],
                     behaviour=log_p[outcome : outcome + 1].detach(),
@@ -196,7 +227,8 @@ def test_the_token_form_is_an_entropy_gradient() -> None:
 # Cispo and Gspo hold part of what they multiply constant: their gradients are not those of their
 # values, and are tested beside them.
 @pytest.mark.parametrize(
-    "name", [name for name in OBJECTIVES if not name.startswith(("cispo", "gspo"))]
+    "name",
+    [name for name in OBJECTIVES if not isinstance(OBJECTIVES[name].policy_loss, Cispo | Gspo)],
 )
 def test_gradient_by_finite_differences(name: str) -> None:
     objective = OBJECTIVES[name]
@@ -239,6 +271,44 @@ def test_unlikeliness_ranks_by_the_mean_over_tokens_of_its_policy() -> None:
             proximal_logprob_sum=torch.tensor([-10.0, -4.0]),
         )
         np.testing.assert_allclose(advantages.base, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["differential_entropy", "sequence_mean", "constant_length"])
+def test_entropy_terms_against_loops_in_numpy(name: str) -> None:
+    """−α E[H] − a_p E[H | correct] + a_n E[H | incorrect], each expectation written as a mean."""
+    objective = OBJECTIVES[name]
+    lengths = [3, 1, 0, 4, 2, 5]
+    batch = Batch(lengths, seed=4)
+    batch.correct = torch.tensor([True, False, True, True, False, False])
+    with_entropy, _ = batch.micro_batch(objective, list(range(6)))
+    batch.entropy = torch.zeros_like(batch.entropy)
+    without, _ = batch.micro_batch(objective, list(range(6)))
+
+    batch = Batch(lengths, seed=4)
+    correct = [True, False, True, True, False, False]
+    h = [batch.entropy[batch.sequence == i].detach().numpy() for i in range(6)]
+
+    def mean(which: list[int]) -> float:
+        """Over the tokens, or over the sequences' means, of those that have tokens."""
+        if name == "sequence_mean":
+            return float(np.mean([h[i].mean() for i in which if len(h[i])]))
+        return float(np.concatenate([h[i] for i in which]).mean())
+
+    control = objective.differential_entropy
+    assert control is not None
+    expected = -control.correct * mean([i for i in range(6) if correct[i]])
+    expected += control.incorrect * mean([i for i in range(6) if not correct[i]])
+    overall = {"differential_entropy": mean(list(range(6)))}
+    overall["constant_length"] = sum(x.sum() for x in h) / 6 / 7
+    expected -= objective.entropy_coefficient * overall.get(name, 0.0)
+    tokens = sum(lengths)
+    assert (with_entropy - without).item() / tokens == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"correct": -1.0, "incorrect": 2.0}, {"incorrect": -0.1}])
+def test_differential_entropy_has_a_direction(options: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="choose both ≥ 0"):
+        DifferentialEntropy(**options)
 
 
 # --- who plays which part -------------------------------------------------------------------------
@@ -354,6 +424,7 @@ def test_meaningless_combinations_are_refused(options: dict[str, Any], message: 
     [
         (Objective(kl_coefficient=0.1), "reference"),
         (Objective(entropy_coefficient=0.1), "entropy"),
+        (Objective(differential_entropy=DifferentialEntropy(correct=0.1)), "entropy"),
         (Objective(ratio="proximal", updates_per_batch=2), "proximal"),
     ],
 )
@@ -406,9 +477,7 @@ def test_a_micro_batch_without_tokens_gives_a_zero_that_can_be_differentiated() 
     current = torch.zeros(0, requires_grad=True)
     for objective in OBJECTIVES.values():
         loss, sums = objective.loss(
-            sequences=SequenceAdvantages(
-                base=nothing, shift=nothing, correct=torch.zeros(0, dtype=torch.bool)
-            ),
+            sequences=sequences_of([], []),
             sequence=torch.zeros(0, dtype=torch.int64),
             current=current,
             behaviour=nothing,
@@ -425,11 +494,7 @@ def test_metrics_by_hand() -> None:
     """Two tokens of a correct sequence, one of an incorrect; ratios to μ of 1, 2 and 1/4."""
     behaviour = torch.log(torch.tensor([0.5, 0.2, 0.4], dtype=torch.float64))
     current = torch.log(torch.tensor([0.5, 0.4, 0.1], dtype=torch.float64))
-    sequences = SequenceAdvantages(
-        base=torch.tensor([1.0, -1.0]),
-        shift=torch.zeros(2),
-        correct=torch.tensor([True, False]),
-    )
+    sequences = sequences_of([1.0, -1.0], [True, False])
     ds = DifferentialSmoothing(gamma_p=0.1, gamma_n=0.2, source="behaviour")
     _, sums = Objective(smoothing=ds).loss(
         sequences=sequences,
@@ -459,17 +524,15 @@ def test_metrics_by_hand() -> None:
         "effective_sample_fraction": pytest.approx(3.25**2 / (3 * 5.0625)),
         "kl": pytest.approx(0.0),
         "entropy": 2.0,
+        "entropy_correct": 1.5,
+        "entropy_incorrect": 3.0,
     }
 
 
 def test_truncation_is_counted_by_the_sign_of_the_advantage() -> None:
     objective = Objective(ratio="proximal", correction=Tis(cap=2.0))
     _, sums = objective.loss(
-        sequences=SequenceAdvantages(
-            base=torch.tensor([1.0, -1.0]),
-            shift=torch.zeros(2),
-            correct=torch.tensor([True, False]),
-        ),
+        sequences=sequences_of([1.0, -1.0], [True, False]),
         sequence=torch.tensor([0, 0, 1]),
         current=torch.tensor([-1.0, -1.0, -1.0], requires_grad=True),
         behaviour=torch.tensor([-3.0, -1.0, -0.1]),

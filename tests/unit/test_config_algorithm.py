@@ -1,11 +1,13 @@
 """Every choice can be written, read back and turned into an objective; bad ones say why not."""
 
+from itertools import product
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from asyncds.algo.advantages import DifferentialSmoothing, Grpo, Unlikeliness
+from asyncds.algo.aggregation import ConstantLength, SequenceMean, TokenMean
 from asyncds.algo.best_of_k import BestOfGroup, GrPkpo, Pkpo
 from asyncds.algo.corrections import (
     GeometricMask,
@@ -16,7 +18,7 @@ from asyncds.algo.corrections import (
     Tis,
 )
 from asyncds.algo.losses import Cispo, Clip, Dppo, Gspo, Reinforce
-from asyncds.algo.objective import LogLinear, Objective
+from asyncds.algo.objective import DifferentialEntropy, LogLinear, Objective
 from asyncds.config.algorithm import AlgorithmConfig
 from services.learner.objective import build_objective
 
@@ -104,6 +106,26 @@ def test_an_advantage_becomes_what_it_says(kind: str) -> None:
     assert {name: getattr(objective, name) for name in expected} == expected
 
 
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"kind": "token_mean"}, TokenMean()),
+        ({"kind": "sequence_mean"}, SequenceMean()),
+        ({"kind": "constant_length", "tokens": 512}, ConstantLength(tokens=512)),
+    ],
+)
+def test_an_aggregation_becomes_what_it_says(values: dict[str, Any], expected: Any) -> None:
+    assert built({"aggregation": values}).aggregation == expected
+
+
+def test_entropy_controls_are_there_only_where_they_are_set() -> None:
+    assert not built({}).needs_entropy
+    assert built({"entropy_coef": -0.1}).entropy_coefficient == -0.1
+    control = built({"differential_entropy": {"incorrect": 0.2}})
+    assert control.needs_entropy
+    assert control.differential_entropy == DifferentialEntropy(correct=0.0, incorrect=0.2)
+
+
 @pytest.mark.parametrize("kind", LOSSES)
 def test_a_loss_becomes_what_it_says(kind: str) -> None:
     values, expected = LOSSES[kind]
@@ -174,8 +196,53 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"loss": AGAINST_PROXIMAL, "correction": {"kind": "icepop", "low": 2}},
         "less than or equal",
     ),
+    "no constant": ({"aggregation": {"kind": "constant_length"}}, "Field required"),
+    "constant 0": (
+        {"aggregation": {"kind": "constant_length", "tokens": 0}},
+        "greater than or equal",
+    ),
+    "reversed entropy": ({"differential_entropy": {"correct": -0.1}}, "greater than or equal"),
     "another's field": ({"advantage": {"kind": "grpo", "gamma_p": 1}}, "Extra inputs"),
 }
+
+
+PROXIMAL_LOSSES = {
+    f"{kind}-proximal": {"kind": kind, "ratio": "proximal"} for kind in ("clip", "cispo", "gspo")
+}
+ALL_LOSSES = {**{kind: {"kind": kind} for kind in LOSSES}, **PROXIMAL_LOSSES}
+ALL_ADVANTAGES = {
+    **{name: values for name, (values, _) in ADVANTAGES.items()},
+    "ds_grpo-proximal": {"kind": "ds_grpo"},
+    "reward_mean": {"kind": "ds_grpo", "form": "reward_mean", "scale": "none"},
+    "unlikeliness-proximal": {"kind": "unlikeliness"},
+}
+
+PARTS: dict[str, TypeAdapter[Any]] = {
+    name: TypeAdapter(AlgorithmConfig.model_fields[name].rebuild_annotation())
+    for name in ("advantage", "loss", "correction", "proximal")
+}
+
+
+@pytest.mark.parametrize("loss", ALL_LOSSES)
+@pytest.mark.parametrize("advantage", ALL_ADVANTAGES)
+def test_the_configuration_refuses_what_the_objective_refuses(advantage: str, loss: str) -> None:
+    """In every combination with a correction and a proximal policy, neither more nor less."""
+    for (correction, _), proximal in product(CORRECTIONS.values(), ["recomputed", "log_linear"]):
+        values = {
+            "advantage": ALL_ADVANTAGES[advantage],
+            "loss": ALL_LOSSES[loss],
+            "correction": correction,
+            "proximal": {"kind": proximal},
+        }
+        parts = {name: PARTS[name].validate_python(value) for name, value in values.items()}
+        unchecked = AlgorithmConfig.model_construct(**parts)
+        try:
+            build_objective(unchecked)
+        except ValueError:
+            with pytest.raises(ValidationError):
+                AlgorithmConfig.model_validate(values)
+        else:
+            built(values)
 
 
 @pytest.mark.parametrize("case", REFUSED)
