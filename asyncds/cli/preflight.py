@@ -22,7 +22,7 @@ def preflight(config: RunConfig, *, resume: bool = False) -> list[str]:
     problems, facts = _models(config)
     return [
         *problems,
-        *_packages(),
+        *_packages(config),
         *_devices(config, gpus() if uses_cuda() else []),
         *_ports(config),
         *_run_directory(config, facts, resume=resume),
@@ -70,7 +70,8 @@ def _context(config: RunConfig, facts: ModelFacts) -> list[str]:
     return []
 
 
-def _packages() -> list[str]:
+def _packages(config: RunConfig) -> list[str]:
+    problems = []
     absent = [
         name
         for name, installed in (
@@ -81,12 +82,17 @@ def _packages() -> list[str]:
         )
         if installed is None
     ]
-    if not absent:
-        return []
-    return [
-        f"not installed: {', '.join(absent)}: install `asyncds[cpu]` or `asyncds[gpu]` "
-        "(`asyncds doctor` says which)"
-    ]
+    if absent:
+        problems.append(
+            f"not installed: {', '.join(absent)}: install `asyncds[cpu]` or `asyncds[gpu]` "
+            "(`asyncds doctor` says which)"
+        )
+    if config.scoring.backend == "ray" and version("ray") is None:
+        problems.append(
+            "scoring.backend ray needs the package ray: install `asyncds[ray]`, or set "
+            "scoring.backend to processes"
+        )
+    return problems
 
 
 def _devices(config: RunConfig, found: list[Gpu]) -> list[str]:

@@ -18,15 +18,15 @@ EXIT_SECONDS = 5.0
 
 
 class WorkerProcess:
-    """A worker that has been started. Used by one caller at a time."""
+    """A ``Worker``: a process that has been started."""
 
-    def __init__(self, process: asyncio.subprocess.Process, time_limit: float) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, setup: Setup) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
         self._process = process
         self._requests = process.stdin
         self._replies = process.stdout
-        self._time_limit = time_limit
+        self._setup = setup
         self._outstanding = 0
         self._broken = False
 
@@ -42,13 +42,13 @@ class WorkerProcess:
             stdout=asyncio.subprocess.PIPE,
             start_new_session=True,
         )
-        return cls(process, setup.time_limit)
+        return cls(process, setup)
 
-    async def ready(self, setup: Setup, *, deadline: float) -> None:
+    async def ready(self, *, deadline: float) -> None:
         """Wait until the task is made. Raises ScorerUnavailableError, at the deadline too."""
         try:
             async with asyncio.timeout(deadline):
-                self._requests.write(pack(setup))
+                self._requests.write(pack(self._setup))
                 await self._requests.drain()
                 error = (await receive(self._replies, Ready)).error
         except TimeoutError:
@@ -63,11 +63,11 @@ class WorkerProcess:
         self._outstanding = len(completions)
         request = pack(Request(row, list(completions)))
         try:
-            async with asyncio.timeout(self._time_limit + GRACE_SECONDS):
+            async with asyncio.timeout(self._setup.time_limit + GRACE_SECONDS):
                 self._requests.write(request)
                 await self._requests.drain()
             while self._outstanding and not self._broken:
-                async with asyncio.timeout(self._time_limit + GRACE_SECONDS):
+                async with asyncio.timeout(self._setup.time_limit + GRACE_SECONDS):
                     reply = await receive(self._replies, Reply)
                 self._outstanding -= 1
                 self._broken = reply.reason == "memory"

@@ -12,8 +12,8 @@ from asyncds.config.schema import RunConfig
 from asyncds.engine.generation import GenerationEngine
 from asyncds.engine.tokenizer import load_tokenizer, vocabulary_fingerprint
 from asyncds.rollout.wire import PROTOCOL, Bye, FromCoordinator, GeneratorHello
-from asyncds.scoring.process_pool import ProcessPoolScorer
-from asyncds.scoring.scorer import ScorerUnavailableError
+from asyncds.scoring.make import make_scorer
+from asyncds.scoring.scorer import Scorer, ScorerUnavailableError
 from asyncds.tasks.base import Task
 from asyncds.tasks.registry import make_task
 from asyncds.telemetry.catalogue import build_metrics
@@ -59,7 +59,13 @@ def main(config: RunConfig, *, name: str, index: int) -> int:
 
 async def _serve(config: RunConfig, task: Task, *, name: str, index: int) -> int:
     s = config.scoring
-    async with ProcessPoolScorer(
+    if s.backend == "ray":
+        # An engine forked while Ray's threads run may inherit a lock that nobody will release.
+        os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
+    async with make_scorer(
+        s.backend,
+        ray_address=s.ray_address,
+        cpus_per_worker=s.cpus_per_worker,
         kind=config.task.kind,
         options=config.task.model_dump(exclude={"kind"}),
         workers=s.workers,
@@ -97,7 +103,7 @@ async def _start_engine(config: RunConfig) -> GenerationEngine:
 async def _generate(
     config: RunConfig,
     task: Task,
-    scorer: ProcessPoolScorer,
+    scorer: Scorer,
     engine: GenerationEngine,
     *,
     name: str,

@@ -260,6 +260,13 @@ def test_software_is_missing(model: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert found.startswith("not installed: vllm:")
 
 
+def test_ray_is_missing(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "version", lambda name: None if name == "ray" else "1.0")
+    assert problems(model, tmp_path) == []
+    (found,) = problems(model, tmp_path, scoring={"backend": "ray"})
+    assert "install `asyncds[ray]`" in found
+
+
 def test_nccl_needs_gpus(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (found,) = problems(model, tmp_path, weights={"transport": "nccl"})
     assert "nccl needs GPUs" in found

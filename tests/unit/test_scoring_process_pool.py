@@ -148,7 +148,7 @@ def test_a_worker_that_died_while_idle_is_replaced_at_no_cost() -> None:
         async with started() as scorer:
             (score,) = await scorer.score(ROW, ["pid"])
             os.kill(int(score.answer), signal.SIGKILL)
-            while any(worker.is_alive for worker in scorer._processes):
+            while any(worker.is_alive for worker in scorer._workers):
                 await asyncio.sleep(0.01)
             assert await scorer.score(ROW, ["a"]) == [good("a")]
             assert not any(scorer.errors.values())

@@ -1,0 +1,157 @@
+"""A scorer over replaceable workers, wherever they run."""
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from types import MappingProxyType
+from typing import Protocol, Self, get_args
+
+from asyncds.scoring.frames import Reply
+from asyncds.scoring.scorer import NO_SCORE, Reason, ScorerUnavailableError
+from asyncds.tasks.base import Row, Score
+
+log = logging.getLogger(__name__)
+
+
+class Worker(Protocol):
+    """Something that has made the task and judges with it. Used by one caller at a time."""
+
+    async def ready(self, *, deadline: float) -> None:
+        """Wait until the task is made. Raises ScorerUnavailableError, at the deadline too."""
+        ...
+
+    def judge(self, row: Row, completions: Sequence[str]) -> AsyncIterator[Reply]:
+        """One reply after the other, in order; the last one, perhaps too early, where it broke."""
+        ...
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it can take a row: alive, and nothing it was asked is still unanswered."""
+        ...
+
+    @property
+    def is_alive(self) -> bool: ...
+
+    def kill(self) -> None: ...
+
+    async def end(self, *, deadline: float) -> None:
+        """Let it end by itself, or kill it after ``deadline`` seconds."""
+        ...
+
+
+class PoolScorer(ABC):
+    """A ``Scorer`` over workers that each make the task once.
+
+    A completion that hangs, crashes or exhausts its worker costs only itself: the worker is
+    replaced, and the completions after it are scored by the new one.
+
+    workers: how many rows are scored at the same time. start_seconds: deadline for a worker to be
+    ready. close_seconds: for all workers to end by themselves, after which they are killed.
+    """
+
+    def __init__(self, *, workers: int, start_seconds: float, close_seconds: float) -> None:
+        self._start_seconds = start_seconds
+        self._close_seconds = close_seconds
+        self._errors: dict[Reason, int] = dict.fromkeys(get_args(Reason), 0)
+        self._closed = False
+        self._workers: list[Worker] = []
+        # One place per worker; None stands for a worker that is still to be started.
+        self._places: asyncio.Queue[Worker | None] = asyncio.Queue()
+        self._n_workers = workers
+        for _ in range(workers):
+            self._places.put_nowait(None)
+
+    @abstractmethod
+    async def _spawn(self) -> Worker:
+        """A new worker, not yet ready. Raises ScorerUnavailableError."""
+
+    @property
+    def errors(self) -> Mapping[Reason, int]:
+        return MappingProxyType(self._errors)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
+
+    async def start(self) -> None:
+        """Start every worker now rather than when it is first needed.
+
+        Raises ScorerUnavailableError, with the reason, if one can't make the task or is not ready
+        in time; then none is left running.
+        """
+        everybody_started = asyncio.Barrier(self._n_workers)
+
+        async def start_one() -> None:
+            async with self._worker():
+                await everybody_started.wait()
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._n_workers):
+                    group.create_task(start_one())
+        except* ScorerUnavailableError as failures:
+            await self.close()
+            raise failures.exceptions[0] from None
+
+    async def score(self, row: Row, completions: Sequence[str]) -> list[Score]:
+        return [self._settle(reply, row) async for reply in self.judge(row, completions)]
+
+    async def judge(self, row: Row, completions: Sequence[str]) -> AsyncIterator[Reply]:
+        """One reply per completion, in order; errors are not counted. To be read to its end.
+
+        Raises ScorerUnavailableError.
+        """
+        done = 0
+        while done < len(completions):
+            async with self._worker() as worker:
+                async for reply in worker.judge(row, completions[done:]):
+                    done += 1
+                    yield reply
+
+    async def close(self) -> None:
+        self._closed = True
+        async with asyncio.TaskGroup() as group:
+            for worker in self._workers:
+                group.create_task(worker.end(deadline=self._close_seconds))
+
+    @asynccontextmanager
+    async def _worker(self) -> AsyncIterator[Worker]:
+        """A worker for one row; afterwards it goes back to its place, unless it can't go on."""
+        worker = await self._places.get()
+        try:
+            if self._closed:
+                raise ScorerUnavailableError("the scorer has been closed")
+            if worker is None or not worker.is_idle:
+                worker = await self._started()
+            yield worker
+        finally:
+            if worker is not None and not worker.is_idle:
+                worker.kill()
+                worker = None
+            self._places.put_nowait(worker)
+
+    async def _started(self) -> Worker:
+        worker = await self._spawn()
+        self._workers = [other for other in self._workers if other.is_alive]
+        self._workers.append(worker)
+        try:
+            if self._closed:
+                raise ScorerUnavailableError("the scorer was closed meanwhile")
+            await worker.ready(deadline=self._start_seconds)
+        except BaseException:
+            worker.kill()
+            raise
+        return worker
+
+    def _settle(self, reply: Reply, row: Row) -> Score:
+        if reply.score is not None:
+            return reply.score
+        reason = reply.reason or "crash"
+        self._errors[reason] += 1
+        log.warning("no score for a completion of row %d: %s %s", row.index, reason, reply.detail)
+        return NO_SCORE
