@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from asyncds.algo.advantages import DifferentialSmoothing, Grpo, Unlikeliness
-from asyncds.algo.aggregation import ConstantLength, SequenceMean
+from asyncds.algo.aggregation import Aggregation, ConstantLength, SequenceMean
 from asyncds.algo.best_of_k import BestOfGroup, GrPkpo, Pkpo
 from asyncds.algo.corrections import GeometricMask, IcePop, SequenceMask, SequenceTis, Tis
 from asyncds.algo.losses import Cispo, Clip, Dppo, Gspo, Reinforce
@@ -303,6 +303,19 @@ def test_entropy_terms_against_loops_in_numpy(name: str) -> None:
     expected -= objective.entropy_coefficient * overall.get(name, 0.0)
     tokens = sum(lengths)
     assert (with_entropy - without).item() / tokens == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("aggregation", [SequenceMean(), ConstantLength(tokens=7)], ids=str)
+def test_all_terms_of_the_loss_are_averaged_alike(aggregation: Aggregation) -> None:
+    """Policy loss, KL and entropy: from the sums over single sequences."""
+    lengths = [3, 1, 0, 4, 2, 5]
+    batch = Batch(lengths, seed=4)
+    summed = Objective(smoothing=smoothing("token"), kl_coefficient=0.1, entropy_coefficient=0.02)
+    loss, _ = batch.micro_batch(replace(summed, aggregation=aggregation), list(range(6)))
+    sums = [batch.micro_batch(summed, [i])[0].item() for i in range(6)]
+    over = [aggregation.tokens] * 6 if isinstance(aggregation, ConstantLength) else lengths
+    expected = np.mean([x / max(n, 1) for x, n in zip(sums, over, strict=True)])
+    assert loss.item() / sum(lengths) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("options", [{}, {"correct": -1.0, "incorrect": 2.0}, {"incorrect": -0.1}])
