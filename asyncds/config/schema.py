@@ -385,6 +385,12 @@ class RunConfig(Section):
                 f"{self.rollout.groups_per_step} groups can't be split into "
                 f"{self.algorithm.updates_per_batch} updates: lower algorithm.updates_per_batch"
             )
+        k = getattr(self.algorithm.advantage, "k", 1)
+        if k > self.rollout.group_size:
+            raise ValueError(
+                f"algorithm.advantage.k {k} asks for more completions than the "
+                f"rollout.group_size {self.rollout.group_size} that a group has: lower k"
+            )
         if self.steps % self.weights.publish_every:
             raise ValueError(
                 f"the weights after the last of {self.steps} steps would never be published: make "
