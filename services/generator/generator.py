@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 
 RESEND_SECONDS = 5.0
 """How often an unacknowledged group is sent again."""
+CHORE_SECONDS = 1.0
+"""How often the engine and the link are looked after, whether messages come or not."""
 RATE_SECONDS = 5.0
 """Over how long tokens per second are averaged."""
 PROBE_SECONDS = 60.0
@@ -121,15 +123,18 @@ class Generator:
     async def run(self, link: Link) -> str:
         """Serve until told to leave; returns the reason. Raises LinkLostError, EngineDeadError."""
         self._link = link
+        chores_at = 0.0
         while True:
-            try:
-                async with asyncio.timeout(1.0):
-                    message = await self._inbox.get()
-            except TimeoutError:
+            if time.monotonic() >= chores_at:
                 link.check()
                 await self._engine.health()
                 self._resend(older_than=RESEND_SECONDS)
                 self._sample_metrics()
+                chores_at = time.monotonic() + CHORE_SECONDS
+            try:
+                async with asyncio.timeout(CHORE_SECONDS):
+                    message = await self._inbox.get()
+            except TimeoutError:
                 continue
             match message:
                 case Drain(reason=reason):

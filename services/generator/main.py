@@ -32,6 +32,8 @@ from services.process import (
 
 log = logging.getLogger(__name__)
 
+COUNTED = 128
+"""Evaluation problems whose correct answers are counted, which takes time where they are many."""
 STOP_SECONDS = 10.0
 """How long the engine may take to end."""
 
@@ -123,8 +125,9 @@ async def _generate(
     )
     loop = asyncio.get_running_loop()
     incarnation = uuid.uuid4().hex
-    known = [task.multiplicity(row) for row in task.rows("eval")[: config.eval.n_problems]]
-    counted = [n for n in known if n is not None]
+    vocabulary, data = vocabulary_fingerprint(tokenizer.get_vocab()), task.fingerprint()
+    rows = {"train": len(task.rows("train")), "eval": len(task.rows("eval"))}
+    multiplicity = _multiplicity(task, min(config.eval.n_problems or rows["eval"], COUNTED))
 
     def receive(message: FromCoordinator) -> None:
         loop.call_soon_threadsafe(generator.receive, message)
@@ -145,10 +148,10 @@ async def _generate(
                 protocol=PROTOCOL,
                 workers=c.tensor_parallel * c.pipeline_parallel,
                 capacity=2 * c.max_num_seqs,
-                tokenizer=vocabulary_fingerprint(tokenizer.get_vocab()),
-                data=task.fingerprint(),
-                rows={"train": len(task.rows("train")), "eval": len(task.rows("eval"))},
-                multiplicity=sum(counted) / len(counted) if counted else None,
+                tokenizer=vocabulary,
+                data=data,
+                rows=rows,
+                multiplicity=multiplicity,
                 leases=generator.leases,
                 metrics=address,
             ),
@@ -174,3 +177,10 @@ async def _generate(
             return DONE
         finally:
             await asyncio.to_thread(link.close)
+
+
+def _multiplicity(task: Task, problems: int) -> float | None:
+    """Distinct correct answers of a problem, averaged over the first evaluation problems."""
+    counts = [task.multiplicity(row) for row in task.rows("eval")[:problems]]
+    known = [n for n in counts if n is not None]
+    return sum(known) / len(known) if known else None

@@ -120,7 +120,8 @@ def _train(engine: TrainingEngine, config: RunConfig, step: int) -> str:
         batch_seconds=config.learner.batch_seconds,
         end_seconds=config.coordinator.stall_seconds,
     )
-    tokenizer = load_tokenizer(config.tokenizer or config.model)
+    vocabulary = load_tokenizer(config.tokenizer or config.model).get_vocab()
+    fingerprint = vocabulary_fingerprint(vocabulary)
     gang = agree_on(uuid.uuid4().hex)
     inbox, ready = Inbox(), threading.Event()
     publisher: Publisher | None = None
@@ -147,7 +148,7 @@ def _train(engine: TrainingEngine, config: RunConfig, step: int) -> str:
                 rank=engine.rank,
                 ranks=engine.ranks,
                 step=learner.step,
-                tokenizer=vocabulary_fingerprint(tokenizer.get_vocab()),
+                tokenizer=fingerprint,
                 vocab_size=vocab_size,
                 metrics=address,
             ),

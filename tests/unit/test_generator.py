@@ -1,0 +1,258 @@
+"""The generator's loop, with a mocked engine, scorer and link: what it says and when."""
+
+import asyncio
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from asyncds.engine.generation import Completion
+from asyncds.rollout import wire
+from asyncds.rollout.codec import unpack_group
+from asyncds.tasks.registry import make_task
+from asyncds.telemetry.catalogue import build_metrics
+from asyncds.weights.communicator import TransferFailed
+from services.generator import generator as module
+from services.generator.generator import Generator
+
+LEASE = wire.Lease(
+    id=7,
+    purpose="train",
+    row=0,
+    attempt=1,
+    group_size=3,
+    seed=5,
+    temperature=1.0,
+    max_tokens=4,
+    top_p=1.0,
+    top_k=-1,
+    min_p=0.0,
+    straggler_seconds=0.2,
+    min_group=2,
+)
+PREPARE = wire.Prepare(sync=1, epoch=1, rank=1, world_size=2, probe=True, deadline=1.0)
+GO = wire.Go(sync=1, version=3, rendezvous="", layout=b'{"specs": [], "bucket_bytes": 1}')
+
+
+class MockEngine:
+    """Answers at once, but for the sample numbers in `stuck`, which never come."""
+
+    def __init__(self) -> None:
+        self.stuck: set[int] = set()
+        self.failure: Exception | None = None
+        self.seeds: list[int] = []
+
+    async def generate(self, prompt: Any, *, request_id: str, seed: int, **_: Any) -> Completion:
+        self.seeds.append(seed)
+        if int(request_id.rsplit("-", 1)[1]) in self.stuck:
+            await asyncio.Event().wait()
+        return Completion(
+            token_ids=np.array([1, 2], np.int32),
+            logprobs=np.array([-0.5, 1e-7], np.float32),
+            versions=np.array([0, 0], np.int32),
+            finish_reason="stop",
+            text="1 + 2",
+        )
+
+    async def update_weights(self, **_: Any) -> Any:
+        if self.failure is not None:
+            raise self.failure
+        return SimpleNamespace(checksums=(1,), pause_seconds=0.1, receive_seconds=0.1)
+
+    async def log_probs(self, tokens: list[int], *, timeout: float) -> Any:
+        return np.array([-1.0], np.float32)
+
+    async def health(self) -> None:
+        """Alive."""
+
+    def stats(self) -> Any:
+        return SimpleNamespace(running=0, waiting=0, kv_cache_usage=0.0)
+
+
+class MockScorer:
+    errors: dict[Any, int] = {}  # noqa: RUF012
+
+    async def score(self, row: Any, completions: list[str]) -> list[Any]:
+        return [SimpleNamespace(reward=1.0, correct=True, answer="a") for _ in completions]
+
+
+class MockLink:
+    def __init__(self) -> None:
+        self.sent: list[wire.Message] = []
+        self.changed = asyncio.Event()
+
+    def send(self, message: wire.Message) -> None:
+        self.sent.append(message)
+        self.changed.set()
+
+    def check(self) -> None:
+        """Never lost."""
+
+    async def said(self, kind: type, n: int = 1) -> list[Any]:
+        """Wait until `n` messages of a kind were sent."""
+        async with asyncio.timeout(10):
+            while len(found := [m for m in self.sent if isinstance(m, kind)]) < n:
+                self.changed.clear()
+                await self.changed.wait()
+        return found
+
+
+class Desk:
+    """A running generator."""
+
+    def __init__(self) -> None:
+        self.engine, self.link = MockEngine(), MockLink()
+        self.generator = Generator(
+            engine=self.engine,  # type: ignore[arg-type]
+            scorer=MockScorer(),  # type: ignore[arg-type]
+            task=make_task("countdown", n_eval=4),
+            tokenizer=SimpleNamespace(encode=lambda text, add_special_tokens: [1, 2, 3]),
+            probe=np.arange(3, dtype=np.int32),
+            max_model_len=8,
+            metrics=build_metrics("generator"),
+        )
+
+
+def serve(scene: Callable[[Desk], Any]) -> None:
+    """Run a scene against a generator, then drain it."""
+
+    async def play() -> None:
+        desk = Desk()
+        running = asyncio.create_task(desk.generator.run(desk.link))  # type: ignore[arg-type]
+        await scene(desk)
+        desk.generator.receive(wire.Drain(reason="done"))
+        assert await running == "done"
+
+    asyncio.run(play())
+
+
+def test_a_lease_becomes_a_group() -> None:
+    async def scene(desk: Desk) -> None:
+        desk.generator.receive(wire.Grant(leases=[LEASE]))
+        [delivered] = await desk.link.said(wire.Delivered)
+        group = unpack_group(delivered.group)
+        assert group.lengths.tolist() == [2, 2, 2]
+        assert group.logprobs.max() == 0, "rounding above 0 is cut off"
+        assert desk.engine.seeds == [5, 6, 7]
+
+    serve(scene)
+
+
+def test_a_group_is_kept_until_it_is_acknowledged() -> None:
+    async def scene(desk: Desk) -> None:
+        desk.generator.receive(wire.Grant(leases=[LEASE]))
+        await desk.link.said(wire.Delivered)
+        assert desk.generator.leases == [7]
+        desk.generator.receive(wire.Welcome(run="r"))
+        await desk.link.said(wire.Delivered, n=2)
+        desk.generator.receive(wire.Ack(leases=[7]))
+        desk.generator.receive(PREPARE)
+        await desk.link.said(wire.Prepared)
+        assert desk.generator.leases == []
+
+    serve(scene)
+
+
+def test_chores_are_done_however_many_messages_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lost group is sent again although the loop is never idle."""
+    monkeypatch.setattr(module, "RESEND_SECONDS", 0.0)
+    monkeypatch.setattr(module, "CHORE_SECONDS", 0.01)
+
+    async def scene(desk: Desk) -> None:
+        async def chatter() -> None:
+            while True:
+                desk.generator.receive(wire.Ack(leases=[]))
+                await asyncio.sleep(0)
+
+        talking = asyncio.create_task(chatter())
+        desk.generator.receive(wire.Grant(leases=[LEASE]))
+        await desk.link.said(wire.Delivered, n=3)
+        talking.cancel()
+
+    serve(scene)
+
+
+def test_survivors_of_a_straggling_group_are_delivered() -> None:
+    async def scene(desk: Desk) -> None:
+        desk.engine.stuck = {1}
+        desk.generator.receive(wire.Grant(leases=[LEASE]))
+        [delivered] = await desk.link.said(wire.Delivered)
+        assert len(unpack_group(delivered.group).lengths) == 2
+
+    serve(scene)
+
+
+def test_too_few_survivors_fail_the_lease() -> None:
+    async def scene(desk: Desk) -> None:
+        desk.engine.stuck = {0, 1}
+        desk.generator.receive(wire.Grant(leases=[LEASE]))
+        [failed] = await desk.link.said(wire.LeaseFailed)
+        assert not failed.permanent
+        assert "only 1 of 3" in failed.reason
+
+    serve(scene)
+
+
+@pytest.mark.parametrize(("row", "max_tokens"), [(10**6, 4), (0, 6)])
+def test_hopeless_leases_fail_for_good(row: int, max_tokens: int) -> None:
+    from msgspec.structs import replace
+
+    async def scene(desk: Desk) -> None:
+        hopeless = replace(LEASE, row=row, max_tokens=max_tokens)
+        desk.generator.receive(wire.Grant(leases=[hopeless]))
+        [failed] = await desk.link.said(wire.LeaseFailed)
+        assert failed.permanent
+
+    serve(scene)
+
+
+def test_a_cancelled_lease_is_forgotten() -> None:
+    async def scene(desk: Desk) -> None:
+        desk.engine.stuck = {0, 1, 2}
+        desk.generator.receive(wire.Grant(leases=[LEASE]))
+        desk.generator.receive(wire.Cancel(leases=[7]))
+        desk.generator.receive(PREPARE)
+        await desk.link.said(wire.Prepared)
+        assert desk.generator.leases == []
+
+    serve(scene)
+
+
+def test_weights_are_applied_and_reported() -> None:
+    async def scene(desk: Desk) -> None:
+        assert desk.generator.not_ready()
+        desk.generator.receive(PREPARE)
+        desk.generator.receive(GO)
+        [applied] = await desk.link.said(wire.Applied)
+        assert (applied.version, applied.checksums) == (3, [1])
+        assert len(applied.probe) == 4
+        assert desk.generator.heartbeat().version == 3
+        assert not desk.generator.not_ready()
+
+    serve(scene)
+
+
+def test_a_failed_update_is_said_and_not_ready() -> None:
+    async def scene(desk: Desk) -> None:
+        desk.engine.failure = TransferFailed("cut")
+        desk.generator.receive(PREPARE)
+        desk.generator.receive(GO)
+        [failed] = await desk.link.said(wire.SyncFailed)
+        assert "cut" in failed.reason
+        assert desk.generator.not_ready()
+
+    serve(scene)
+
+
+def test_nobody_enters_a_broadcast_that_was_called_off() -> None:
+    async def scene(desk: Desk) -> None:
+        desk.generator.receive(PREPARE)
+        desk.generator.receive(wire.SyncAborted(sync=1, reason="somebody did not agree"))
+        desk.generator.receive(GO)
+        desk.generator.receive(wire.Grant(leases=[LEASE]))
+        await desk.link.said(wire.Delivered)
+        assert not any(isinstance(m, wire.Applied | wire.SyncFailed) for m in desk.link.sent)
+
+    serve(scene)
