@@ -1,9 +1,11 @@
 """One asynchronous run, looked at from all sides, and continued."""
 
 import json
+import socket
 import subprocess
 import sys
 import urllib.request
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,19 @@ from asyncds.telemetry.catalogue import CATALOGUE
 pytestmark = pytest.mark.slow
 
 
+def _three_free_ports() -> int:
+    """The first of three neighbours."""
+    for first in range(23450, 24450, 3):
+        try:
+            with ExitStack() as sockets:
+                for port in range(first, first + 3):
+                    sockets.enter_context(socket.create_server(("127.0.0.1", port)))
+        except OSError:
+            continue
+        return first
+    raise AssertionError("no free ports")
+
+
 @pytest.fixture(scope="module")
 def scraped() -> dict[str, str]:
     return {}
@@ -24,12 +39,13 @@ def scraped() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def run(runner: Runner, wait_until: Any, scraped: dict[str, str]) -> Result:
+    first = _three_free_ports()
     process = runner.start(
-        *runner.command("async", "telemetry.port=23450", "steps=10", "rollout.max_lag=2")
+        *runner.command("async", f"telemetry.port={first}", "steps=10", "rollout.max_lag=2")
     )
     lines = runner.root / "async" / "metrics.jsonl"
     wait_until(lambda: lines.exists() and lines.read_text().count("\n") >= 3, process)
-    for role, port in (("coordinator", 23450), ("learner", 23451), ("generator", 23452)):
+    for port, role in enumerate(("coordinator", "learner", "generator"), start=first):
         for page in ("metrics", "healthz", "readyz"):
             url = f"http://127.0.0.1:{port}/{page}"
             with urllib.request.urlopen(url, timeout=10) as answer:
