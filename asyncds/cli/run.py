@@ -16,6 +16,8 @@ from rich.live import Live
 from asyncds.cli.children import Child, ChildFailedError, Children, python
 from asyncds.cli.errors import UserError
 from asyncds.cli.live import plain_line, render
+from asyncds.cli.machine import gpus, uses_cuda, visible_devices
+from asyncds.cli.placement import place
 from asyncds.cli.preflight import preflight
 from asyncds.cli.table import final_table
 from asyncds.config.load import dump_config, load_config
@@ -109,6 +111,7 @@ def _children(run: RunConfig, run_dir: Path, port: int) -> list[Child]:
             *learner,
         ]
     threads = {"OMP_NUM_THREADS": str(run.learner.cpu_threads)}
+    for_learner, for_generators = _devices(run)
     return [
         Child(
             name="coordinator",
@@ -121,7 +124,7 @@ def _children(run: RunConfig, run_dir: Path, port: int) -> list[Child]:
             name="learner",
             command=python(*learner),
             log=run_dir / "logs" / "learner-0.log",
-            environment=quiet | threads,
+            environment=quiet | threads | for_learner,
         ),
         *(
             Child(
@@ -134,11 +137,26 @@ def _children(run: RunConfig, run_dir: Path, port: int) -> list[Child]:
                     *arguments,
                 ),
                 log=run_dir / "logs" / f"generator-{i}.log",
-                environment=quiet,
+                environment=quiet | for_generators[i],
             )
             for i in range(run.generator.replicas)
         ),
     ]
+
+
+def _devices(run: RunConfig) -> tuple[dict[str, str], list[dict[str, str]]]:
+    """The environment that gives the learner, and each generator, its GPUs."""
+    c = run.generator
+    if not uses_cuda():
+        return {}, [{}] * c.replicas
+    learner, generators = place(
+        visible_devices() or [str(i) for i in range(len(gpus()))],
+        ranks=run.learner.ranks,
+        replicas=c.replicas,
+        per_engine=c.tensor_parallel * c.pipeline_parallel,
+    )
+    name = "CUDA_VISIBLE_DEVICES"
+    return {name: learner}, [{name: value} for value in generators]
 
 
 def _watch(children: Children, address: str, summary: Path, console: Console) -> str:
