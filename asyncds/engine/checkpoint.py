@@ -84,6 +84,8 @@ def export(engine: TrainingEngine, directory: Path) -> None:
     weights = _full_weights(engine)
     if engine.rank == 0:
         engine.causal_lm.save_pretrained(directory, state_dict=weights)
+        for file in directory.glob("*.safetensors"):
+            file.chmod(0o644)  # written for the owner alone; generators may run as another user
         for name in _TOKENIZER_FILES:
             found = cached_file(
                 engine.model_source,

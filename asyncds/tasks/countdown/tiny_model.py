@@ -177,6 +177,7 @@ def _save(
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         model.save_pretrained(partial)
+        (partial / "model.safetensors").chmod(0o644)  # written for the owner alone
         save_tokenizer(tokenizer, partial)
         (partial / RECIPE_FILE).write_text(json.dumps(asdict(recipe), indent=2) + "\n")
         partial.chmod(0o755)
