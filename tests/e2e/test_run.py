@@ -96,10 +96,12 @@ def test_every_lease_is_accounted_for(run: Result) -> None:
 
 
 def test_behaviour_policy_is_what_the_learner_thinks_it_is(run: Result) -> None:
-    """KL between the generator's log-probs and the learner's, at most a few versions later."""
+    """Log-probs of generator and learner agree where the weights are the same; a few versions
+    later they differ by what was learnt since."""
     for line in run.lines:
-        assert line["learner/mismatch_kl"] < 0.02
-        assert line["learner/ess"] > 0.9
+        on_policy = line["lag_max"] == 0
+        assert line["learner/mismatch_kl"] < (1e-8 if on_policy else 0.5)
+    assert run.lines[0]["lag_max"] == 0
 
 
 def test_metrics_of_every_role_are_live(run: Result, scraped: dict[str, str]) -> None:
@@ -137,11 +139,11 @@ def test_final_checkpoint_is_a_model_directory(run: Result) -> None:
 
 def test_inspect_reads_rollouts(run: Result) -> None:
     command = [sys.executable, "-m", "asyncds.cli.main", "inspect", str(run.directory)]
-    command += ["--step", "3", "--correct", "--json", "--limit", "5"]
+    command += ["--step", "3", "--incorrect", "--json", "--limit", "5"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     rows = [json.loads(line) for line in printed.splitlines()]
     assert rows
-    assert all(row["correct"] for row in rows)
+    assert not any(row["correct"] for row in rows)
 
 
 def test_resume_goes_on_where_it_ended(run: Result, runner: Runner) -> None:
