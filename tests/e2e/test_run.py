@@ -44,7 +44,7 @@ def run(runner: Runner, wait_until: Any, scraped: dict[str, str]) -> Result:
         *runner.command("async", f"telemetry.port={first}", "steps=10", "rollout.max_lag=2")
     )
     lines = runner.root / "async" / "metrics.jsonl"
-    wait_until(lambda: lines.exists() and lines.read_text().count("\n") >= 3, process)
+    wait_until(lambda: lines.exists() and lines.read_text().count("\n") >= 4, process)
     for port, role in enumerate(("coordinator", "learner", "generator"), start=first):
         for page in ("metrics", "healthz", "readyz"):
             url = f"http://127.0.0.1:{port}/{page}"
