@@ -302,11 +302,6 @@ class Journal:
         names = GroupRow.__dataclass_fields__
         return (GroupRow(**dict(zip(names, row, strict=True))) for row in rows)
 
-    def batch_of(self, step: int) -> list[int]:
-        """The leases of batch `step`, in order; [] if it was not selected yet."""
-        rows = self._db.execute("SELECT id FROM leases WHERE step = ? ORDER BY id", (step,))
-        return [row[0] for row in rows]
-
     def progress(self) -> tuple[int, int]:
         """(batches trained, batches selected): the second is the first or one more."""
         trained, selected = self._db.execute(

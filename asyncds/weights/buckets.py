@@ -16,8 +16,6 @@ import torch
 ALIGNMENT = 16
 """Every tensor begins, and every bucket ends, at a multiple of this many bytes."""
 
-DEFAULT_BUCKET_BYTES = 256 * 2**20
-
 
 @dataclass(frozen=True)
 class TensorSpec:

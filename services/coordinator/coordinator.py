@@ -465,10 +465,6 @@ class Coordinator:
             if saved and evaluated:
                 self._conclude(self._status, self.message)
 
-    def fail(self, reason: str) -> None:
-        """Something happened that ends the run."""
-        self._conclude(State.FAILED, reason)
-
     def _conclude(self, state: State, message: str) -> None:
         if self.state.final:
             return

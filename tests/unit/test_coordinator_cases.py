@@ -567,7 +567,7 @@ def test_who_waits_for_whom_in_work(desk: Desk) -> None:
 
 def test_who_missed_the_end_is_told_again(desk: Desk) -> None:
     running(desk)
-    desk.c.fail("the disk is full")
+    desk.c._conclude(State.FAILED, "the disk is full")
     assert wire.Drain(reason="the disk is full") in desk.tick(b"g")
     heartbeat = wire.GeneratorHeartbeat(version=0, leases=[], stats={})
     assert desk.say(b"g", heartbeat) == [wire.Drain(reason="the disk is full")]
@@ -581,7 +581,7 @@ def test_who_missed_the_end_is_told_again(desk: Desk) -> None:
 
 def test_who_does_not_leave_is_not_waited_for(desk: Desk) -> None:
     running(desk)
-    desk.c.fail("enough")
+    desk.c._conclude(State.FAILED, "enough")
     assert not desk.c.over(0)
     assert not desk.c.over(30)
     assert desk.c.over(31)
