@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import Runner
+from harness import Runner
 
 from asyncds.rollout.journal import Journal
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Result, Runner
+from harness import Result, Runner
 
 from asyncds.rollout.codec import decode_group, unpack_group
 from asyncds.rollout.journal import Journal

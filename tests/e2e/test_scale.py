@@ -1,7 +1,7 @@
 """Several generators, several learner ranks, ZeRO-3, and a version every other step."""
 
 import pytest
-from conftest import Runner
+from harness import Runner
 
 from asyncds.rollout.journal import Journal
 

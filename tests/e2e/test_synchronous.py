@@ -1,7 +1,7 @@
 """max_lag=0 is synchronous training, and with seeds it is the same training twice."""
 
 import pytest
-from conftest import Result, Runner
+from harness import Result, Runner
 
 from asyncds.rollout.codec import GroupArrays, decode_group, unpack_group
 from asyncds.rollout.journal import Journal
