@@ -24,6 +24,8 @@ class SequenceTable:
     prompt_length, length: tokens of the prompt and of the completion.
     logprob_sum: Σ_t log μ over the completion (μ the behaviour policy), in nats.
     rank: the learner rank that owns the sequence.
+    finished: the completion ended by itself; otherwise it was cut off.
+    generator: who sampled it, an index into `Shard.generators`.
     """
 
     group: Int32
@@ -33,6 +35,8 @@ class SequenceTable:
     length: Int32
     logprob_sum: Float32
     rank: Int32
+    finished: Bool
+    generator: Int32
 
     def __len__(self) -> int:
         return len(self.group)
@@ -42,7 +46,8 @@ class SequenceTable:
 class Shard:
     """The part of batch ``step`` that learner rank ``rank`` trains on.
 
-    table: all N sequences of the batch. sequences [n]: the rows of the table that are this
+    table: all N sequences of the batch. generators: names of those who sampled the batch, at least
+    one, each once. sequences [n]: the rows of the table that are this
     rank's, ascending; the flat arrays below hold those sequences one after another.
     prompt_ids [Σ prompt_length], completion_ids [Σ length]: token ids, int32.
     logprobs [Σ length]: log μ of each completion token (temperature applied), float32, ≤ 0.
@@ -52,6 +57,7 @@ class Shard:
     step: int
     rank: int
     table: SequenceTable
+    generators: list[str]
     sequences: Int32
     prompt_ids: Int32
     completion_ids: Int32

@@ -145,7 +145,11 @@ def unpack_group(group: Group) -> GroupArrays:
 
 
 _SHARD_ARRAYS = ("sequences", "prompt_ids", "completion_ids", "logprobs", "versions")
-_WIRE_TYPE = {"reward": "<f4", "logprob_sum": "<f4", "logprobs": "<f4", "correct": "u1"}
+_FLAGS = ("correct", "finished")
+_WIRE_TYPE = {
+    **dict.fromkeys(("reward", "logprob_sum", "logprobs"), "<f4"),
+    **dict.fromkeys(_FLAGS, "u1"),
+}
 
 
 def pack_shard(shard: Shard) -> Batch:
@@ -154,6 +158,7 @@ def pack_shard(shard: Shard) -> Batch:
         step=shard.step,
         rank=shard.rank,
         table=[_raw(getattr(shard.table, f.name), _type(f.name)) for f in fields(SequenceTable)],
+        generators=shard.generators,
         arrays=[_raw(getattr(shard, name), _type(name)) for name in _SHARD_ARRAYS],
     )
 
@@ -162,18 +167,25 @@ def unpack_shard(batch: Batch) -> Shard:
     """A learner rank's shard from the wire's form, checked.
 
     Raises:
-        ProtocolError: lengths that contradict each other, sequences that are not the rank's, and
-            values that `unpack_group` refuses.
+        ProtocolError: lengths that contradict each other, sequences that are not the rank's,
+            generators without a name, and values that `unpack_group` refuses.
     """
     names = [f.name for f in fields(SequenceTable)]
     _require(len(batch.table) == len(names), "not a batch table")
     _require(len(batch.arrays) == len(_SHARD_ARRAYS), "not a shard")
     columns = {n: _array(b, _type(n)) for n, b in zip(names, batch.table, strict=True)}
     _require(len({len(c) for c in columns.values()}) == 1, "columns of different lengths")
-    _require(bool((columns["correct"] <= 1).all()), "a flag that is neither 0 nor 1")
-    columns["correct"] = columns["correct"].astype(np.bool_)
+    for name in _FLAGS:
+        _require(bool((columns[name] <= 1).all()), "a flag that is neither 0 nor 1")
+        columns[name] = columns[name].astype(np.bool_)
     arrays = {n: _array(b, _type(n)) for n, b in zip(_SHARD_ARRAYS, batch.arrays, strict=True)}
-    shard = Shard(step=batch.step, rank=batch.rank, table=SequenceTable(**columns), **arrays)
+    shard = Shard(
+        step=batch.step,
+        rank=batch.rank,
+        table=SequenceTable(**columns),
+        generators=batch.generators,
+        **arrays,
+    )
     _check_shard(shard)
     return shard
 
@@ -185,6 +197,10 @@ def _check_shard(shard: Shard) -> None:
     _require(bool((table.prompt_length > 0).all()), "an empty prompt")
     _require(bool((table.length > 0).all()), "an empty completion")
     _require(bool(((table.group >= 0) & (table.rank >= 0)).all()), "a negative group or rank")
+    _require(len(shard.generators) > 0, "a batch without generators")
+    _require(len(set(shard.generators)) == len(shard.generators), "a generator named twice")
+    known = (table.generator >= 0) & (table.generator < len(shard.generators))
+    _require(bool(known.all()), "a generator without a name")
     _require(bool(np.isfinite(table.reward).all()), "a reward that is not finite")
     _require(bool((table.logprob_sum <= 0).all()), "a log-probability above 0")
     _require(bool(np.isfinite(table.logprob_sum).all()), "a log-probability that is not finite")

@@ -8,14 +8,18 @@ from asyncds.rollout.batch import Int32, SequenceTable, Shard
 from asyncds.rollout.codec import GroupArrays
 
 
-def make_shards(step: int, groups: Sequence[GroupArrays], ranks: int) -> list[Shard]:
+def make_shards(
+    step: int, groups: Sequence[GroupArrays], ranks: int, *, generators: Sequence[str]
+) -> list[Shard]:
     """One shard per rank: whole sequences, balanced by tokens, group statistics in every shard.
 
-    The result depends on the groups and their order only.
+    generators: who sampled each group. The result depends on the groups and their order only.
     """
     sizes = [len(g.lengths) for g in groups]
     prompts = np.repeat(np.array([len(g.prompt_ids) for g in groups], dtype=np.int32), sizes)
     lengths = np.concatenate([g.lengths for g in groups])
+    names = list(dict.fromkeys(generators))
+    generator = np.array([names.index(name) for name in generators], dtype=np.int32)
     table = SequenceTable(
         group=np.repeat(np.arange(len(groups), dtype=np.int32), sizes),
         reward=np.concatenate([g.rewards for g in groups]),
@@ -24,6 +28,8 @@ def make_shards(step: int, groups: Sequence[GroupArrays], ranks: int) -> list[Sh
         length=lengths,
         logprob_sum=np.concatenate([g.logprob_sums() for g in groups]),
         rank=balance(prompts + lengths, ranks),
+        finished=np.concatenate([g.finished for g in groups]),
+        generator=np.repeat(generator, sizes),
     )
     sequences = [
         (g.prompt_ids, *parts)
@@ -47,6 +53,7 @@ def make_shards(step: int, groups: Sequence[GroupArrays], ranks: int) -> list[Sh
                 step=step,
                 rank=rank,
                 table=table,
+                generators=names,
                 sequences=mine,
                 prompt_ids=prompt,
                 completion_ids=ids,

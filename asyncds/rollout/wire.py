@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Both ends must have the same number; a difference is refused at `Hello`."""
 
 
@@ -294,6 +294,7 @@ class Batch(Message, frozen=True):
     step: int
     rank: int
     table: list[bytes]
+    generators: list[str]
     arrays: list[bytes]
 
 

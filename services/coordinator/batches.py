@@ -94,7 +94,9 @@ class BatchDesk:
             return False
         groups = [unpack_group(decode_group(r.payload)) for r in rows]
         self._step = self.trained
-        self._shards = make_shards(self._step, groups, self.ranks)
+        self._shards = make_shards(
+            self._step, groups, self.ranks, generators=[r.generator for r in rows]
+        )
         self._facts = _facts(rows, groups)
         return True
 

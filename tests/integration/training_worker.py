@@ -42,6 +42,7 @@ class Batch:
             step=7,
             rank=rank,
             table=self.table,
+            generators=["g"],
             sequences=mine,
             prompt_ids=prompts,
             completion_ids=completions,
@@ -64,6 +65,8 @@ def make_batch(*, ranks: int) -> Batch:
         length=length,
         logprob_sum=np.zeros(n, np.float32),
         rank=np.where(np.arange(n) % 4 == 3, ranks - 1, 0).astype(np.int32),
+        finished=np.ones(n, np.bool_),
+        generator=np.zeros(n, np.int32),
     )
     return Batch(
         table,

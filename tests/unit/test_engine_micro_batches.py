@@ -24,6 +24,8 @@ def tables(draw: st.DrawFn, max_ranks: int = 3) -> tuple[SequenceTable, int]:
         length=length,
         logprob_sum=np.zeros(n, np.float32),
         rank=rank,
+        finished=np.ones(n, np.bool_),
+        generator=np.zeros(n, np.int32),
     )
     return table, ranks
 
@@ -38,6 +40,7 @@ def shard_of(table: SequenceTable, rank: int) -> Shard:
         step=3,
         rank=rank,
         table=table,
+        generators=["g"],
         sequences=mine,
         prompt_ids=flat[0],
         completion_ids=flat[1],
@@ -123,6 +126,8 @@ def test_a_shard_that_contradicts_its_table_is_refused() -> None:
         length=np.array([3], np.int32),
         logprob_sum=np.zeros(1, np.float32),
         rank=np.zeros(1, np.int32),
+        finished=np.ones(1, np.bool_),
+        generator=np.zeros(1, np.int32),
     )
     good = shard_of(table, 0)
     with pytest.raises(ValueError, match=r"step 3, rank 0: \(2, 2\).*\(2, 3\)"):

@@ -149,7 +149,7 @@ def test_without_weights_it_can_not_agree(desk: Desk) -> None:
 
 
 def _batch(step: int) -> wire.Batch:
-    return pack_shard(make_shards(step, [make_group()], ranks=1)[0])
+    return pack_shard(make_shards(step, [make_group()], ranks=1, generators=["g"])[0])
 
 
 def test_the_inbox_asks_until_the_batch_comes(monkeypatch: pytest.MonkeyPatch) -> None:

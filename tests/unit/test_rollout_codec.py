@@ -80,7 +80,11 @@ TO_COORDINATOR = [
     wire.Observe(),
     wire.Stop(reason="enough"),
 ]
-SHARD = pack_shard(make_shards(4, [make_group(), make_group(n=3, versions=(1, 2))], 2)[1])
+SHARD = pack_shard(
+    make_shards(4, [make_group(), make_group(n=3, versions=(1, 2))], 2, generators=["g", "other"])[
+        1
+    ]
+)
 FROM_COORDINATOR = [
     wire.Welcome(run="r"),
     wire.Refused(reason="no"),
@@ -192,13 +196,26 @@ def test_malformed_groups_are_refused(changes: dict[str, object]) -> None:
         unpack_group(msgspec.structs.replace(GROUP, **changes))
 
 
-TABLE = ("group", "reward", "correct", "prompt_length", "length", "logprob_sum", "rank")
+TABLE = (
+    "group",
+    "reward",
+    "correct",
+    "prompt_length",
+    "length",
+    "logprob_sum",
+    "rank",
+    "finished",
+    "generator",
+)
 MAY_BE_NEGATIVE = ("reward", "logprob_sum", "logprobs")
 ARRAYS = ("sequences", "prompt_ids", "completion_ids", "logprobs", "versions")
 
 
 def _shard(name: str, change: Callable[[np.ndarray], np.ndarray]) -> wire.Batch:
-    dtype = {"reward": "<f4", "logprob_sum": "<f4", "logprobs": "<f4", "correct": "u1"}
+    dtype = {
+        **dict.fromkeys(("reward", "logprob_sum", "logprobs"), "<f4"),
+        **dict.fromkeys(("correct", "finished"), "u1"),
+    }
     table, arrays = list(SHARD.table), list(SHARD.arrays)
     place, i = (table, TABLE.index(name)) if name in TABLE else (arrays, ARRAYS.index(name))
     kind = dtype.get(name, "<i4")
@@ -216,6 +233,7 @@ def _first(value: float) -> Callable[[np.ndarray], np.ndarray]:
     + [(name, _first(-1)) for name in TABLE + ARRAYS if name not in MAY_BE_NEGATIVE]
     + [(name, _first(np.nan)) for name in ("reward", "logprob_sum", "logprobs")]
     + [("logprobs", _first(0.5)), ("correct", _first(2)), ("sequences", _first(9))]
+    + [("finished", _first(2)), ("generator", _first(2))]
     + [("rank", lambda a: 1 - a), ("length", lambda a: a + 1), ("sequences", lambda a: a[::-1])],
 )
 def test_malformed_shards_are_refused(
@@ -224,6 +242,12 @@ def test_malformed_shards_are_refused(
     unpack_shard(SHARD)
     with pytest.raises(ProtocolError):
         unpack_shard(_shard(name, change))
+
+
+@pytest.mark.parametrize("generators", [[], ["g"], ["g", "g"]], ids=str)
+def test_generators_without_a_name_of_their_own_are_refused(generators: list[str]) -> None:
+    with pytest.raises(ProtocolError, match="generator"):
+        unpack_shard(msgspec.structs.replace(SHARD, generators=generators))
 
 
 def test_a_frame_over_the_limit_is_refused() -> None:

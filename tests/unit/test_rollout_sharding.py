@@ -30,18 +30,20 @@ def test_balance_within_the_longest_sequence(tokens: list[int], ranks: int) -> N
 def test_every_sequence_is_in_one_shard_unchanged(groups: list[GroupArrays], ranks: int) -> None:
     n = sum(len(g.lengths) for g in groups)
     ranks = min(ranks, n)
-    shards = make_shards(5, groups, ranks)
-    again = make_shards(5, groups, ranks)
+    generators = [("b", "a")[i % 2] for i in range(len(groups))]
+    shards = make_shards(5, groups, ranks, generators=generators)
+    again = make_shards(5, groups, ranks, generators=generators)
     expected = [
-        (i, g.prompt_ids, ids, logprobs, versions, reward, correct)
+        (i, g.prompt_ids, ids, logprobs, versions, reward, correct, finished)
         for i, g in enumerate(groups)
-        for ids, logprobs, versions, reward, correct in zip(
+        for ids, logprobs, versions, reward, correct, finished in zip(
             *(
                 np.split(flat, np.cumsum(g.lengths)[:-1])
                 for flat in (g.completion_ids, g.logprobs, g.versions)
             ),
             g.rewards,
             g.correct,
+            g.finished,
             strict=True,
         )
     ]
@@ -52,6 +54,7 @@ def test_every_sequence_is_in_one_shard_unchanged(groups: list[GroupArrays], ran
         assert pack_shard(unpack_shard(pack_shard(shard))) == pack_shard(shard)
         table = shard.table
         assert len(table) == n
+        assert shard.generators == generators[:2]
         assert pack_shard(shard).table == pack_shard(shards[0]).table
         ends = np.cumsum(table.length[shard.sequences])[:-1]
         prompts = np.split(shard.prompt_ids, np.cumsum(table.prompt_length[shard.sequences])[:-1])
@@ -63,12 +66,14 @@ def test_every_sequence_is_in_one_shard_unchanged(groups: list[GroupArrays], ran
         )
         for sequence, prompt, ids, logprobs, versions in parts:
             seen.append(sequence)
-            group, *whole, reward, correct = expected[sequence]
+            group, *whole, reward, correct, finished = expected[sequence]
             assert table.group[sequence] == group
             assert table.rank[sequence] == rank
             for got, wanted in zip((prompt, ids, logprobs, versions), whole, strict=True):
                 np.testing.assert_array_equal(got, wanted)
             assert (table.reward[sequence], table.correct[sequence]) == (reward, correct)
+            assert table.finished[sequence] == finished
+            assert shard.generators[table.generator[sequence]] == generators[group]
             total = np.float32(logprobs.astype(np.float64).sum())
             scale = float(np.abs(groups[group].logprobs.astype(np.float64)).sum())
             assert np.isclose(table.logprob_sum[sequence], total, rtol=1e-6, atol=1e-9 * scale)
