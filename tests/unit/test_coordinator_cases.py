@@ -144,7 +144,10 @@ def running(desk: Desk, *, evaluate: bool = True) -> list[wire.Lease]:
 @pytest.mark.parametrize(
     ("hello", "reason"),
     [
-        (REPLACE(GENERATOR, name="h", protocol=99), f"protocol 99, this coordinator {wire.PROTOCOL}: install"),
+        (
+            REPLACE(GENERATOR, name="h", protocol=99),
+            f"protocol 99, this coordinator {wire.PROTOCOL}: install",
+        ),
         (REPLACE(GENERATOR, name="h", tokenizer="other"), "tokenizer differs"),
         (REPLACE(GENERATOR, name="h", data="other"), "task data differs"),
         (REPLACE(GENERATOR, name="h", rows={"train": 0, "eval": 3}), "no rows"),
