@@ -5,57 +5,58 @@ is the task's to say.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Diversity:
-    """Averages over problems of what was seen in ``n_samples`` samples of each.
+    """What the correct samples of one problem show.
 
-    distinct_correct: number of distinct correct answers, 0 where none is correct.
-    top_share: share of the correct samples that give the most frequent correct answer, averaged
-    over the ``n_solved`` problems that have one; None where no problem has.
+    distinct: different correct answers, 0 where none is correct; it grows with the number of
+    samples, so that only equal numbers of samples compare.
+    top_share: share of the correct samples that give the most frequent answer; None without one.
+    self_overlap: the chance that two correct samples give the same answer, see ``self_overlap``.
     """
 
-    distinct_correct: float
+    distinct: int
     top_share: float | None
-    n_problems: int
-    n_solved: int
-    n_samples: int
+    self_overlap: float | None
 
 
 def correct_answers(answers: Sequence[str], correct: Sequence[bool]) -> Counter[str]:
-    """How often each correct answer of one group occurs."""
+    """How often each correct answer of one problem's samples occurs."""
     return Counter(key for key, right in zip(answers, correct, strict=True) if right)
 
 
-def diversity(
-    groups: Iterable[tuple[Sequence[str], Sequence[bool]]], *, n_samples: int
-) -> Diversity:
-    """From (answer keys, correct flags) of each problem's samples.
-
-    The number of distinct answers grows with the number of samples, so that all problems are judged
-    by their first ``n_samples``.
-    Raises ValueError where there is no problem, or one has fewer samples than that, or that is < 1.
-    """
-    if n_samples < 1:
-        raise ValueError(f"n_samples = {n_samples}: choose at least 1.")
-    distinct: list[int] = []
-    shares: list[float] = []
-    for answers, correct in groups:
-        if len(answers) < n_samples:
-            raise ValueError(f"a problem has {len(answers)} samples, fewer than {n_samples}")
-        counts = correct_answers(answers[:n_samples], correct[:n_samples])
-        distinct.append(len(counts))
-        if counts:
-            shares.append(max(counts.values()) / counts.total())
-    if not distinct:
-        raise ValueError("no problem to average over")
+def diversity(answers: Sequence[str], correct: Sequence[bool]) -> Diversity:
+    """From the answer keys and correct flags of one problem's samples."""
+    counts = correct_answers(answers, correct)
     return Diversity(
-        distinct_correct=sum(distinct) / len(distinct),
-        top_share=sum(shares) / len(shares) if shares else None,
-        n_problems=len(distinct),
-        n_solved=len(shares),
-        n_samples=n_samples,
+        distinct=len(counts),
+        top_share=max(counts.values()) / counts.total() if counts else None,
+        self_overlap=self_overlap(counts),
     )
+
+
+def self_overlap(counts: Counter[str]) -> float | None:
+    """The collision probability ``Σ_a (π(a) / C)²`` of two independent correct samples, with
+    C = Σ_a π(a) over the correct answers a.
+
+    counts: c_a correct samples gave the answer a, c in all. ``Σ_a c_a (c_a − 1) / (c (c − 1))`` is
+    the share of pairs that agree and, given c, unbiased (Simpson's index, Nature 163, 688, 1949).
+    None where c < 2: there is no pair.
+    """
+    c = counts.total()
+    return sum(n * (n - 1) for n in counts.values()) / (c * (c - 1)) if c > 1 else None
+
+
+def normalised_variance(self_overlap: float, multiplicity: int) -> float:
+    """``σ(π) = Var_{τ ~ Unif(correct)} π(τ) / C(π)²`` (arXiv 2511.19942, definition 3.3), from the
+    collision probability and the number M of correct answers that exist: 0 for a policy that is
+    uniform on them, ``1/M − 1/M²`` for one that knows a single one.
+
+    The mean of π over the M answers is C / M, so that σ = Σ_τ (π(τ) / C)² / M − 1 / M². Linear in
+    the collision probability, so unbiased where that is; an estimate may be below 0.
+    """
+    return self_overlap / multiplicity - 1 / multiplicity**2

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+Float64 = npt.NDArray[np.float64]
+Counts = Sequence[int] | npt.NDArray[np.int64]
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -35,22 +38,39 @@ def pass_at_k(n: int, c: int, k: int) -> float:
     return float(1 - np.prod((left - many).clip(min=0) / left))
 
 
+def pass_at_ks(n: Counts, c: Counts, ks: Sequence[int]) -> Float64:
+    """``pass_at_k`` of P problems for K values of k: float64 [K, P].
+
+    n, c [P]: samples and correct samples of each problem. ``C(n−c, k) / C(n, k)`` for all c at once
+    is a running product of ``(n − k − i) / (n − i)``, i < c.
+    Raises ValueError as ``pass_at_k`` does.
+    """
+    n, c = np.asarray(n, dtype=np.int64), np.asarray(c, dtype=np.int64)
+    chances = np.empty((len(ks), len(n)))
+    for samples in np.unique(n):
+        mine = n == samples
+        pass_at_k(int(samples), int(c[mine].min()), min(ks, default=1))
+        pass_at_k(int(samples), int(c[mine].max()), max(ks, default=1))
+        left = np.arange(samples, 0, -1, dtype=np.float64)
+        for i, k in enumerate(ks):
+            missed = np.cumprod((left - k).clip(min=0) / left)
+            chances[i, mine] = 1 - np.concatenate([[1.0], missed])[c[mine]]
+    return chances
+
+
 def mean_pass_at_k(
-    n: Sequence[int], c: Sequence[int], ks: Sequence[int], *, seed: int = 0
+    n: Counts, c: Counts, ks: Sequence[int], *, seed: int = 0
 ) -> dict[int, Estimate]:
     """Pass@k averaged over problems, for each k, with a 95 % bootstrap interval over problems.
 
-    n, c: samples and correct samples of each problem.
+    n, c [P]: samples and correct samples of each problem. All k see the same resamples.
     Raises ValueError where there is no problem, or a problem has fewer samples than a k.
     """
-    return {
-        k: bootstrap([pass_at_k(ni, ci, k) for ni, ci in zip(n, c, strict=True)], seed=seed)
-        for k in ks
-    }
+    return dict(zip(ks, _bootstrap(pass_at_ks(n, c, ks), seed=seed), strict=True))
 
 
 def bootstrap(
-    values: Sequence[float] | npt.NDArray[np.float64],
+    values: Sequence[float] | Float64,
     *,
     seed: int,
     confidence: float = 0.95,
@@ -60,10 +80,26 @@ def bootstrap(
 
     Raises ValueError where there is no value.
     """
-    x = np.asarray(values, dtype=np.float64)
-    if not len(x):
+    row = np.asarray(values, dtype=np.float64)[None]
+    return _bootstrap(row, seed=seed, confidence=confidence, resamples=resamples)[0]
+
+
+def _bootstrap(
+    rows: Float64, *, seed: int, confidence: float = 0.95, resamples: int = 1000
+) -> list[Estimate]:
+    """One estimate for each of rows [K, P], over the same resamples of the P problems."""
+    problems = rows.shape[1]
+    if not problems:
         raise ValueError("no problem to average over")
     rng = np.random.default_rng(seed)
-    means = [x[rng.integers(len(x), size=len(x))].mean() for _ in range(resamples)]
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Estimate(mean=float(x.mean()), low=float(low), high=float(high))
+    # A resample is how often it has each problem, so that its means are a product of matrices.
+    means = np.empty((len(rows), resamples))
+    for i in range(resamples):
+        drawn = rng.integers(problems, size=problems)
+        means[:, i] = rows @ np.bincount(drawn, minlength=problems) / problems
+    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    low, high = np.quantile(means, tails, axis=1)
+    return [
+        Estimate(mean=float(mean), low=float(a), high=float(b))
+        for mean, a, b in zip(rows.mean(axis=1), low, high, strict=True)
+    ]

@@ -270,14 +270,27 @@ class EvalConfig(Section):
     """Completions per problem for the base model and the result."""
     interim_samples: int = Field(16, ge=1)
     """Completions per problem for evaluations while training."""
-    temperature: float = Field(1.0, gt=0)
-    """Sampling temperature."""
+    split: Literal["eval", "validation"] = "eval"
+    """Which held-out problems. Tune on `validation` and report on `eval`."""
+    temperatures: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(
+        (1.0,), min_length=1
+    )
+    """Sampling temperatures: every evaluation samples each problem at each of them, and has one
+    result for each. Live displays show the first."""
     top_p: float = Field(1.0, gt=0, le=1)
     """Nucleus sampling, if below 1."""
     top_k: int = Field(-1, ge=-1)
     """Sample from this many most likely tokens; -1: all."""
-    pass_at: tuple[int, ...] = (1, 4, 16, 64)
+    pass_at: tuple[Annotated[int, Field(ge=1)], ...] = (1, 4, 16, 64)
     """The k of Pass@k. Those above the number of samples are left out."""
+
+    @model_validator(mode="after")
+    def _different_temperatures(self) -> "EvalConfig":
+        if len(set(self.temperatures)) < len(self.temperatures):
+            raise ValueError(
+                f"temperatures {list(self.temperatures)} has one twice: name each once"
+            )
+        return self
 
 
 class CheckpointConfig(Section):
@@ -339,6 +352,9 @@ class RunConfig(Section):
 
     name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """The run's directory is `<runs_dir>/<name>`."""
+    label: str | None = Field(None, min_length=1)
+    """What the run is called in comparisons; runs of equal label are one group. Default: runs that
+    differ in base model and seed alone are, and it is called after its settings."""
     runs_dir: str = "runs"
     """Where run directories are made."""
     model: str

@@ -56,8 +56,8 @@ class GroupArrays:
     """A group's arrays, as in `wire.Group`, with versions expanded to one per token.
 
     prompt_ids int32 [p], lengths int32 [n], completion_ids int32 [t], logprobs float32 [t],
-    versions int32 [t], rewards float32 [n], correct bool [n], finished bool [n], answers [n];
-    t = Σ lengths.
+    versions int32 [t], rewards float32 [n], correct bool [n], finished bool [n], answers [n]
+    by equivalence, the primary one first; t = Σ lengths.
     """
 
     prompt_ids: Int32
@@ -68,7 +68,7 @@ class GroupArrays:
     rewards: Float32
     correct: npt.NDArray[np.bool_]
     finished: npt.NDArray[np.bool_]
-    answers: list[str]
+    answers: dict[str, list[str]]
 
     def completions(self) -> list[Int32]:
         """Token ids of each completion, n arrays."""
@@ -120,7 +120,8 @@ def unpack_group(group: Group) -> GroupArrays:
     _require(int(lengths.sum(dtype=np.int64)) == tokens, "lengths do not add up to the tokens")
     _require(len(logprobs) == tokens, "not one log-probability per token")
     _require(len(rewards) == len(correct) == len(finished) == n, "not one score per completion")
-    _require(len(group.answers) == n, "not one answer per completion")
+    _require(len(group.answers) > 0, "answers under no equivalence")
+    _require(all(len(a) == n for a in group.answers.values()), "not one answer per completion")
     _require(len(prompt) > 0, "an empty prompt")
     _require(min(prompt.min(), ids.min()) >= 0, "a negative token id")
     _require(bool(np.isfinite(logprobs).all()), "a log-probability that is not finite")

@@ -8,7 +8,7 @@ Arrays travel as raw little-endian buffers: int32 token ids and lengths, float32
 and rewards. Versions are run-length coded: pairs of (version, count) over a group's tokens.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -32,12 +32,13 @@ class Message(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=True, 
 class Lease(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True):
     """Work for a generator: sample `group_size` completions of row `row` and score them.
 
-    `purpose` is "train" or "eval"; `row` indexes the task's split of that name. Sample i uses the
+    `purpose` is "train" or "eval"; `row` indexes the task's split `split`. Sample i uses the
     seed `seed + i`. Sampling values are the training ones or the evaluation's.
     """
 
     id: int
     purpose: str
+    split: Literal["train", "validation", "eval"]
     row: int
     attempt: int
     group_size: int
@@ -58,7 +59,8 @@ class Group(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True
     logprobs float32 [Σ lengths], log μ of each token with temperature applied, ≤ 0;
     versions int32 [runs, 2], (version, token count); rewards float32 [n]; correct uint8 [n];
     finished uint8 [n], 1 where the completion ended by itself, 0 where it was cut off;
-    answers: the canonical answer of each completion, "" where there is none.
+    answers: by equivalence, the task's primary one first, the canonical answer of each completion,
+    "" where there is none.
     """
 
     prompt_ids: bytes
@@ -69,7 +71,7 @@ class Group(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True
     rewards: bytes
     correct: bytes
     finished: bytes
-    answers: list[str]
+    answers: dict[str, list[str]]
 
 
 # --- to the coordinator -------------------------------------------------------------------------
@@ -80,8 +82,9 @@ class GeneratorHello(Message, frozen=True):
 
     workers: engine workers (TP × PP), its places in the transfer group. capacity: sequences it
     takes at once. tokenizer, data: fingerprints that must agree with the learner's and the others'.
-    rows: task rows by split. multiplicity: distinct correct answers that exist for an evaluation
-    problem, on average, if the task can tell. leases: ids it works on or has not had acknowledged.
+    rows: task rows by split. multiplicity: by equivalence, how many distinct correct answers the
+    first problems of the evaluated split have, 0 where the task can't tell. leases: ids it works on
+    or has not had acknowledged.
     """
 
     name: str
@@ -92,7 +95,7 @@ class GeneratorHello(Message, frozen=True):
     tokenizer: str
     data: str
     rows: dict[str, Whole]
-    multiplicity: float | None
+    multiplicity: dict[str, list[Whole]]
     leases: list[int]
     metrics: str = ""
 

@@ -8,7 +8,7 @@ from asyncds.tasks.base import Row, Score
 Reason = Literal["timeout", "memory", "crash", "exception"]
 """Why a verifier gave no judgement."""
 
-NO_SCORE = Score(0.0, False, "")
+NO_SCORE = Score(0.0, False)
 """What a completion gets whose verifier gave no judgement."""
 
 

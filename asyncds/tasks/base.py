@@ -2,11 +2,11 @@
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol, TypedDict
+from typing import Any, Literal, Protocol, TypedDict, get_args
 
 import msgspec
 
-Split = Literal["train", "eval"]
+Split = Literal["train", "validation", "eval"]
 
 
 class Message(TypedDict):
@@ -31,12 +31,13 @@ class Score(msgspec.Struct, frozen=True):
     """The judgement of one completion.
 
     reward: what is learnt from. correct: the verifier's verdict, which is not ``reward > 0``.
-    answer: a canonical form, equal for answers that count as the same; "" where there is none.
+    answers: a canonical form under each of the task's ``equivalences``, in their order, equal for
+    answers that count as the same; () where there is no answer.
     """
 
     reward: float
     correct: bool
-    answer: str
+    answers: tuple[str, ...] = ()
 
 
 class Task(Protocol):
@@ -50,6 +51,16 @@ class Task(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def equivalences(self) -> tuple[str, ...]:
+        """Names of the notions of sameness of answers, strictest first; at least one."""
+        ...
+
+    @property
+    def equivalence(self) -> str:
+        """The one of ``equivalences`` that counts where one number must do."""
+        ...
+
     def rows(self, split: Split) -> Sequence[Row]: ...
 
     def prompt(self, row: Row) -> Prompt: ...
@@ -58,12 +69,14 @@ class Task(Protocol):
         """Judge a completion (text without special tokens). Pure; any text is accepted."""
         ...
 
-    def multiplicity(self, row: Row) -> int | None:
-        """How many different correct answers the row has, or None where that is not known."""
+    def multiplicity(self, row: Row) -> dict[str, int] | None:
+        """How many different correct answers the row has, under each of ``equivalences``; None
+        where that is not known."""
         ...
 
     def fingerprint(self) -> str:
-        """Differs between processes whose rows or prompts differ (see ``fingerprint``)."""
+        """Differs between processes whose rows, prompts or equivalences differ (see
+        ``fingerprint``)."""
         ...
 
 
@@ -90,10 +103,11 @@ def encode_prompt(task: Task, row: Row, tokenizer: ChatTokenizer) -> list[int]:
 
 
 def fingerprint(task: Task) -> str:
-    """16 hex digits over the name of a task and the rows and prompts of both its splits."""
+    """16 hex digits over a task's name, its equivalences and all its rows and prompts."""
     digest = hashlib.sha256(task.name.encode())
     encoder = msgspec.msgpack.Encoder()
-    splits: tuple[Split, ...] = ("train", "eval")
+    digest.update(encoder.encode((task.equivalences, task.equivalence)))
+    splits: tuple[Split, ...] = get_args(Split)
     for split in splits:
         digest.update(split.encode())
         for row in task.rows(split):

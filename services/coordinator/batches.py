@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from asyncds.algo.diversity import correct_answers
+from asyncds.algo.diversity import diversity
 from asyncds.rollout.batch import Shard
 from asyncds.rollout.codec import GroupArrays, decode_group, pack_shard, unpack_group
 from asyncds.rollout.journal import GroupRow, Journal
@@ -130,10 +130,30 @@ def _facts(rows: list[GroupRow], groups: list[GroupArrays]) -> dict[str, Any]:
         "reward": float(np.concatenate([g.rewards for g in groups]).mean()),
         "correct": float(correct.mean()),
         "mixed_groups": float(np.mean([0 < g.correct.sum() < len(g.correct) for g in groups])),
-        "distinct_correct": float(
-            np.mean([len(correct_answers(g.answers, g.correct.tolist())) for g in groups])
-        ),
+        **_diversity(groups),
         "lag_mean": float(np.mean(lags)),
         "lag_max": int(max(lags)),
         "lags": lags,
+    }
+
+
+def _diversity(groups: list[GroupArrays]) -> dict[str, Any]:
+    """Means over the groups in which they are defined; under the primary equivalence where none is
+    named."""
+    found = [
+        {name: diversity(keys, g.correct.tolist()) for name, keys in g.answers.items()}
+        for g in groups
+    ]
+    primary = [next(iter(of_group.values())) for of_group in found]
+    shares = [d.top_share for d in primary if d.top_share is not None]
+    overlaps = [d.self_overlap for d in primary if d.self_overlap is not None]
+    return {
+        "solved_groups": len(shares) / len(groups),
+        "distinct_correct": float(np.mean([d.distinct for d in primary])),
+        **{
+            f"distinct/{name}": float(np.mean([of_group[name].distinct for of_group in found]))
+            for name in found[0]
+        },
+        "top_share": float(np.mean(shares)) if shares else None,
+        "self_overlap": float(np.mean(overlaps)) if overlaps else None,
     }

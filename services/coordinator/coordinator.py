@@ -110,7 +110,6 @@ class Coordinator:
         self._learner_phase = ""
         self._tokenizer = ""
         self._data = ""
-        self._multiplicity: float | None = None
         self._saved_step = journal.saved()
         self._progress = now
         self._drained_at: float | None = None
@@ -249,7 +248,7 @@ class Coordinator:
                 self._forget(known, "was replaced by a new process", now)
             self._tokenizer, self._data = hello.tokenizer, hello.data
             self.leases.rows = hello.rows
-            self._multiplicity = hello.multiplicity
+            self.leases.multiplicity = hello.multiplicity
             member = Member(
                 name=hello.name,
                 incarnation=hello.incarnation,
@@ -274,8 +273,9 @@ class Coordinator:
                 "its task data differs from the other generators': give every generator the same "
                 "task configuration and data set"
             )
-        if min(hello.rows.get("train", 0), hello.rows.get("eval", 0)) < 1:
-            return "its task has no rows to train on or to evaluate"
+        for split in ("train", self._config.eval.split):
+            if hello.rows.get(split, 0) < 1:
+                return f"its task has no rows in the split {split!r}: give the task some"
         return ""
 
     def _welcome_learner(self, peer: bytes, hello: wire.LearnerHello, now: float) -> None:
@@ -397,16 +397,18 @@ class Coordinator:
                 self._progress = now
             return
         if round.complete:
-            result = round.result(
+            results = round.results(
+                split=self._config.eval.split,
                 pass_at=self._config.eval.pass_at,
-                temperature=self._config.eval.temperature,
-                multiplicity=self._multiplicity,
+                multiplicity=self.leases.multiplicity,
             )
-            self._journal.finish_evaluation(round.id, result)
+            for id, result in results.items():
+                self._journal.finish_evaluation(id, result)
             self.leases.close_round()
             self._plan.done()
             self._progress = now
-            self._on_evaluation(result)
+            for result in results.values():
+                self._on_evaluation(result)
         elif not any(m.health in (Health.HEALTHY, Health.SUSPECT) for m in self.fleet):
             log.warning("evaluation of version %d given up: no generator has it", round.version)
             self._journal.drop_evaluations()
@@ -492,7 +494,7 @@ class Coordinator:
             return "the learner waits for a generator to join"
         round, sync = self.leases.round, self.weights.current
         if round is not None:
-            return f"evaluating version {round.version}: {round.done} of {round.total} problems"
+            return f"evaluating version {round.version}: {round.done} of {round.total} groups"
         if self.batches.starving:
             blockers = self.leases.holders(self.scheduler.blockers())
             if blockers:

@@ -1,13 +1,14 @@
 """Evaluation rounds: every held-out problem, n samples each, on weights that stay put."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from asyncds.algo.diversity import correct_answers
-from asyncds.algo.passk import pass_at_k
+from asyncds.algo.diversity import Diversity, diversity, normalised_variance
+from asyncds.algo.passk import Estimate, bootstrap, mean_pass_at_k
 from asyncds.rollout.codec import GroupArrays
 
 
@@ -56,19 +57,40 @@ class EvaluationPlan:
         return not self._due
 
 
-class EvaluationRound:
-    """One evaluation under way. While it is open no weights are sent."""
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """A problem's samples: n of them, of which c are correct. entropy: mean −log μ of their tokens,
+    nats. diversity: by equivalence, the primary one first."""
 
-    def __init__(self, *, id: int, version: int, step: int, n_samples: int, leases: set[int]):
-        self.id = id
+    row: int
+    n: int
+    c: int
+    entropy: float
+    diversity: dict[str, Diversity]
+
+
+class EvaluationRound:
+    """One evaluation at each of some temperatures, under way. While it is open no weights are sent.
+
+    temperatures: of each evaluation, by its id. leases: lease → (evaluation, row of the split).
+    """
+
+    def __init__(
+        self,
+        *,
+        version: int,
+        step: int,
+        n_samples: int,
+        temperatures: dict[int, float],
+        leases: dict[int, tuple[int, int]],
+    ) -> None:
         self.version = version
         self.step = step
         self.n_samples = n_samples
-        self._open = set(leases)
         self.total = len(leases)
-        self._correct: list[int] = []
-        self._sampled: list[int] = []
-        self._distinct: list[int] = []
+        self._temperatures = temperatures
+        self._open = dict(leases)
+        self._problems: dict[int, list[Evaluated]] = {id: [] for id in temperatures}
 
     def owns(self, lease: int) -> bool:
         """Whether the lease is part of this round and open."""
@@ -76,51 +98,106 @@ class EvaluationRound:
 
     def add(self, lease: int, group: GroupArrays) -> None:
         """A problem's samples arrived."""
-        self._open.discard(lease)
-        self._correct.append(int(group.correct.sum()))
-        self._sampled.append(len(group.lengths))
-        self._distinct.append(len(correct_answers(group.answers, group.correct.tolist())))
+        evaluation, row = self._open.pop(lease)
+        right = group.correct.tolist()
+        self._problems[evaluation].append(
+            Evaluated(
+                row=row,
+                n=len(right),
+                c=sum(right),
+                entropy=-float(group.logprobs.mean(dtype=np.float64)),
+                diversity={name: diversity(keys, right) for name, keys in group.answers.items()},
+            )
+        )
 
     def give_up(self, lease: int) -> None:
         """A problem can't be evaluated."""
-        self._open.discard(lease)
+        self._open.pop(lease, None)
 
     @property
     def done(self) -> int:
-        """Problems finished."""
+        """Leases finished, one per problem and temperature."""
         return self.total - len(self._open)
 
     @property
     def complete(self) -> bool:
-        """All problems finished."""
+        """All leases finished."""
         return not self._open
 
-    def result(
-        self, *, pass_at: Sequence[int], temperature: float, multiplicity: float | None
-    ) -> dict[str, object]:
-        """Pass@k and diversity, averaged over problems; k above the samples taken are left out.
+    def results(
+        self, *, split: str, pass_at: Sequence[int], multiplicity: Mapping[str, Sequence[int]]
+    ) -> dict[int, dict[str, Any]]:
+        """The result of each evaluation, by its id (docs/evaluation.md says what the keys mean).
 
-        multiplicity: distinct correct answers that exist per problem, if the task can tell.
+        k above the samples taken are left out. multiplicity: by equivalence, how many distinct
+        correct answers the first problems have, 0 where that is not known.
         """
-        fewest = min(self._sampled, default=0)
         return {
-            "version": self.version,
-            "step": self.step,
-            "pass@k": {
-                str(k): float(
-                    np.mean(
-                        [
-                            pass_at_k(n, c, k)
-                            for n, c in zip(self._sampled, self._correct, strict=True)
-                        ]
-                    )
-                )
-                for k in pass_at
-                if k <= fewest
-            },
-            "distinct_correct": float(np.mean(self._distinct)) if self._distinct else 0.0,
-            "solution_multiplicity": multiplicity,
-            "n_problems": len(self._correct),
-            "n_samples": self.n_samples,
-            "temperature": temperature,
+            id: {
+                "version": self.version,
+                "step": self.step,
+                "split": split,
+                "temperature": temperature,
+                "n_samples": self.n_samples,
+                **_averages(
+                    sorted(self._problems[id], key=lambda problem: problem.row),
+                    pass_at=pass_at,
+                    multiplicity=multiplicity,
+                ),
+            }
+            for id, temperature in self._temperatures.items()
         }
+
+
+def _averages(
+    problems: Sequence[Evaluated],
+    *,
+    pass_at: Sequence[int],
+    multiplicity: Mapping[str, Sequence[int]],
+) -> dict[str, Any]:
+    """Everything that is averaged over problems."""
+    exist = {name: _mean([m for m in counts if m])[0] for name, counts in multiplicity.items()}
+    primary = next(iter(problems[0].diversity), "") if problems else ""
+    chances = [k for k in pass_at if k <= min((p.n for p in problems), default=0)]
+    passed = (
+        mean_pass_at_k([p.n for p in problems], [p.c for p in problems], chances)
+        if problems
+        else {}
+    )
+    seen = [p.diversity[primary] for p in problems]
+    known = multiplicity.get(primary, ())
+    averaged = {
+        "top_share": _mean([d.top_share for d in seen]),
+        "self_overlap": _mean([d.self_overlap for d in seen]),
+        "normalised_variance": _mean(
+            [
+                normalised_variance(d.self_overlap, known[p.row])
+                for p, d in zip(problems, seen, strict=True)
+                if d.self_overlap is not None and p.row < len(known) and known[p.row]
+            ]
+        ),
+        "entropy": _mean([p.entropy for p in problems]),
+    }
+    distinct = bootstrap([d.distinct for d in seen], seed=0) if seen else Estimate(0.0, 0.0, 0.0)
+    return {
+        "n_problems": len(problems),
+        "pass@k": {str(k): estimate.mean for k, estimate in passed.items()},
+        "pass@k_interval": {str(k): [e.low, e.high] for k, e in passed.items()},
+        "equivalence": primary,
+        "distinct_correct": distinct.mean,
+        "distinct_correct_interval": [distinct.low, distinct.high],
+        "distinct": {
+            name: _mean([p.diversity[name].distinct for p in problems])[0]
+            for name in (problems[0].diversity if problems else ())
+        },
+        "solution_multiplicity": exist.get(primary),
+        "multiplicity": exist,
+        **{name: mean for name, (mean, _) in averaged.items()},
+        "n_defined": {name: n for name, (_, n) in averaged.items()},
+    }
+
+
+def _mean(values: Sequence[float | None]) -> tuple[float | None, int]:
+    """The mean of the values there are, None without one, and their number."""
+    known = [v for v in values if v is not None]
+    return (float(np.mean(known)) if known else None), len(known)

@@ -22,13 +22,14 @@ REGRANT_SECONDS = 5.0
 
 @dataclass(kw_only=True)
 class Open:
-    """A lease that is not settled. holder: the generator that works on it, if any; since
-    `granted`. sent: when the grant was last sent."""
+    """A lease that is not settled. temperature: of an evaluation. holder: the generator that works
+    on it, if any; since `granted`. sent: when the grant was last sent."""
 
     id: int
     purpose: str
     row: int
     attempt: int = 1
+    temperature: float | None = None
     holder: str | None = None
     granted: float = 0.0
     sent: float = 0.0
@@ -67,6 +68,7 @@ class LeaseBook:
         self._next_id = journal.next_lease_id()
         self._cursor = PromptCursor(seed=config.seed, position=int(journal.meta("cursor") or 0))
         self.rows: dict[str, int] = {}
+        self.multiplicity: dict[str, list[int]] = {}
         self.vocab_size: int | None = None
         self.round: EvaluationRound | None = None
         self.accepting = True
@@ -93,16 +95,26 @@ class LeaseBook:
         self._scheduler.restore(step, tickets)
 
     def open_round(self, *, version: int, step: int, n_samples: int) -> EvaluationRound:
-        """Start an evaluation: one lease per held-out problem."""
-        n_problems = min(self.rows["eval"], self._config.eval.n_problems or self.rows["eval"])
-        evaluation = self._journal.add_evaluation(version=version, step=step, n_samples=n_samples)
-        leases = set()
-        for row in range(n_problems):
-            entry = self._new("eval", row, attempt=1, evaluation=evaluation)
-            leases.add(entry.id)
-            self._evaluation.append(entry.id)
+        """Start an evaluation at each temperature: one lease per held-out problem."""
+        held_out = self.rows[self._config.eval.split]
+        n_problems = min(held_out, self._config.eval.n_problems or held_out)
+        temperatures, leases = {}, {}
+        for temperature in self._config.eval.temperatures:
+            evaluation = self._journal.add_evaluation(
+                version=version, step=step, n_samples=n_samples
+            )
+            temperatures[evaluation] = temperature
+            for row in range(n_problems):
+                entry = self._new("eval", row, attempt=1, evaluation=evaluation)
+                entry.temperature = temperature
+                leases[entry.id] = (evaluation, row)
+                self._evaluation.append(entry.id)
         self.round = EvaluationRound(
-            id=evaluation, version=version, step=step, n_samples=n_samples, leases=leases
+            version=version,
+            step=step,
+            n_samples=n_samples,
+            temperatures=temperatures,
+            leases=leases,
         )
         return self.round
 
@@ -170,14 +182,17 @@ class LeaseBook:
         self._journal.granted(entry.id, member.name, entry.attempt)
         c = self._config
         train = entry.purpose == "train"
+        temperature = c.sampling.temperature if entry.temperature is None else entry.temperature
+        problem = f"{entry.row}/{temperature:g}"
         entry.wire = Lease(
             id=entry.id,
             purpose=entry.purpose,
+            split="train" if train else c.eval.split,
             row=entry.row,
             attempt=entry.attempt,
             group_size=c.rollout.group_size if train else self._samples(),
-            seed=sampling_seed(c.seed, entry.purpose, entry.id if train else entry.row),
-            temperature=c.sampling.temperature if train else c.eval.temperature,
+            seed=sampling_seed(c.seed, entry.purpose, entry.id if train else problem),
+            temperature=temperature,
             max_tokens=c.sampling.max_tokens,
             top_p=c.sampling.top_p if train else c.eval.top_p,
             top_k=c.sampling.top_k if train else c.eval.top_k,
@@ -248,6 +263,8 @@ class LeaseBook:
             least, most = 1, self._samples()
         if not least <= n <= most:
             raise ProtocolError(f"{n} completions instead of {least} to {most}")
+        if set(group.answers) != set(self.multiplicity):
+            raise ProtocolError(f"answers under {', '.join(group.answers)}, which it did not name")
         highest = int(max(group.completion_ids.max(), group.prompt_ids.max()))
         if self.vocab_size is not None and highest >= self.vocab_size:
             raise ProtocolError(f"token id {highest} outside the vocabulary of {self.vocab_size}")

@@ -24,10 +24,10 @@ class PromptCursor:
         return int(self._order[place])
 
 
-def sampling_seed(seed: int, purpose: str, key: int) -> int:
+def sampling_seed(seed: int, purpose: str, key: int | str) -> int:
     """The seed of a lease's first sample, the same in every run with this seed; int32 ≥ 0.
 
-    key: the lease's id for training; the row for evaluation, so that evaluations of one run share
-    their random numbers and differ less by chance.
+    key: the lease's id for training; the row and the temperature for evaluation, so that
+    evaluations of one run share their random numbers and differ less by chance.
     """
     return zlib.crc32(f"{seed}/{purpose}/{key}".encode()) & 0x3FFFFFFF

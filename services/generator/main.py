@@ -4,6 +4,8 @@ import asyncio
 import logging
 import os
 import uuid
+from collections.abc import Sequence
+from typing import get_args
 
 import torch
 from vllm.v1.engine.exceptions import EngineDeadError
@@ -14,7 +16,7 @@ from asyncds.engine.tokenizer import load_tokenizer, vocabulary_fingerprint
 from asyncds.rollout.wire import PROTOCOL, Bye, FromCoordinator, GeneratorHello
 from asyncds.scoring.make import make_scorer
 from asyncds.scoring.scorer import Scorer, ScorerUnavailableError
-from asyncds.tasks.base import Task
+from asyncds.tasks.base import Row, Split, Task
 from asyncds.tasks.registry import make_task
 from asyncds.telemetry.catalogue import build_metrics
 from asyncds.transport.link import Link, LinkLostError, RefusedError
@@ -126,8 +128,10 @@ async def _generate(
     loop = asyncio.get_running_loop()
     incarnation = uuid.uuid4().hex
     vocabulary, data = vocabulary_fingerprint(tokenizer.get_vocab()), task.fingerprint()
-    rows = {"train": len(task.rows("train")), "eval": len(task.rows("eval"))}
-    multiplicity = _multiplicity(task, min(config.eval.n_problems or rows["eval"], COUNTED))
+    splits: tuple[Split, ...] = get_args(Split)
+    rows = {split: len(task.rows(split)) for split in splits}
+    counted = min(config.eval.n_problems or COUNTED, COUNTED)
+    multiplicity = _multiplicity(task, task.rows(config.eval.split)[:counted])
 
     def receive(message: FromCoordinator) -> None:
         loop.call_soon_threadsafe(generator.receive, message)
@@ -179,8 +183,7 @@ async def _generate(
             await asyncio.to_thread(link.close)
 
 
-def _multiplicity(task: Task, problems: int) -> float | None:
-    """Distinct correct answers of a problem, averaged over the first evaluation problems."""
-    counts = [task.multiplicity(row) for row in task.rows("eval")[:problems]]
-    known = [n for n in counts if n is not None]
-    return sum(known) / len(known) if known else None
+def _multiplicity(task: Task, rows: Sequence[Row]) -> dict[str, list[int]]:
+    """Distinct correct answers of each row under each equivalence, 0 where they are not known."""
+    counts = [task.multiplicity(row) or {} for row in rows]
+    return {name: [count.get(name, 0) for count in counts] for name in task.equivalences}

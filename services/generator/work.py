@@ -11,7 +11,7 @@ from asyncds.engine.generation import Completion, GenerationEngine
 from asyncds.rollout.codec import GroupArrays, pack_group
 from asyncds.rollout.wire import Delivered, Lease
 from asyncds.scoring.scorer import Scorer
-from asyncds.tasks.base import Row, Score, Split, Task, encode_prompt
+from asyncds.tasks.base import Row, Score, Task, encode_prompt
 
 
 class LeaseError(Exception):
@@ -37,9 +37,8 @@ async def fulfil(
     Past `lease.straggler_seconds` the group is made of the completions that are there, if they are
     at least `lease.min_group`.
     """
-    split: Split = "train" if lease.purpose == "train" else "eval"
     try:
-        row = task.rows(split)[lease.row]
+        row = task.rows(lease.split)[lease.row]
         prompt = np.asarray(encode_prompt(task, row, tokenizer), dtype=np.int32)
     except (IndexError, ValueError) as error:
         raise LeaseError(f"row {lease.row} is unusable: {error}", permanent=True) from error
@@ -77,7 +76,7 @@ async def fulfil(
     scores, errors = await _score(scorer, row, completions)
     return Delivered(
         lease=lease.id,
-        group=pack_group(_arrays(prompt, completions, scores)),
+        group=pack_group(_arrays(prompt, completions, scores, task)),
         sample_seconds=sampled - started,
         score_seconds=time.monotonic() - sampled,
         score_errors=errors,
@@ -109,6 +108,7 @@ def _arrays(
     prompt: "np.ndarray[Any, np.dtype[np.int32]]",
     completions: list[Completion],
     scores: list[Score],
+    task: Task,
 ) -> GroupArrays:
     return GroupArrays(
         prompt_ids=prompt,
@@ -120,5 +120,13 @@ def _arrays(
         rewards=np.array([s.reward for s in scores], dtype=np.float32),
         correct=np.array([s.correct for s in scores]),
         finished=np.array([c.finish_reason == "stop" for c in completions]),
-        answers=[s.answer for s in scores],
+        answers=_by_equivalence([s.answers for s in scores], task),
     )
+
+
+def _by_equivalence(answers: list[tuple[str, ...]], task: Task) -> dict[str, list[str]]:
+    """Columns of keys, that of the primary equivalence first."""
+    nothing = ("",) * len(task.equivalences)
+    columns = zip(*(a or nothing for a in answers), strict=True)
+    by_name = {name: list(c) for name, c in zip(task.equivalences, columns, strict=True)}
+    return {task.equivalence: by_name.pop(task.equivalence), **by_name}

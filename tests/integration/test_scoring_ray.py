@@ -65,7 +65,7 @@ def run(test: Coroutine[Any, Any, None]) -> None:
 
 
 def good(completion: str) -> Score:
-    return Score(0.5, True, f"7 seven {completion}")
+    return Score(0.5, True, (f"7 seven {completion}",))
 
 
 class TestOwnCluster:
@@ -141,7 +141,7 @@ class TestOwnCluster:
         async def kill_all() -> None:
             pids = await asyncio.gather(*(scorer.score(ROW, ["pid"]) for _ in range(2)))
             for (verifier,) in pids:
-                os.kill(psutil.Process(int(verifier.answer)).ppid(), signal.SIGKILL)
+                os.kill(psutil.Process(int(verifier.answers[0])).ppid(), signal.SIGKILL)
             groups = await asyncio.gather(*(scorer.score(ROW, ["a", "b"]) for _ in range(4)))
             assert groups == [[good("a"), good("b")]] * 4
 

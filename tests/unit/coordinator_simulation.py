@@ -164,7 +164,7 @@ class SimGenerator(Peer):
             tokenizer="t",
             data="d",
             rows={"train": 50, "eval": 5},
-            multiplicity=2.0,
+            multiplicity={"written": [2] * 5},
             leases=self.leases(),
         )
 

@@ -29,7 +29,7 @@ def make_group(
         rewards=right.astype(np.float32),
         correct=right,
         finished=np.ones(n, dtype=bool),
-        answers=["4" if c else "" for c in right],
+        answers={"written": ["4" if c else "" for c in right]},
     )
 
 
@@ -53,5 +53,8 @@ def group_arrays(draw: st.DrawFn) -> GroupArrays:
         rewards=flat(st.floats(-10, 10, width=32), n, np.float32),
         correct=flat(st.booleans(), n, np.bool_),
         finished=flat(st.booleans(), n, np.bool_),
-        answers=draw(st.lists(st.text(max_size=5), min_size=n, max_size=n)),
+        answers={
+            name: draw(st.lists(st.text(max_size=5), min_size=n, max_size=n))
+            for name in draw(st.lists(st.text(max_size=5), min_size=1, max_size=3, unique=True))
+        },
     )

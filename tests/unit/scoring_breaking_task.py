@@ -38,10 +38,10 @@ class BreakingTask:
                 print("\x00\x00\x00\x00 not a frame", flush=True)
                 os.write(1, b"nor this")
             case "read":
-                return Score(1.0, True, repr(sys.stdin.read()))
+                return Score(1.0, True, (repr(sys.stdin.read()),))
             case "pid":
-                return Score(1.0, True, str(os.getpid()))
+                return Score(1.0, True, (str(os.getpid()),))
             case "modules":
                 heavy = {"torch", "transformers", "vllm", "numpy"} & set(sys.modules)
-                return Score(1.0, True, ",".join(sorted(heavy)))
-        return Score(0.5, True, f"{row.index} {row.fields['word']} {completion}")
+                return Score(1.0, True, (",".join(sorted(heavy)),))
+        return Score(0.5, True, (f"{row.index} {row.fields['word']} {completion}",))

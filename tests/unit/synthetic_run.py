@@ -114,7 +114,10 @@ def _group(rng: np.random.Generator, share: float, version: int, hostile: bool) 
         rewards=correct.astype(np.float32),
         correct=correct,
         finished=np.ones(GROUP, np.bool_),
-        answers=[" ".join(text) for text in texts],
+        answers={
+            "written": [" ".join(text) for text in texts],
+            "commutative": [" ".join(sorted(text)) for text in texts],
+        },
     )
 
 

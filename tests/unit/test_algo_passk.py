@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyncds.algo.passk import bootstrap, mean_pass_at_k, pass_at_k
+from asyncds.algo.passk import bootstrap, mean_pass_at_k, pass_at_k, pass_at_ks
 
 
 def exact(n: int, c: int, k: int) -> float:
@@ -77,3 +77,27 @@ def test_bootstrap_of_one_problem_has_no_width_and_of_none_is_refused() -> None:
 def test_what_the_coordinator_imports_brings_no_torch(module: str) -> None:
     code = f"import sys, asyncds.algo.{module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+
+
+@settings(deadline=None)
+@given(st.lists(counts(), min_size=1, max_size=8), st.integers(1, 200))
+def test_all_problems_at_once_equal_one_after_the_other(
+    problems: list[tuple[int, int, int]], k: int
+) -> None:
+    n, c = [n for n, _, _ in problems], [c for _, c, _ in problems]
+    ks = sorted({1, min(k, *n), min(n)})
+    expected = [[exact(a, b, k) for a, b in zip(n, c, strict=True)] for k in ks]
+    np.testing.assert_allclose(pass_at_ks(n, c, ks), expected, rtol=1e-12, atol=1e-14)
+
+
+def test_many_samples_at_once_are_exact_and_finite() -> None:
+    c = [0, 1, 3, 800, 4096, 8000, 8191, 8192]
+    ks = [2**i for i in range(14)]
+    expected = [[exact(8192, b, k) for b in c] for k in ks]
+    np.testing.assert_allclose(pass_at_ks([8192] * 8, c, ks), expected, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize(("c", "ks"), [([1, 5], [1]), ([-1, 1], [1]), ([1, 1], [1, 5])])
+def test_one_impossible_problem_is_refused(c: list[int], ks: list[int]) -> None:
+    with pytest.raises(ValueError, match="samples"):
+        pass_at_ks([4, 4], c, ks)

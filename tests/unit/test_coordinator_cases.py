@@ -26,7 +26,7 @@ GENERATOR = wire.GeneratorHello(
     tokenizer="t",
     data="d",
     rows={"train": 9, "eval": 3},
-    multiplicity=None,
+    multiplicity={"written": [2, 0]},
     leases=[],
 )
 LEARNER = wire.LearnerHello(
@@ -560,7 +560,7 @@ def test_who_waits_for_whom(desk: Desk, joined: list[str], sentence: str) -> Non
 
 def test_who_waits_for_whom_in_work(desk: Desk) -> None:
     granted = running(desk, evaluate=False)
-    assert desk.c.waiting_for() == "evaluating version 0: 0 of 3 problems"
+    assert desk.c.waiting_for() == "evaluating version 0: 0 of 3 groups"
     while todo := [g for g in granted if g.purpose == "eval"]:
         granted = [g for g in granted if g.purpose == "train"]
         granted += leases(desk.say(b"g", *(delivered(g) for g in todo)))

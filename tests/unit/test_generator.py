@@ -20,6 +20,7 @@ from services.generator.generator import Generator
 LEASE = wire.Lease(
     id=7,
     purpose="train",
+    split="train",
     row=0,
     attempt=1,
     group_size=3,
@@ -75,7 +76,9 @@ class MockScorer:
     errors: dict[Any, int] = {}  # noqa: RUF012
 
     async def score(self, row: Any, completions: list[str]) -> list[Any]:
-        return [SimpleNamespace(reward=1.0, correct=True, answer="a") for _ in completions]
+        return [
+            SimpleNamespace(reward=1.0, correct=True, answers=("a", "b", "c")) for _ in completions
+        ]
 
 
 class MockLink:

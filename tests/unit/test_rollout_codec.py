@@ -30,6 +30,7 @@ GROUP = pack_group(make_group(versions=(3, 4)))
 LEASE = wire.Lease(
     id=7,
     purpose="train",
+    split="train",
     row=3,
     attempt=1,
     group_size=2,
@@ -52,7 +53,7 @@ TO_COORDINATOR = [
         tokenizer="t",
         data="d",
         rows={"train": 5, "eval": 2},
-        multiplicity=None,
+        multiplicity={"written": [12, 0]},
         leases=[1, 2],
     ),
     wire.LearnerHello(
@@ -123,7 +124,7 @@ def test_groups_come_back(group: GroupArrays) -> None:
     for field in fields(GroupArrays):
         before, after = getattr(group, field.name), getattr(back, field.name)
         if field.name == "answers":
-            assert before == after
+            assert list(before.items()) == list(after.items())
         else:
             assert before.dtype == after.dtype
             np.testing.assert_array_equal(before, after)
@@ -164,7 +165,7 @@ BAD_GROUPS = {
         "rewards": bytes(12),
         "correct": bytes(3),
         "finished": bytes(3),
-        "answers": [""] * 3,
+        "answers": {"written": [""] * 3},
     },
     "a token too few": {"completion_ids": _raw([5] * 5, "<i4")},
     "a log-prob too many": {"logprobs": _raw([-0.5] * 7, "<f4")},
@@ -172,7 +173,8 @@ BAD_GROUPS = {
     "a reward too few": {"rewards": _raw([0], "<f4")},
     "a flag too few": {"correct": b"\0"},
     "an odd flag": {"finished": b"\0\2"},
-    "an answer too few": {"answers": [""]},
+    "an answer too few": {"answers": {"written": ["", "", ""], "commutative": [""]}},
+    "no answers": {"answers": {}},
     "no prompt": {"prompt_ids": b""},
     "a negative prompt id": {"prompt_ids": _raw([1, -1], "<i4")},
     "a negative id": {"completion_ids": _raw([5, 5, -5, 5, 5, 5], "<i4")},

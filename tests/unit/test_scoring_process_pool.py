@@ -44,7 +44,7 @@ async def started(**settings: Any) -> AsyncIterator[ProcessPoolScorer]:
 
 
 def good(completion: str) -> Score:
-    return Score(0.5, True, f"7 seven {completion}")
+    return Score(0.5, True, (f"7 seven {completion}",))
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
@@ -103,7 +103,7 @@ def test_what_a_verifier_prints_or_reads_does_not_disturb() -> None:
         async with started() as scorer:
             assert await scorer.score(ROW, ["print", "read", "a"]) == [
                 good("print"),
-                Score(1.0, True, "''"),
+                Score(1.0, True, ("''",)),
                 good("a"),
             ]
 
@@ -124,7 +124,7 @@ def test_memory_limit_counts() -> None:
 def test_workers_import_no_heavy_library() -> None:
     async def test() -> None:
         async with started() as scorer:
-            assert await scorer.score(ROW, ["modules"]) == [Score(1.0, True, "")]
+            assert await scorer.score(ROW, ["modules"]) == [Score(1.0, True, ("",))]
 
     run(test)
 
@@ -147,7 +147,7 @@ def test_a_worker_that_died_while_idle_is_replaced_at_no_cost() -> None:
     async def test() -> None:
         async with started() as scorer:
             (score,) = await scorer.score(ROW, ["pid"])
-            os.kill(int(score.answer), signal.SIGKILL)
+            os.kill(int(score.answers[0]), signal.SIGKILL)
             while any(worker.is_alive for worker in scorer._workers):
                 await asyncio.sleep(0.01)
             assert await scorer.score(ROW, ["a"]) == [good("a")]

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyncds.tasks.base import Row, Score, encode_prompt
+from asyncds.tasks.base import Row, encode_prompt
 from asyncds.tasks.countdown.enumeration import expressions, multiplicity, solutions, values
 from asyncds.tasks.countdown.expression import canonical, evaluate, leaves, write
 from asyncds.tasks.countdown.problems import Space, every_problem, sample_problems, split
@@ -34,7 +34,7 @@ def written_by_hand(numbers: tuple[int, ...], target: int) -> set[str]:
         for (p, q), shape in product(product("+-*/", repeat=2), shapes):
             score = score_plain(shape.format(a, p, b, q, c), numbers, target)
             if score.correct:
-                found.add(score.answer)
+                found.add(score.answers[0])
     return found
 
 
@@ -67,9 +67,8 @@ class TestEnumeration:
     def test_three_equivalences(self) -> None:
         # 5 + 7 + 11, and nothing else: 6 orders of 2 shapes; without order, the number that is
         # added last; once.
-        assert multiplicity((11, 5, 7), 23) == 12
-        assert multiplicity((11, 5, 7), 23, equivalence="commutative") == 3
-        assert multiplicity((11, 5, 7), 23, equivalence="associative") == 1
+        counts = {"written": 12, "commutative": 3, "associative": 1}
+        assert multiplicity((11, 5, 7), 23) == counts
 
     def test_the_published_multiplicity_of_three_numbers(self) -> None:
         """arXiv 2511.19942 reports 6.5 for three numbers up to 99 and targets of 10 to 100."""
@@ -123,20 +122,22 @@ class TestProblems:
 
 class TestVerifier:
     @pytest.mark.parametrize(
-        ("text", "score"),
+        ("text", "reward", "answer"),
         [
-            ("2 * ( 10 + 5 )", Score(1.0, True, "2 * ( 10 + 5 )")),
-            (" (2)*((10+5)) ", Score(1.0, True, "2 * ( 10 + 5 )")),
-            ("10 + 5 * 2", Score(0.0, False, "10 + 5 * 2")),
-            ("10 * 5 - 2 * 10", Score(0.0, False, "10 * 5 - 2 * 10")),
-            ("5 * 6", Score(0.0, False, "5 * 6")),
-            ("10 / (5 - 5)", Score(0.0, False, "10 / ( 5 - 5 )")),
-            ("2 * ( 10 + 5", Score(0.0, False, "")),
-            ("", Score(0.0, False, "")),
+            ("2 * ( 10 + 5 )", 1.0, "2 * ( 10 + 5 )"),
+            (" (2)*((10+5)) ", 1.0, "2 * ( 10 + 5 )"),
+            ("10 + 5 * 2", 0.0, "10 + 5 * 2"),
+            ("10 * 5 - 2 * 10", 0.0, "10 * 5 - 2 * 10"),
+            ("5 * 6", 0.0, "5 * 6"),
+            ("10 / (5 - 5)", 0.0, "10 / ( 5 - 5 )"),
+            ("2 * ( 10 + 5", 0.0, ""),
+            ("", 0.0, ""),
         ],
     )
-    def test_plain(self, text: str, score: Score) -> None:
-        assert score_plain(text, [2, 5, 10], 30) == score
+    def test_plain(self, text: str, reward: float, answer: str) -> None:
+        score = score_plain(text, [2, 5, 10], 30)
+        assert (score.reward, score.correct) == (reward, reward == 1.0)
+        assert "".join(score.answers[:1]) == answer
 
     @pytest.mark.parametrize(
         ("text", "reward", "answer"),
@@ -158,7 +159,9 @@ class TestVerifier:
         ],
     )
     def test_tagged(self, text: str, reward: float, answer: str) -> None:
-        assert score_tagged(text, [2, 5, 10], 30) == Score(reward, reward == 1.0, answer)
+        score = score_tagged(text, [2, 5, 10], 30)
+        assert (score.reward, score.correct) == (reward, reward == 1.0)
+        assert "".join(score.answers[:1]) == answer
 
     def test_fractions_are_exact(self) -> None:
         assert score_plain("8 / ( 3 - 8 / 3 )", [3, 3, 8, 8], 24).correct
@@ -169,14 +172,14 @@ class TestVerifier:
         assert not score_plain("3 * 2", [3, 3], 6).correct
         assert not score_plain("3 + 3", [3], 6).correct
 
-    def test_answers_count_as_the_equivalence_says(self) -> None:
+    def test_answers_are_keys_under_every_equivalence(self) -> None:
         texts = ("1 + (2 + 3)", "1 + 2 + 3", "3 + 2 + 1", "3 + (2 + 1)")
-        for equivalence, different in (("written", 4), ("commutative", 2), ("associative", 1)):
-            answers = {
-                score_plain(text, [1, 2, 3], 6, equivalence=equivalence).answer  # type: ignore[arg-type]
-                for text in texts
-            }
-            assert len(answers) == different
+        answers = [score_plain(text, [1, 2, 3], 6).answers for text in texts]
+        assert CountdownTask.equivalences == ("written", "commutative", "associative")
+        assert [len(set(keys)) for keys in zip(*answers, strict=True)] == [4, 2, 1]
+
+    def test_no_expression_has_no_answer(self) -> None:
+        assert score_plain("5 * 6 =", [5, 6], 30).answers == ()
 
 
 class TestTask:
@@ -194,6 +197,7 @@ class TestTask:
 
     def test_fingerprint_differs_with_rows_and_prompts(self) -> None:
         variants = [{}, {"seed": 1}, {"n_eval": 64}, {"n_train": 99}, {"prompt_style": "chat"}]
+        variants.append({"equivalence": "associative"})
         assert len({make_task("countdown", **v).fingerprint() for v in variants}) == len(variants)
 
     def test_splits(self) -> None:
@@ -211,7 +215,7 @@ class TestTask:
 
     @pytest.mark.parametrize("style", ["plain", "chat"])
     def test_every_enumerated_solution_is_worth_the_full_reward(self, style: str) -> None:
-        task = CountdownTask(prompt_style=style, equivalence="commutative")  # type: ignore[arg-type]
+        task = CountdownTask(prompt_style=style)  # type: ignore[arg-type]
         for row in task.rows("eval"):
             found = solutions(tuple(row.fields["numbers"]), row.fields["target"])
             texts = [write(tree) for tree in found]
@@ -219,7 +223,8 @@ class TestTask:
                 texts = [f"<think></think><answer>{text}</answer>" for text in texts]
             scores = [task.score(row, text) for text in texts]
             assert {(score.reward, score.correct) for score in scores} == {(1.0, True)}
-            assert len({score.answer for score in scores}) == task.multiplicity(row)
+            different = [len(set(keys)) for keys in zip(*(s.answers for s in scores), strict=True)]
+            assert dict(zip(task.equivalences, different, strict=True)) == task.multiplicity(row)
 
     def test_a_large_family_is_sampled(self) -> None:
         task = CountdownTask(operands=4, max_number=99, max_target=100, n_train=50, n_eval=20)
@@ -278,8 +283,11 @@ class TestDataSet:
         assert (len(task.rows("train")), len(task.rows("eval"))) == (7, 3)
         row = task.rows("eval")[0]
         assert row == Row(0, {"numbers": [63, 95, 96], "target": 64})
-        assert task.score(row, "<answer>96 + 63 - 95</answer>") == Score(1.0, True, "96 + 63 - 95")
-        assert task.multiplicity(row) == len(written_by_hand((63, 95, 96), 64)) > 1
+        score = task.score(row, "<answer>96 + 63 - 95</answer>")
+        assert (score.reward, score.answers[0]) == (1.0, "96 + 63 - 95")
+        exist = task.multiplicity(row)
+        assert exist is not None
+        assert exist["written"] == len(written_by_hand((63, 95, 96), 64)) > 1
 
     def test_chosen_sizes(self, directory: str) -> None:
         task = CountdownTask(dataset=directory, n_train=4, n_eval=2)

@@ -32,7 +32,7 @@ HELLO = wire.GeneratorHello(
     tokenizer="t",
     data="d",
     rows={},
-    multiplicity=None,
+    multiplicity={},
     leases=[],
 )
 HEARTBEAT = wire.GeneratorHeartbeat(version=0, leases=[], stats={})

@@ -12,6 +12,7 @@ from functools import lru_cache
 from itertools import product
 
 from asyncds.tasks.countdown.expression import (
+    EQUIVALENCES,
     OPERATORS,
     Equivalence,
     Expression,
@@ -61,18 +62,13 @@ def solutions(numbers: Numbers, target: int, *, natural: bool = False) -> Iterat
     return (tree for tree, value in expressions(numbers, natural=natural) if value == target)
 
 
-def multiplicity(
-    numbers: Numbers, target: int, *, equivalence: Equivalence = "written", natural: bool = False
-) -> int:
-    """The number of different solutions of a problem under ``equivalence``.
+def multiplicity(numbers: Numbers, target: int, *, natural: bool = False) -> dict[Equivalence, int]:
+    """The number of different solutions of a problem under each equivalence.
 
     The solution multiplicity of arXiv 2511.19942 (equation 2) is its mean over problems.
     """
-    numbers = tuple(sorted(numbers))
-    if equivalence == "written":
-        return values(numbers, natural=natural)[Fraction(target)]
-    found = solutions(numbers, target, natural=natural)
-    return len({canonical(tree, equivalence) for tree in found})
+    found = list(solutions(tuple(sorted(numbers)), target, natural=natural))
+    return {kind: len({canonical(tree, kind) for tree in found}) for kind in EQUIVALENCES}
 
 
 # Only what is over a part of some numbers is kept: parts are small, and come again and again.

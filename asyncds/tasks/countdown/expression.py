@@ -10,9 +10,11 @@ numbers are bounded before anything is computed.
 import re
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Literal, get_args
 
 Equivalence = Literal["written", "commutative", "associative"]
+EQUIVALENCES: tuple[Equivalence, ...] = get_args(Equivalence)
+"""Strictest first: expressions that are the same under one are the same under those after it."""
 
 MAX_CHARACTERS = 512
 MAX_DEPTH = 32

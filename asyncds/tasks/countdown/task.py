@@ -9,7 +9,7 @@ from asyncds.tasks.base import Prompt, Row, Score, Split
 from asyncds.tasks.countdown import prompts
 from asyncds.tasks.countdown.dataset import load_problems
 from asyncds.tasks.countdown.enumeration import multiplicity
-from asyncds.tasks.countdown.expression import Equivalence
+from asyncds.tasks.countdown.expression import EQUIVALENCES, Equivalence
 from asyncds.tasks.countdown.problems import (
     Problem,
     Space,
@@ -37,12 +37,13 @@ class CountdownTask:
     evaluation, as they stand; the published split is n_train=327,680, n_eval=1,024.
     prompt_style: "plain" for the tiny base model, whose whole completion is the answer (reward 1 or
     0); "chat" asks for tags (reward 0, 0.1 or 1).
-    equivalence: which answers count as the same, in ``Score.answer`` and in ``multiplicity``. The
-    default is the strictest, the one behind the published multiplicity of 6.5 for three numbers:
-    expressions are the same if they are written the same but for spaces and redundant parentheses.
+    equivalence: which of ``equivalences`` counts where one number must do. The default is the
+    strictest, the one behind the published multiplicity of 6.5 for three numbers: expressions are
+    the same if they are written the same but for spaces and redundant parentheses.
     """
 
     name = "countdown"
+    equivalences = EQUIVALENCES
 
     def __init__(
         self,
@@ -67,7 +68,7 @@ class CountdownTask:
         self._n_eval = n_eval
         self._seed = seed
         self._prompt_style = prompt_style
-        self._equivalence: Equivalence = equivalence
+        self.equivalence: Equivalence = equivalence
         self._dataset = dataset
 
     def rows(self, split: Split) -> Sequence[Row]:
@@ -81,14 +82,14 @@ class CountdownTask:
 
     def score(self, row: Row, completion: str) -> Score:
         judge = score_plain if self._prompt_style == "plain" else score_tagged
-        return judge(completion, **row.fields, equivalence=self._equivalence)
+        return judge(completion, **row.fields)
 
-    def multiplicity(self, row: Row) -> int | None:
+    def multiplicity(self, row: Row) -> dict[str, int] | None:
         """Exact, by enumeration of every answer that ``score`` calls correct; None beyond five
         numbers, where that takes too long."""
         if len(row.fields["numbers"]) > COUNTED_OPERANDS:
             return None
-        return multiplicity(**row.fields, equivalence=self._equivalence)
+        return {str(kind): n for kind, n in multiplicity(**row.fields).items()}
 
     def fingerprint(self) -> str:
         return base.fingerprint(self)
@@ -108,7 +109,7 @@ class CountdownTask:
             n_train = SAMPLED_TRAIN if self._n_train is None else self._n_train
             sample = sample_problems(self._space, self._n_eval + n_train, seed=self._seed)
             held_out, train = sample[: self._n_eval], sample[self._n_eval :]
-        return {"train": train, "eval": held_out}
+        return {"train": train, "validation": [], "eval": held_out}
 
 
 class _Rows(Sequence[Row]):

@@ -5,7 +5,7 @@ from fractions import Fraction
 
 from asyncds.tasks.base import Score
 from asyncds.tasks.countdown.expression import (
-    Equivalence,
+    EQUIVALENCES,
     ExpressionError,
     canonical,
     evaluate,
@@ -17,17 +17,13 @@ OPENING, CLOSING = "<answer>", "</answer>"
 FORMAT_REWARD = 0.1
 
 
-def score_plain(
-    completion: str, numbers: Sequence[int], target: int, *, equivalence: Equivalence = "written"
-) -> Score:
+def score_plain(completion: str, numbers: Sequence[int], target: int) -> Score:
     """The whole completion is the answer: reward 1 for a solution, 0 for anything else."""
-    correct, answer = judge(completion, numbers, target, equivalence=equivalence)
-    return Score(float(correct), correct, answer)
+    correct, answers = judge(completion, numbers, target)
+    return Score(float(correct), correct, answers)
 
 
-def score_tagged(
-    completion: str, numbers: Sequence[int], target: int, *, equivalence: Equivalence = "written"
-) -> Score:
+def score_tagged(completion: str, numbers: Sequence[int], target: int) -> Score:
     """The answer is the content of the last ``<answer>…</answer>``.
 
     Reward 0 without one, 0.1 for one that is not a solution, 1 for a solution: the rules that the
@@ -35,9 +31,9 @@ def score_tagged(
     """
     text = tagged_answer(completion)
     if text is None:
-        return Score(0.0, False, "")
-    correct, answer = judge(text, numbers, target, equivalence=equivalence)
-    return Score(1.0 if correct else FORMAT_REWARD, correct, answer)
+        return Score(0.0, False)
+    correct, answers = judge(text, numbers, target)
+    return Score(1.0 if correct else FORMAT_REWARD, correct, answers)
 
 
 def tagged_answer(completion: str) -> str | None:
@@ -47,23 +43,21 @@ def tagged_answer(completion: str) -> str | None:
     return None if start < 0 else completion[start + len(OPENING) : end]
 
 
-def judge(
-    text: str, numbers: Sequence[int], target: int, *, equivalence: Equivalence
-) -> tuple[bool, str]:
-    """(whether ``text`` is a solution, its canonical answer).
+def judge(text: str, numbers: Sequence[int], target: int) -> tuple[bool, tuple[str, ...]]:
+    """(whether ``text`` is a solution, its canonical form under each equivalence).
 
     A solution uses every number exactly once and has exactly the value ``target``; intermediate
-    values may be negative or fractions. Text that is no expression has the answer "".
+    values may be negative or fractions. Text that is no expression has no canonical form: ().
     """
     try:
         expression = parse(text)
     except ExpressionError:
-        return False, ""
-    answer = canonical(expression, equivalence)
+        return False, ()
+    answers = tuple(canonical(expression, kind) for kind in EQUIVALENCES)
     # The numbers first: only expressions over the problem's own numbers are computed.
     if sorted(leaves(expression)) != sorted(numbers):
-        return False, answer
+        return False, answers
     try:
-        return evaluate(expression) == Fraction(target), answer
+        return evaluate(expression) == Fraction(target), answers
     except ZeroDivisionError:
-        return False, answer
+        return False, answers
