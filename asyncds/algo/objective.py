@@ -28,7 +28,8 @@ from asyncds.algo.advantages import (
 from asyncds.algo.aggregation import Aggregation, TokenMean, class_mean_weights
 from asyncds.algo.best_of_k import BestOfGroup, GrPkpo, Pkpo
 from asyncds.algo.corrections import Correction, NoCorrection, TokenWeights
-from asyncds.algo.kl import KL_ESTIMATORS, KlEstimator, k3
+from asyncds.algo.diagnostics import Parts, histogram, mismatch, sums_by_part
+from asyncds.algo.kl import KL_ESTIMATORS, KlEstimator
 from asyncds.algo.losses import Clip, Dppo, LossInputs, LossOutputs, PolicyLoss
 from asyncds.algo.ratios import clamped
 from asyncds.algo.sums import Sums
@@ -301,13 +302,15 @@ class Objective:
         proximal: Tensor | None = None,
         reference: Tensor | None = None,
         entropy: Tensor | None = None,
+        parts: Parts | None = None,
     ) -> tuple[Tensor, Sums]:
         """The sum (not the mean) of the loss over a micro-batch of whole sequences, and its sums.
 
         sequences: those of the micro-batch, [n]. sequence int64 [T]: which of them a token belongs
         to, 0..n-1. current, behaviour, proximal, reference float [T]: the policies' log-probs of
         the tokens, of which only ``current`` gets a gradient. entropy float [T]: the current
-        policy's, in nats. T may be 0: the loss is then a zero that can still be differentiated.
+        policy's, in nats. parts: of the tokens, whose ratios are summed up on their own too. T may
+        be 0: the loss is then a zero that can still be differentiated.
 
         Divide by the number of tokens of the *whole* update before the backward pass, so that the
         gradient doesn't depend on how the batch is split; the weights of ``sequences`` make it the
@@ -354,13 +357,14 @@ class Objective:
         loss = policy_loss.sum()
 
         correct = sequences.correct[sequence]
+        drift = {"ratio": clamped(inputs.log_ratio).exp(), **mismatch(behaviour, learner)}
         metrics = {
             "policy_loss": policy_loss,
             "advantage": advantage,
             "ds_shift_correct": shift[correct],
             "ds_shift_incorrect": shift[~correct],
-            **_ratio_metrics(inputs, outputs, weights),
-            **_mismatch_metrics(behaviour, learner),
+            **drift,
+            **_cut_metrics(inputs.advantage, outputs, weights),
         }
         if reference is not None:
             kl = KL_ESTIMATORS[self.kl_estimator](current, reference.detach())
@@ -371,43 +375,27 @@ class Objective:
             metrics["entropy"] = entropy
             metrics["entropy_correct"] = entropy[correct]
             metrics["entropy_incorrect"] = entropy[~correct]
-        return loss, Sums.of(metrics)
+        sums = [
+            Sums.of(metrics),
+            histogram("ratio", inputs.log_ratio),
+            histogram("importance_weight", learner - behaviour),
+        ]
+        if parts is not None:
+            sums.append(sums_by_part(drift, parts))
+        return loss, Sums.joined(sums)
 
 
-def summarise(sums: Sums) -> dict[str, float]:
-    """What an objective's sums say, once they are added over micro-batches and ranks.
-
-    Means over tokens by name, and for the importance weights w of the learner against μ the
-    effective sample size as a fraction of the tokens, ``(Σw)² / (T Σw²)``: 1 on-policy, 1/T when
-    one token outweighs all.
-    """
-    means = sums.means()
-    second_moment = means.pop("importance_weight_squared")
-    fraction = means["importance_weight"] ** 2 / second_moment if second_moment else 0.0
-    return {**means, "effective_sample_fraction": fraction}
-
-
-def _ratio_metrics(
-    inputs: LossInputs, outputs: LossOutputs, weights: TokenWeights
+def _cut_metrics(
+    advantage: Tensor, outputs: LossOutputs, weights: TokenWeights
 ) -> dict[str, Tensor]:
-    positive, negative = inputs.advantage > 0, inputs.advantage < 0
+    positive, negative = advantage > 0, advantage < 0
     return {
-        "ratio": clamped(inputs.log_ratio).exp(),
         "clipped_positive": outputs.clipped[positive],
         "clipped_negative": outputs.clipped[negative],
         "truncated_positive": weights.truncated[positive],
         "truncated_negative": weights.truncated[negative],
         "masked_positive": ~weights.keep[positive],
         "masked_negative": ~weights.keep[negative],
-    }
-
-
-def _mismatch_metrics(behaviour: Tensor, old: Tensor) -> dict[str, Tensor]:
-    w = clamped(old - behaviour).double().exp()
-    return {
-        "mismatch_kl": k3(behaviour, old),
-        "importance_weight": w,
-        "importance_weight_squared": w.square(),
     }
 
 

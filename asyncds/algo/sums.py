@@ -1,6 +1,6 @@
 """Means over tokens that are spread over micro-batches and ranks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ class Sums:
 
     table: float64 [K, 2], a row (sum, count) per name. Add over micro-batches with ``+``, over
     ranks by an all-reduce (sum) of ``table`` in place: the names are the same everywhere, since
-    they depend only on which inputs an objective is given.
+    they depend only on which inputs an objective is given, and on the parts of the whole batch.
     """
 
     names: tuple[str, ...]
@@ -25,6 +25,12 @@ class Sums:
         total = torch.stack([x.detach().double().sum() for x in values.values()])
         count = total.new_tensor([x.numel() for x in values.values()])
         return cls(tuple(values), torch.stack((total, count), dim=1))
+
+    @classmethod
+    def joined(cls, parts: Sequence["Sums"]) -> "Sums":
+        """One table of sums that have different names."""
+        names = tuple(name for part in parts for name in part.names)
+        return cls(names, torch.cat([part.table for part in parts]))
 
     def __add__(self, other: "Sums") -> "Sums":
         if self.names != other.names:

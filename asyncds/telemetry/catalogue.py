@@ -2,7 +2,8 @@
 
 A series `steps_total` of the coordinator is exported as `asyncds_coordinator_steps_total`. All are
 seeded with zero (labelled ones for the label values listed here), so that a query never misses
-one that has not happened yet.
+one that has not happened yet. A label without values here is one whose values a run brings; its
+series are those of the last batch.
 """
 
 from collections.abc import Sequence
@@ -60,6 +61,8 @@ _HEALTH = ("joining", "stale", "healthy", "suspect", "dead")
 _PHASES = ("wait", "forward_backward", "optimizer", "publish_wait", "checkpoint")
 _SCORE_ERRORS = ("timeout", "memory", "crash", "exception")
 _CLASSES = ("correct", "incorrect")
+_SIGNS = ("positive", "negative")
+_QUANTILES = ("p01", "p05", "p50", "p95", "p99", "max")
 
 CATALOGUE: dict[Role, tuple[Series, ...]] = {
     "coordinator": (
@@ -77,9 +80,51 @@ CATALOGUE: dict[Role, tuple[Series, ...]] = {
         _gauge("lag_bound", "Largest lag that may be trained on [weight versions]"),
         _gauge("reward", "Mean reward of the last batch [reward]"),
         _gauge("correct_fraction", "Correct completions in the last batch [fraction]"),
+        _gauge("solved_groups", "Groups of the last batch with a right completion [fraction]"),
         _gauge("distinct_correct", "Distinct correct answers per group, last batch [answers]"),
+        _gauge(
+            "distinct_answers",
+            "Distinct correct answers per group, last batch, by what counts as the same [answers]",
+            equivalence=(),
+        ),
+        _gauge("top_share", "Right ones of a group with its most frequent answer [fraction]"),
+        _gauge("self_overlap", "Pairs of right ones of a group with the same answer [fraction]"),
         _gauge("mixed_groups", "Groups of the last batch with right and wrong ones [fraction]"),
-        _gauge("pass_at_k", "Pass@k of the newest evaluation [fraction]", k=("1", "4", "16", "64")),
+        _gauge("pass_at_k", "Pass@k of the newest evaluation [fraction]", k=(), temperature=()),
+        _gauge(
+            "pass_at_k_bound",
+            "Ends of the 95 % interval of Pass@k, newest evaluation [fraction]",
+            k=(),
+            temperature=(),
+            bound=(),
+        ),
+        _gauge(
+            "evaluation_distinct",
+            "Distinct correct answers per held-out problem, newest evaluation [answers]",
+            equivalence=(),
+            temperature=(),
+        ),
+        _gauge(
+            "evaluation_multiplicity",
+            "Distinct correct answers that exist per held-out problem [answers]",
+            equivalence=(),
+        ),
+        _gauge(
+            "evaluation_top_share",
+            "Right samples with their problem's most frequent answer [fraction]",
+            temperature=(),
+        ),
+        _gauge(
+            "evaluation_self_overlap",
+            "Pairs of right samples of a problem with the same answer [fraction]",
+            temperature=(),
+        ),
+        _gauge(
+            "evaluation_normalised_variance",
+            "Variance of the policy over right answers, by its correct mass squared [ratio]",
+            temperature=(),
+        ),
+        _gauge("evaluation_entropy", "Entropy of the samples [nats per token]", temperature=()),
         _gauge("evaluation_version", "Weight version of the newest evaluation [version]"),
         _gauge("members", "Generators, by health [generators]", health=_HEALTH),
         _gauge("lease_age_seconds", "Age of the oldest lease nobody has delivered [seconds]"),
@@ -116,12 +161,49 @@ CATALOGUE: dict[Role, tuple[Series, ...]] = {
         _gauge("entropy", "Entropy of the policy, last batch [nats per token]"),
         _gauge("grad_norm", "Norm of the gradient before clipping, last batch [norm]"),
         _gauge("lr", "Learning rate of the last batch [rate]"),
+        _gauge(
+            "entropy_by_class",
+            "Entropy of the policy on correct and on incorrect completions [nats per token]",
+            **{"class": _CLASSES},
+        ),
         _gauge("mismatch_kl", "KL divergence of behaviour policy and learner [nats per token]"),
+        _gauge(
+            "mismatch_kl_by_lag",
+            "KL divergence of behaviour policy and learner, by lag of the token [nats per token]",
+            lag=(),
+        ),
+        _gauge(
+            "mismatch_kl_by_generator",
+            "KL divergence of behaviour policy and learner, by generator [nats per token]",
+            generator=(),
+        ),
         _gauge("ess", "Effective sample size of the importance weights [fraction]"),
+        _gauge("ess_by_lag", "Effective sample size, by lag of the token [fraction]", lag=()),
+        _gauge("ess_by_generator", "Effective sample size, by generator [fraction]", generator=()),
+        _gauge(
+            "ratio",
+            "Quantiles over the last batch's tokens of the ratio that the loss uses [ratio]",
+            quantile=_QUANTILES,
+        ),
+        _gauge(
+            "importance_weight",
+            "Quantiles over the last batch's tokens of learner to behaviour policy [ratio]",
+            quantile=_QUANTILES,
+        ),
         _gauge(
             "clip_fraction",
             "Tokens whose ratio is clipped, by sign of the advantage [fraction]",
-            advantage=("positive", "negative"),
+            advantage=_SIGNS,
+        ),
+        _gauge(
+            "truncated_fraction",
+            "Tokens whose correction is truncated, by sign of the advantage [fraction]",
+            advantage=_SIGNS,
+        ),
+        _gauge(
+            "masked_fraction",
+            "Tokens that the correction leaves out, by sign of the advantage [fraction]",
+            advantage=_SIGNS,
         ),
         _gauge(
             "ds_shift",

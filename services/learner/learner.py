@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from asyncds.algo.objective import Objective, summarise
+from asyncds.algo.diagnostics import summarise
+from asyncds.algo.objective import Objective
 from asyncds.engine import checkpoint
 from asyncds.engine.training import TrainingEngine, UpdateMetrics
 from asyncds.rollout.batch import Int32, Shard
@@ -16,6 +17,7 @@ from asyncds.telemetry.catalogue import Metrics
 from asyncds.transport.link import Link
 from asyncds.weights.source import iterate_weights
 from asyncds.weights.staging import StagedWeights
+from services.learner.gauges import set_gauges
 from services.learner.inbox import Inbox
 from services.learner.objective import BatchObjective
 from services.learner.publisher import Publisher
@@ -41,6 +43,7 @@ class Learner:
         metrics: Metrics,
         step: int,
         publish_every: int,
+        max_lag: int,
         checkpoint_every: int,
         keep_last: int,
         batch_seconds: float,
@@ -54,6 +57,7 @@ class Learner:
         self._checkpoints = checkpoints
         self._metrics = metrics
         self._publish_every = publish_every
+        self._max_lag = max_lag
         self._checkpoint_every = checkpoint_every
         self._keep_last = keep_last
         self._batch_seconds = batch_seconds
@@ -117,7 +121,14 @@ class Learner:
         reference = engine.reference_log_probs(shard) if objective.needs_reference else None
         return engine.update(
             shard,
-            BatchObjective(objective, shard, device=engine.device, old_log_probs=old),
+            BatchObjective(
+                objective,
+                shard,
+                device=engine.device,
+                version=self.step // self._publish_every,
+                max_lag=self._max_lag,
+                old_log_probs=old,
+            ),
             minibatches=objective.updates_per_batch,
             old_log_probs=old,
             reference_log_probs=reference,
@@ -162,7 +173,6 @@ class Learner:
             "grad_norm": update.grad_norm,
             "lr": update.lr,
             "micro_batches": update.micro_batches,
-            "ess": means.pop("effective_sample_fraction"),
             "clip_fraction_positive": means.pop("clipped_positive"),
             "clip_fraction_negative": means.pop("clipped_negative"),
             **means,
@@ -172,14 +182,8 @@ class Learner:
             "seconds_checkpoint": saved,
             "seconds_total": waited + updated + published + saved,
         }
-        report, m = self._report, self._metrics
-        for name in ("loss", "entropy", "grad_norm", "lr", "mismatch_kl", "ess"):
-            m.gauge(name).set(report[name])
-        m.gauge("kl").set(report.get("kl", 0.0))
-        for sign in ("positive", "negative"):
-            m.gauge("clip_fraction", advantage=sign).set(report[f"clip_fraction_{sign}"])
-        for kind in ("correct", "incorrect"):
-            m.gauge("ds_shift", **{"class": kind}).set(report[f"ds_shift_{kind}"])
+        m = self._metrics
+        set_gauges(m, self._report)
         m.gauge("policy_version").set(self.step // self._publish_every)
         m.counter("idle_seconds_total").inc(waited)
         seconds = {

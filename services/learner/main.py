@@ -115,6 +115,7 @@ def _train(engine: TrainingEngine, config: RunConfig, step: int) -> str:
         metrics=metrics,
         step=step,
         publish_every=config.weights.publish_every,
+        max_lag=config.rollout.max_lag,
         checkpoint_every=config.checkpoint.every,
         keep_last=config.checkpoint.keep_last,
         batch_seconds=config.learner.batch_seconds,

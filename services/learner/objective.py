@@ -18,6 +18,7 @@ from asyncds.algo.corrections import (
     SequenceTis,
     Tis,
 )
+from asyncds.algo.diagnostics import Parts
 from asyncds.algo.losses import Cispo, Clip, Dppo, Gspo, PolicyLoss, Reinforce
 from asyncds.algo.objective import (
     Advantage,
@@ -143,12 +144,16 @@ class BatchObjective:
         shard: Shard,
         *,
         device: torch.device,
+        version: int,
+        max_lag: int,
         old_log_probs: Float32 | None,
     ) -> None:
-        """old_log_probs float32 [Σ length]: π_old of the shard, where the objective needs it."""
+        """version: of the weights that train on the batch. max_lag: bound on a token's lag to it.
+        old_log_probs float32 [Σ length]: π_old of the shard, where the objective needs it."""
         table = shard.table
         self._objective = objective
         self._behaviour = torch.from_numpy(shard.logprobs.copy()).to(device)
+        self._parts = _parts(shard, version=version, max_lag=max_lag, device=device)
         proximal = None
         if old_log_probs is not None:
             proximal = _sequence_sums(shard, old_log_probs, device)
@@ -184,7 +189,25 @@ class BatchObjective:
             proximal=old_log_probs,
             reference=reference_log_probs,
             entropy=entropy,
+            parts=self._parts.tokens(token_index),
         )
+
+
+def _parts(shard: Shard, *, version: int, max_lag: int, device: torch.device) -> Parts:
+    """Tokens by lag and by generator. A rank knows the lags of its own tokens only, so that every
+    lag up to the bound is a part. A token counts as 0 versions old where it is of a version that
+    the learner, started again from a checkpoint, has not made again yet."""
+    lag = np.clip(version - shard.versions, 0, max_lag)
+    mine = shard.sequences
+    generator = np.repeat(shard.table.generator[mine], shard.table.length[mine])
+    index = np.stack([lag, max_lag + 1 + generator]).astype(np.int64)
+    return Parts(
+        names=(
+            *(f"lag={i}" for i in range(max_lag + 1)),
+            *(f"generator={name}" for name in shard.generators),
+        ),
+        index=torch.from_numpy(index).to(device),
+    )
 
 
 def _updates(shard: Shard, n: int) -> npt.NDArray[np.int64]:

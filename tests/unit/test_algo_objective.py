@@ -13,18 +13,19 @@ from asyncds.algo.advantages import DifferentialSmoothing, Grpo, Unlikeliness
 from asyncds.algo.aggregation import Aggregation, ConstantLength, SequenceMean
 from asyncds.algo.best_of_k import BestOfGroup, GrPkpo, Pkpo
 from asyncds.algo.corrections import GeometricMask, IcePop, SequenceMask, SequenceTis, Tis
+from asyncds.algo.diagnostics import QUANTILES, summarise
 from asyncds.algo.losses import Cispo, Clip, Dppo, Gspo, Reinforce
 from asyncds.algo.objective import (
     DifferentialEntropy,
     LogLinear,
     Objective,
     SequenceAdvantages,
-    summarise,
 )
 from asyncds.algo.sums import Sums
 
 FORMS = ["token", "seq_mean", "seq_sum", "reward_mean"]
 NO_STD = Grpo(scale="none")
+DRIFT = ("ratio", "importance_weight")
 
 
 def smoothing(form: str, source: str = "proximal") -> DifferentialSmoothing:
@@ -518,6 +519,7 @@ def test_metrics_by_hand() -> None:
         entropy=torch.tensor([1.0, 2.0, 3.0]),
     )
     metrics = summarise(sums)
+    quantiles = {name: [metrics.pop(f"{name}/{q}") for q in QUANTILES] for name in DRIFT}
     shift = [-0.1 * np.log(0.5), -0.1 * np.log(0.2), 0.2 * np.log(0.4)]
     policy = [-(1 + shift[0]), -1.28 * (1 + shift[1]), 0.8 * (1 - shift[2])]
     assert metrics == {
@@ -534,12 +536,14 @@ def test_metrics_by_hand() -> None:
         "masked_negative": 0.0,
         "mismatch_kl": pytest.approx(((1 - np.log(2)) + (-0.75 + np.log(4))) / 3),
         "importance_weight": pytest.approx(3.25 / 3),
-        "effective_sample_fraction": pytest.approx(3.25**2 / (3 * 5.0625)),
+        "ess": pytest.approx(3.25**2 / (3 * 5.0625)),
         "kl": pytest.approx(0.0),
         "entropy": 2.0,
         "entropy_correct": 1.5,
         "entropy_incorrect": 3.0,
     }
+    expected = np.quantile([1, 2, 0.25], list(QUANTILES.values()))
+    assert quantiles == {name: pytest.approx(expected, rel=0.01) for name in DRIFT}
 
 
 def test_truncation_is_counted_by_the_sign_of_the_advantage() -> None:

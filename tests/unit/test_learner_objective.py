@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from asyncds.algo.aggregation import Aggregation, ConstantLength, SequenceMean, TokenMean
+from asyncds.algo.diagnostics import summarise
 from asyncds.algo.losses import Reinforce
 from asyncds.algo.objective import DifferentialEntropy, Objective
+from asyncds.algo.sums import Sums
 from asyncds.engine.micro_batches import plan_updates
 from asyncds.rollout.batch import SequenceTable, Shard
 from services.learner.objective import BatchObjective
@@ -48,7 +50,14 @@ def shard() -> Shard:
 def per_token(objective: Objective, rows: np.ndarray) -> float:
     """The loss of an update as the engine has it: a sum over single-row micro-batches over T."""
     whole = shard()
-    batch = BatchObjective(objective, whole, device=torch.device("cpu"), old_log_probs=None)
+    batch = BatchObjective(
+        objective,
+        whole,
+        device=torch.device("cpu"),
+        version=0,
+        max_lag=0,
+        old_log_probs=None,
+    )
     total = 0.0
     for row in rows:
         at = torch.from_numpy(np.flatnonzero(row == TOKEN_ROW))
@@ -103,3 +112,59 @@ def test_every_update_is_the_chosen_mean(aggregation: Aggregation, updates: int)
                 of_class.append(np.concatenate(mine).mean())
         mean += -0.5 * of_class[0] + 0.25 * of_class[1]
         assert per_token(controlled, rows) == pytest.approx(mean, abs=1e-5)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_lags_and_generators_add_up_over_ranks(ranks: int) -> None:
+    """Versions 1 … 5 of weights at version 4, of which one is ahead, and the bound is 3; the
+    learner has moved by 0.1 nats per version."""
+    versions = np.random.default_rng(2).integers(1, 6, 16).astype(np.int32)
+    lag = np.maximum(4 - versions, 0)
+    generator = np.array([0, 0, 1, 1, 0, 0], dtype=np.int32)
+    owner = np.arange(6, dtype=np.int32) % ranks
+    table = replace(shard().table, generator=generator, rank=owner)
+    total: Sums | None = None
+    for rank in range(ranks):
+        mine = np.flatnonzero(owner == rank).astype(np.int32)
+        at = np.isin(TOKEN_ROW, mine)
+        part = replace(
+            shard(),
+            rank=rank,
+            table=table,
+            generators=["g", "other"],
+            sequences=mine,
+            logprobs=LOG_PROBS[at],
+            versions=versions[at],
+        )
+        batch = BatchObjective(
+            Objective(),
+            part,
+            device=torch.device("cpu"),
+            version=4,
+            max_lag=3,
+            old_log_probs=None,
+        )
+        for row in mine:
+            index = torch.from_numpy(np.flatnonzero(TOKEN_ROW[at] == row))
+            _, sums = batch(
+                log_probs=torch.from_numpy((LOG_PROBS - 0.1 * lag)[at])[index],
+                entropy=None,
+                old_log_probs=None,
+                reference_log_probs=None,
+                sequence=torch.full_like(index, int(row)),
+                token_index=index,
+            )
+            total = sums if total is None else total + sums
+    assert total is not None
+    result = summarise(total)
+    for i in range(4):
+        assert result[f"tokens/lag={i}"] == (lag == i).sum() > 0
+        assert result[f"ratio/lag={i}"] == pytest.approx(np.exp(-0.1 * i), rel=1e-5)
+        assert result[f"importance_weight/lag={i}"] == pytest.approx(np.exp(-0.1 * i), rel=1e-5)
+        assert result[f"ess/lag={i}"] == pytest.approx(1, rel=1e-5)
+    for i, name in enumerate(("g", "other")):
+        mine = lag[generator[TOKEN_ROW] == i]
+        assert result[f"tokens/generator={name}"] == len(mine)
+        expected = np.mean(np.exp(-0.1 * mine) + 0.1 * mine - 1)
+        assert result[f"mismatch_kl/generator={name}"] == pytest.approx(expected, rel=1e-3)
+    assert result["ratio/p50"] == pytest.approx(np.median(np.exp(-0.1 * lag)), rel=0.01)
