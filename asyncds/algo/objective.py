@@ -31,6 +31,7 @@ from asyncds.algo.corrections import Correction, NoCorrection, TokenWeights
 from asyncds.algo.diagnostics import Parts, histogram, mismatch, sums_by_part
 from asyncds.algo.kl import KL_ESTIMATORS, KlEstimator
 from asyncds.algo.losses import Clip, Dppo, LossInputs, LossOutputs, PolicyLoss
+from asyncds.algo.overlong import Overlong, OverlongMask, OverlongPenalty
 from asyncds.algo.ratios import clamped
 from asyncds.algo.sums import Sums
 
@@ -43,7 +44,8 @@ class SequenceAdvantages:
 
     base float32: the advantage of the reward. shift float32: the part of differential smoothing
     that is settled for the whole sequence, zero but for ``reward_mean``. correct bool: the
-    verifier's verdict. weight float32: what each of its tokens counts in the mean over the update.
+    verifier's verdict. weight float32: what each of its tokens counts in the mean over the update;
+    policy_weight float32: the same in the policy loss, 0 where an overlong sequence is masked.
     entropy_weight float32: what the entropy of each of its tokens adds to the objective.
     """
 
@@ -51,6 +53,7 @@ class SequenceAdvantages:
     shift: Tensor
     correct: Tensor
     weight: Tensor
+    policy_weight: Tensor
     entropy_weight: Tensor
 
     def rows(self, index: Tensor) -> "SequenceAdvantages":
@@ -119,6 +122,7 @@ class Objective:
     entropy_coefficient: α of a loss term −α H; negative for a penalty. differential_entropy: one
     for each class, beside it.
     aggregation: which mean over an update's tokens and sequences all terms of the loss are.
+    overlong: what becomes of sequences that are cut off or nearly so; None: nothing.
     updates_per_batch: optimizer updates that share a batch, and so its π_old.
 
     Raises ValueError, with what to choose instead, for a combination that makes no sense.
@@ -135,6 +139,7 @@ class Objective:
     entropy_coefficient: float = 0.0
     differential_entropy: DifferentialEntropy | None = None
     aggregation: Aggregation = field(default_factory=TokenMean)
+    overlong: Overlong | None = None
     updates_per_batch: int = 1
 
     def __post_init__(self) -> None:
@@ -176,6 +181,11 @@ class Objective:
             raise ValueError(
                 "nothing in this objective reads π_old, so log_linear would change nothing: "
                 "choose proximal=none, or ratio=proximal."
+            )
+        if isinstance(self.overlong, OverlongPenalty) and isinstance(self.advantage, Pkpo | GrPkpo):
+            raise ValueError(
+                f"{_name(self.advantage)} reads the verdict and not the reward, so an overlong "
+                "penalty would change nothing: choose overlong=OverlongMask(), or none."
             )
         if not self.kl_coefficient >= 0:
             raise ValueError(
@@ -235,6 +245,7 @@ class Objective:
         behaviour_logprob_sum: Tensor,
         proximal_logprob_sum: Tensor | None = None,
         update: Tensor | None = None,
+        finished: Tensor | None = None,
     ) -> SequenceAdvantages:
         """From the table of all N sequences of a batch, once per batch.
 
@@ -242,7 +253,8 @@ class Objective:
         the log-prob sums float [N], over the completion. The proximal one is read only by
         ``reward_mean`` and ``unlikeliness`` with that source, and must then be there.
         update int64 [N]: which of the batch's updates a sequence belongs to, 0..m-1; by default
-        the batch is a single one.
+        the batch is a single one. finished bool [N]: the completion ended by itself; read only,
+        and then needed, where overlong sequences are masked.
 
         Raises ValueError for tensors that differ in shape or hold NaN or infinity.
         """
@@ -254,6 +266,7 @@ class Objective:
             "behaviour_logprob_sum": behaviour_logprob_sum,
             "proximal_logprob_sum": proximal_logprob_sum,
             "update": update,
+            "finished": finished,
         }
         _check(tensors)
         logprob_sum = behaviour_logprob_sum
@@ -263,6 +276,8 @@ class Objective:
                     "advantages by the proximal policy's sequences need proximal_logprob_sum."
                 )
             logprob_sum = proximal_logprob_sum
+        if isinstance(self.overlong, OverlongPenalty):
+            reward = reward + self.overlong(length.double())
         inputs = AdvantageInputs(
             reward=reward,
             correct=correct,
@@ -284,11 +299,17 @@ class Objective:
             )
             of_class = class_mean_weights(weight, correct, length, update)
             entropy_weight = entropy_weight + by_class * of_class
+        policy_weight = weight
+        if isinstance(self.overlong, OverlongMask):
+            if finished is None:
+                raise ValueError("masking overlong sequences needs finished.")
+            policy_weight = weight * finished
         return SequenceAdvantages(
             base=base,
             shift=shift,
             correct=correct,
             weight=weight.float(),
+            policy_weight=policy_weight.float(),
             entropy_weight=entropy_weight.float(),
         )
 
@@ -353,7 +374,7 @@ class Objective:
         outputs = self.policy_loss(inputs)
         weights = self.correction(behaviour, old, sequence)
         weight = sequences.weight[sequence]
-        policy_loss = weight * weights.apply(outputs.loss)
+        policy_loss = sequences.policy_weight[sequence] * weights.apply(outputs.loss)
         loss = policy_loss.sum()
 
         correct = sequences.correct[sequence]

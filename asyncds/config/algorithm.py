@@ -272,6 +272,32 @@ class ConstantLength(Choice):
 Aggregation = Annotated[TokenMean | SequenceMean | ConstantLength, Field(discriminator="kind")]
 
 
+class OverlongKeep(Choice):
+    """Completions that were cut off are rollouts like any other."""
+
+    kind: Literal["keep"] = "keep"
+
+
+class OverlongMask(Choice):
+    """Completions that were cut off give no policy loss. They count in everything else: their
+    group's statistics, the number of tokens the loss is divided by, KL and entropy terms."""
+
+    kind: Literal["mask"] = "mask"
+
+
+class OverlongPenalty(Choice):
+    """The reward falls linearly over the last tokens before sampling.max_tokens (DAPO)."""
+
+    kind: Literal["penalty"] = "penalty"
+    buffer_tokens: int = Field(ge=1)
+    """How many tokens before sampling.max_tokens it begins to fall; at most sampling.max_tokens."""
+    weight: float = Field(1.0, gt=0, allow_inf_nan=False)
+    """What is lost at sampling.max_tokens."""
+
+
+Overlong = Annotated[OverlongKeep | OverlongMask | OverlongPenalty, Field(discriminator="kind")]
+
+
 class AlgorithmConfig(Choice):
     """What the learner optimises."""
 
@@ -290,6 +316,8 @@ class AlgorithmConfig(Choice):
     """The same by class, beside entropy_coef."""
     aggregation: Aggregation = TokenMean()
     """Which mean over tokens and rollouts all terms of the loss are."""
+    overlong: Overlong = OverlongKeep()
+    """What becomes of completions that are cut off at sampling.max_tokens, or come near it."""
     updates_per_batch: int = Field(1, ge=1)
     """Optimizer updates a batch is split into."""
 
@@ -310,6 +338,12 @@ class AlgorithmConfig(Choice):
             )
         if isinstance(self.proximal, LogLinear):
             self._log_linear_is_read()
+        if isinstance(self.overlong, OverlongPenalty) and isinstance(self.advantage, Pkpo | GrPkpo):
+            raise ValueError(
+                f"{self.advantage.kind} reads the verifier's verdict and not the reward, so an "
+                "overlong penalty would change nothing: set algorithm.overlong.kind to mask or "
+                "keep, or choose an algorithm.advantage that reads rewards"
+            )
         return self
 
     @property

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from asyncds.config.algorithm import AlgorithmConfig
+from asyncds.config.algorithm import AlgorithmConfig, DsGrpo, OverlongMask, OverlongPenalty, Pkpo
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
@@ -80,6 +80,16 @@ class SamplingConfig(Section):
         return self
 
 
+class DynamicSamplingConfig(Section):
+    """Groups that teach nothing are replaced by others. docs/algorithms.md says which they are."""
+
+    enabled: bool = False
+    """Drop groups in which no rollout has a shaped advantage, and sample new prompts instead."""
+    max_dropped: int = Field(4, ge=1)
+    """Most groups dropped for every batch of groups kept, in batches; further ones are kept as
+    they are, so that a task that is solved, or hopeless, does not keep the learner waiting."""
+
+
 class RolloutConfig(Section):
     """Batches, and how stale a rollout may be. docs/staleness.md explains the rule."""
 
@@ -104,6 +114,7 @@ class RolloutConfig(Section):
     """A generator that has not delivered a group after this long loses it to another."""
     max_attempts: int = Field(3, ge=1)
     """How often a group is tried before it is recorded as failed."""
+    dynamic_sampling: DynamicSamplingConfig = DynamicSamplingConfig()
 
     @property
     def resolved_target_lag(self) -> int:
@@ -407,6 +418,17 @@ class RunConfig(Section):
                 f"algorithm.advantage.k {k} asks for more completions than the "
                 f"rollout.group_size {self.rollout.group_size} that a group has: lower k"
             )
+        if self.rollout.dynamic_sampling.enabled:
+            self._some_groups_carry_signal_and_some_do_not()
+        overlong = self.algorithm.overlong
+        if (
+            isinstance(overlong, OverlongPenalty)
+            and overlong.buffer_tokens > self.sampling.max_tokens
+        ):
+            raise ValueError(
+                f"algorithm.overlong.buffer_tokens {overlong.buffer_tokens} is more than the "
+                f"sampling.max_tokens {self.sampling.max_tokens} of a completion: lower it"
+            )
         if self.steps % self.weights.publish_every:
             raise ValueError(
                 f"the weights after the last of {self.steps} steps would never be published: make "
@@ -419,3 +441,26 @@ class RunConfig(Section):
                 f"sampling.max_tokens {self.sampling.max_tokens}: raise it"
             )
         return self
+
+    def _some_groups_carry_signal_and_some_do_not(self) -> None:
+        advantage = self.algorithm.advantage
+        smoothed = isinstance(advantage, DsGrpo) and advantage.form != "reward_mean"
+        if (
+            isinstance(advantage, DsGrpo)
+            and smoothed
+            and advantage.gamma_p > 0
+            and advantage.gamma_n > 0
+            and not isinstance(self.algorithm.overlong, OverlongMask)
+        ):
+            raise ValueError(
+                "differential smoothing with gamma_p and gamma_n above 0 gives every group an "
+                "advantage, so dynamic sampling would never drop one: set "
+                "rollout.dynamic_sampling.enabled to false, or one of "
+                "algorithm.advantage.gamma_p and gamma_n to 0"
+            )
+        if self.rollout.group_size == 1 and not smoothed and not isinstance(advantage, Pkpo):
+            raise ValueError(
+                f"{advantage.kind} compares the rollouts of a group, so that every group of one "
+                "would be dropped: raise rollout.group_size, or set "
+                "rollout.dynamic_sampling.enabled to false"
+            )

@@ -4,7 +4,7 @@ A group is *delivered* once its row is committed here, and only then acknowledge
 training lease, in the column `state`:
 
     leased ──→ delivered ──→ batched(step) ──→ consumed(step) ──→ committed(checkpoint)
-      │             └──→ evicted (too stale)
+      │             └──→ evicted (too stale, or without signal)
       └──→ failed (a reason is recorded)
 
 Evaluation leases go from leased to delivered and stay. All writes between `begin` and `commit` are

@@ -56,7 +56,16 @@ def _histogram(
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 _LAGS = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 32.0)
-_EVENTS = ("leased", "delivered", "duplicate", "batched", "consumed", "evicted", "failed")
+_EVENTS = (
+    "leased",
+    "delivered",
+    "duplicate",
+    "batched",
+    "consumed",
+    "evicted",
+    "kept_without_signal",
+    "failed",
+)
 _HEALTH = ("joining", "stale", "healthy", "suspect", "dead")
 _PHASES = ("wait", "forward_backward", "optimizer", "publish_wait", "checkpoint")
 _SCORE_ERRORS = ("timeout", "memory", "crash", "exception")
@@ -72,7 +81,7 @@ CATALOGUE: dict[Role, tuple[Series, ...]] = {
         _counter(
             "groups_dropped_total",
             "Training groups given up, by reason [groups]",
-            reason=("stale", "failed", "straggler", "expired"),
+            reason=("stale", "zero_signal", "failed", "straggler", "expired"),
         ),
         _gauge("outstanding_groups", "Training groups between lease and consumption [groups]"),
         _gauge("buffered_groups", "Training groups delivered and not yet in a batch [groups]"),

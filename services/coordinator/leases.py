@@ -1,5 +1,6 @@
 """The lease book: makes leases, grants them, takes them back, and records what becomes of them."""
 
+import json
 import logging
 from collections import Counter, deque
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from asyncds.rollout.codec import GroupArrays, ProtocolError, encode, unpack_gro
 from asyncds.rollout.journal import Journal
 from asyncds.rollout.scheduler import Scheduler, TicketState
 from asyncds.rollout.wire import Ack, Cancel, Delivered, Grant, Lease, LeaseFailed, Message
+from services.coordinator.dynamic_sampling import DynamicSampling, Verdict
 from services.coordinator.evaluation import EvaluationRound
 from services.coordinator.prompts import PromptCursor, sampling_seed
 
@@ -63,7 +65,8 @@ class LeaseBook:
         self._fleet = fleet
         self._send = send
         self._open: dict[int, Open] = {}
-        self._refills: deque[int] = deque()
+        self._refills: deque[int] = deque(json.loads(journal.meta("refills") or "[]"))
+        self._dynamic_sampling = DynamicSampling(config=config, journal=journal)
         self._evaluation: deque[int] = deque()
         self._next_id = journal.next_lease_id()
         self._cursor = PromptCursor(seed=config.seed, position=int(journal.meta("cursor") or 0))
@@ -161,6 +164,7 @@ class LeaseBook:
             return None
         if self._refills:
             entry = self._new("train", self._refills.popleft(), attempt=2)
+            self._journal.set_meta("refills", json.dumps([*self._refills]))
         else:
             entry = self._new("train", self._cursor.next(self.rows["train"]), attempt=1)
             self._journal.set_meta("cursor", str(self._cursor.position))
@@ -248,10 +252,24 @@ class LeaseBook:
         self.counts.events["delivered"] += 1
         if entry.purpose == "train":
             self.counts.tokens += len(group.completion_ids)
-            self._scheduler.deliver(entry.id, int(group.versions.min()))
+            self._admit(entry, group)
         elif self.round is not None and self.round.owns(entry.id):
             self.round.add(entry.id, group)
         return Ack(leases=[message.lease])
+
+    def _admit(self, entry: Open, group: GroupArrays) -> None:
+        """Into the pool that batches are chosen from, unless dynamic sampling drops it: then the
+        scheduler has room for another."""
+        verdict = self._dynamic_sampling.judge(group)
+        if verdict is Verdict.DROP:
+            self.counts.dropped["zero_signal"] += 1
+            self.counts.events["evicted"] += 1
+            self._journal.end_lease(entry.id, "evicted", "zero_signal")
+            self._scheduler.drop(entry.id)
+            return
+        if verdict is Verdict.EXCUSED:
+            self.counts.events["kept_without_signal"] += 1
+        self._scheduler.deliver(entry.id, int(group.versions.min()))
 
     def _checked(self, entry: Open, message: Delivered) -> GroupArrays:
         group = unpack_group(message.group)
@@ -362,6 +380,7 @@ class LeaseBook:
         self._journal.end_lease(lease, "evicted", "stale")
         if record.attempt == 1:
             self._refills.append(record.row)
+            self._journal.set_meta("refills", json.dumps([*self._refills]))
 
     def _record(self, lease: int) -> Open:
         row = next(r for r in self._journal.leases("delivered") if r.id == lease)

@@ -16,6 +16,8 @@ from services.coordinator.coordinator import Coordinator
 
 HISTORY = 200
 """Steps of the reward curve that `status` carries."""
+OF_LEASES = ("leased", "delivered", "duplicate", "evicted", "kept_without_signal", "failed")
+"""Events that the lease book counts."""
 
 
 class CoordinatorTelemetry:
@@ -115,7 +117,7 @@ class CoordinatorTelemetry:
         health = Counter(member.health for member in coordinator.fleet)
         for state in Health:
             m.gauge("members", health=state.value).set(health[state])
-        for event in ("leased", "delivered", "duplicate", "evicted", "failed"):
+        for event in OF_LEASES:
             self._advance(f"event/{event}", leases.counts.events[event], event=event)
         for reason, n in leases.counts.dropped.items():
             self._advance(f"reason/{reason}", n, name="groups_dropped_total", reason=reason)

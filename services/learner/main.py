@@ -108,7 +108,7 @@ def _train(engine: TrainingEngine, config: RunConfig, step: int) -> str:
     )
     learner = Learner(
         engine=engine,
-        objective=build_objective(config.algorithm),
+        objective=build_objective(config.algorithm, max_tokens=config.sampling.max_tokens),
         staged=staged,
         probe=probe_tokens(vocab_size=vocab_size, max_length=config.generator.max_model_len),
         checkpoints=run_directory(config) / "checkpoints",

@@ -27,14 +27,15 @@ from asyncds.algo.objective import (
     Objective,
     SequenceAdvantages,
 )
+from asyncds.algo.overlong import Overlong, OverlongMask, OverlongPenalty
 from asyncds.algo.sums import Sums
 from asyncds.config import algorithm as words
 from asyncds.engine.micro_batches import plan_updates
 from asyncds.rollout.batch import Float32, Shard
 
 
-def build_objective(config: words.AlgorithmConfig) -> Objective:
-    """The objective that the configuration describes."""
+def build_objective(config: words.AlgorithmConfig, *, max_tokens: int) -> Objective:
+    """The objective that the configuration describes. max_tokens: where completions are cut off."""
     loss, ratio = _loss(config.loss)
     return Objective(
         advantage=_advantage(config.advantage),
@@ -48,6 +49,7 @@ def build_objective(config: words.AlgorithmConfig) -> Objective:
         entropy_coefficient=config.entropy_coef,
         differential_entropy=_differential_entropy(config.differential_entropy),
         aggregation=_aggregation(config.aggregation),
+        overlong=_overlong(config.overlong, max_tokens),
         updates_per_batch=config.updates_per_batch,
     )
 
@@ -135,6 +137,18 @@ def _aggregation(choice: words.Aggregation) -> Aggregation:
             return ConstantLength(tokens=choice.tokens)
 
 
+def _overlong(choice: words.Overlong, max_tokens: int) -> Overlong | None:
+    match choice:
+        case words.OverlongKeep():
+            return None
+        case words.OverlongMask():
+            return OverlongMask()
+        case words.OverlongPenalty():
+            return OverlongPenalty(
+                max_tokens=max_tokens, buffer_tokens=choice.buffer_tokens, weight=choice.weight
+            )
+
+
 class BatchObjective:
     """An objective applied to one batch: what `TrainingEngine.update` calls per micro-batch."""
 
@@ -165,6 +179,7 @@ class BatchObjective:
             behaviour_logprob_sum=torch.from_numpy(table.logprob_sum.copy()).to(device),
             proximal_logprob_sum=proximal,
             update=torch.from_numpy(_updates(shard, objective.updates_per_batch)).to(device),
+            finished=torch.from_numpy(table.finished.copy()).to(device),
         )
 
     def __call__(

@@ -86,6 +86,7 @@ def sequences_of(base: list[float], correct: list[bool]) -> SequenceAdvantages:
         shift=torch.zeros(len(base)),
         correct=torch.tensor(correct, dtype=torch.bool),
         weight=torch.ones(len(base)),
+        policy_weight=torch.ones(len(base)),
         entropy_weight=torch.zeros(len(base)),
     )
 

@@ -96,7 +96,7 @@ def built(values: dict[str, Any]) -> Objective:
     config = AlgorithmConfig.model_validate(values)
     again = AlgorithmConfig.model_validate_json(config.model_dump_json())
     assert again == config
-    return build_objective(again)
+    return build_objective(again, max_tokens=8)
 
 
 @pytest.mark.parametrize("kind", ADVANTAGES)
@@ -237,7 +237,7 @@ def test_the_configuration_refuses_what_the_objective_refuses(advantage: str, lo
         parts = {name: PARTS[name].validate_python(value) for name, value in values.items()}
         unchecked = AlgorithmConfig.model_construct(**parts)
         try:
-            build_objective(unchecked)
+            build_objective(unchecked, max_tokens=8)
         except ValueError:
             with pytest.raises(ValidationError):
                 AlgorithmConfig.model_validate(values)

@@ -1,0 +1,113 @@
+"""Dynamic sampling (DAPO, arXiv 2503.14476, section 3.2): groups that teach nothing are dropped.
+
+The judgement is on the shaped advantage, the one that the learner will compute. Where that reads
+log-probs of a policy that only the learner has, those of the behaviour policy stand in for it.
+"""
+
+import json
+import logging
+from enum import Enum
+
+import numpy as np
+
+from asyncds.algo import signal
+from asyncds.algo.overlong import OverlongPenalty
+from asyncds.algo.signal import Bool
+from asyncds.config import algorithm as words
+from asyncds.config.schema import RunConfig
+from asyncds.rollout.codec import GroupArrays
+from asyncds.rollout.journal import Journal
+
+log = logging.getLogger(__name__)
+
+
+class Verdict(Enum):
+    """What becomes of a delivered group. EXCUSED: kept without signal, since too many were
+    dropped."""
+
+    KEEP = "keep"
+    DROP = "drop"
+    EXCUSED = "excused"
+
+
+class DynamicSampling:
+    """Judges one group after the other; its two numbers are kept in the journal.
+
+    For every `groups_per_step` groups that are kept, at most `max_dropped` times as many are
+    dropped, however the deliveries fall between batches.
+    """
+
+    def __init__(self, *, config: RunConfig, journal: Journal) -> None:
+        self._config = config
+        self._journal = journal
+        self._kept, self._dropped = json.loads(journal.meta("dynamic_sampling") or "[0, 0]")
+        self._logged = False
+
+    def judge(self, group: GroupArrays) -> Verdict:
+        """What to do with this training group; KEEP for all if the configuration says so."""
+        rollout = self._config.rollout
+        if not rollout.dynamic_sampling.enabled:
+            return Verdict.KEEP
+        limit = rollout.dynamic_sampling.max_dropped * rollout.groups_per_step
+        verdict = Verdict.KEEP
+        if not carries_signal(self._config, group):
+            verdict = Verdict.DROP if self._dropped < limit else Verdict.EXCUSED
+        if verdict is Verdict.DROP:
+            self._dropped += 1
+        else:
+            self._kept += 1
+        if self._kept == rollout.groups_per_step:
+            self._kept = self._dropped = 0
+        self._journal.set_meta("dynamic_sampling", json.dumps([self._kept, self._dropped]))
+        if verdict is Verdict.EXCUSED and not self._logged:
+            self._logged = True
+            log.warning(
+                "%d groups were dropped for one batch because they carry no signal: the task is "
+                "solved or too hard for this model; from here on such groups are trained on once "
+                "rollout.dynamic_sampling.max_dropped is reached",
+                limit,
+            )
+        return verdict
+
+
+def carries_signal(config: RunConfig, group: GroupArrays) -> bool:
+    """Whether a sequence of the group that is not masked has a shaped advantage other than zero.
+
+    Of the loss only the policy term is judged: those of KL and entropy act on any group.
+    """
+    moved = _with_advantage(config, group)
+    if isinstance(config.algorithm.overlong, words.OverlongMask):
+        moved = moved & group.finished
+    return bool(moved.any())
+
+
+def _with_advantage(config: RunConfig, group: GroupArrays) -> Bool:
+    """Which sequences have an advantage, bool [n]."""
+    length = group.lengths.astype(np.float64)
+    reward = group.rewards.astype(np.float64)
+    correct, logprob_sum = group.correct, group.logprob_sums().astype(np.float64)
+    overlong = config.algorithm.overlong
+    if isinstance(overlong, words.OverlongPenalty):
+        penalty = OverlongPenalty(
+            max_tokens=config.sampling.max_tokens,
+            buffer_tokens=overlong.buffer_tokens,
+            weight=overlong.weight,
+        )
+        reward = reward + penalty(length)
+    match config.algorithm.advantage:
+        case words.Grpo():
+            return signal.grpo(reward)
+        case words.DsGrpo(form="reward_mean", gamma_p=p, gamma_n=n):
+            mean = logprob_sum / length
+            return signal.smoothed_reward(reward, mean, correct, gamma_p=p, gamma_n=n)
+        case words.DsGrpo(gamma_p=p, gamma_n=n):
+            shifted = signal.smoothing(logprob_sum, correct, gamma_p=p, gamma_n=n)
+            return signal.grpo(reward) | shifted
+        case words.Unlikeliness(strength=strength):
+            return signal.unlikeliness(reward, logprob_sum / length, strength=strength)
+        case words.Pkpo(k=k, baseline=baseline):
+            return signal.pkpo(correct, k=k, baseline=baseline)
+        case words.GrPkpo(k=k):
+            return signal.gr_pkpo(correct, k=k)
+        case words.BestOfGroup():
+            return signal.best_of_group(reward)
