@@ -82,8 +82,13 @@ def table(rows: list[dict[str, Any]]) -> Table:
 def _check(journal: Journal, run: Path, only: Filter) -> None:
     evaluations = journal.evaluations()
     if only.evaluation is not None and only.evaluation not in [e["id"] for e in evaluations]:
-        known = ", ".join(f"{e['id']} (version {e['version']})" for e in evaluations) or "none"
-        raise UserError(f"{run} has no finished evaluation {only.evaluation}: there is {known}")
+        known = ", ".join(
+            f"{e['id']} (version {e['version']}, temperature {e['temperature']:g})"
+            for e in evaluations
+        )
+        raise UserError(
+            f"{run} has no finished evaluation {only.evaluation}: there is {known or 'none'}"
+        )
 
 
 def _sql(only: Filter) -> tuple[str, tuple[int | str, ...]]:
@@ -118,6 +123,7 @@ def _completions(group: GroupRow, decode: Decode, only: Filter) -> Iterator[dict
                 "prompt": rollout.prompt,
                 "completion": completion.text,
                 "answer": completion.answer,
+                "answers": completion.answers,
                 "reward": completion.reward,
                 "correct": completion.correct,
                 "finished": completion.finished,

@@ -363,6 +363,15 @@ class Journal:
         )
         return [{"id": id} | json.loads(result) for id, result in rows]
 
+    def evaluation_counts(self, evaluation: int) -> list[tuple[int, int, int]]:
+        """(row, samples, correct samples) of each problem of an evaluation, by row."""
+        rows = self._db.execute(
+            "SELECT l.row, g.n, g.n_correct FROM groups g JOIN leases l ON l.id = g.lease"
+            " WHERE l.evaluation = ? ORDER BY l.row",
+            (evaluation,),
+        )
+        return rows.fetchall()
+
     def counts(self, purpose: str = "train") -> dict[str, int]:
         """Leases by state."""
         rows = self._db.execute(

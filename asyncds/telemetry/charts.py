@@ -1,31 +1,38 @@
 """Charts as inline SVG: no library, no script, colours from the page's style sheet (light, dark).
 
-The page defines the colours `--c0` … `--c3` and the classes `grid`, `axis`, `line`, `thin`, `raw`,
-`bound` and `bar`.
+The page defines the colours `--c0`, `--c1`, … and the classes of the charts that it shows: `grid`,
+`axis`, `line`, `thin`, `raw`, `bound`, `bar`, `band`, `dot`, `mark` and `number`.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import groupby
 
 from asyncds.telemetry.numbers import number
 
 WIDTH, HEIGHT = 520, 230
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 10, 30
 MOST_POINTS = 400
+MOST_LABELLED = 6
+"""Groups of bars with their values above them; more would overlap."""
 
 Number = float | int | None
+Interval = Sequence[float]
+"""(low, high)"""
 Format = Callable[[float], str]
 Scale = Callable[[float], float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """A curve: x [n] ascending, y [n], None where there is no value. color 0 … 3.
+    """A curve: x [n] ascending, y [n], None where there is no value. color: of the page's.
 
     smooth: draw a moving mean, and the values themselves faintly behind it.
     thin: draw the values thin. markers: a dot at each value.
+    half: half the width [n] of a band around y, None where there is none.
+    interval: ends [n] of a whisker at each value, None where there is none.
     """
 
     name: str
@@ -35,6 +42,19 @@ class Line:
     smooth: bool = False
     thin: bool = False
     markers: bool = False
+    half: Sequence[Number] = ()
+    interval: Sequence[Interval | None] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A point of a scatter chart. mark: shown inside a larger dot; "": a small dot."""
+
+    name: str
+    x: float
+    y: float
+    color: int
+    mark: str = ""
 
 
 def line_chart(
@@ -44,22 +64,27 @@ def line_chart(
     top: float | None = None,
     bound: float | None = None,
     x_name: str = "step",
+    x_texts: Mapping[float, str] | None = None,
+    from_zero: bool = True,
 ) -> str:
     """An SVG of curves over a common x. top: the y axis ends there at least. bound: a dashed
-    horizontal line. Returns "" if no line has a value."""
+    horizontal line. x_texts: what stands at which x, instead of round numbers. from_zero: the y
+    axis has the 0. A band that leaves the chart is cut. Returns "" if no line has a value."""
     values = [float(v) for line in lines for v in line.y if v is not None]
+    values += [end for line in lines for ends in line.interval if ends for end in ends]
     xs = [x for line in lines for x in line.x]
     if not values:
         return ""
-    low = min(0.0, *values)
+    low = min([*values, *([0.0] if from_zero else [])])
     high = max([*values, *(v for v in (top, bound) if v is not None)])
     y_ticks = _ticks(low, high if high > low else low + 1)
-    x_ticks = [t for t in _ticks(min(xs), max(xs)) if min(xs) <= t <= max(xs)]
+    texts = x_texts or {t: number(t) for t in _ticks(min(xs), max(xs)) if min(xs) <= t <= max(xs)}
     sx = _scale(min(xs), max(xs), LEFT, WIDTH - RIGHT)
     sy = _scale(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP)
     body = [_y_axis(y_ticks, sy, form)]
-    body += [_text(sx(t), HEIGHT - 14, number(t)) for t in x_ticks]
+    body += [_text(sx(t), HEIGHT - 14, text) for t, text in texts.items()]
     body.append(_text(WIDTH - RIGHT, HEIGHT - 1, x_name, anchor="end"))
+    body += [_band(line, sx, sy) for line in lines if any(h is not None for h in line.half)]
     if bound is not None:
         y = f"{sy(bound):.1f}"
         body.append(f'<line class="bound" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
@@ -73,9 +98,12 @@ def bar_chart(
     bars: Sequence[tuple[str, int, Sequence[Number]]],
     *,
     form: Format = number,
+    intervals: Sequence[Sequence[Interval | None]] = (),
 ) -> str:
-    """Grouped bars. bars: (name, color, one value per group). Returns "" without values."""
+    """Grouped bars. bars: (name, color, one value per group). intervals: of those values, for
+    whiskers. Returns "" without values."""
     values = [float(v) for _, _, column in bars for v in column if v is not None]
+    values += [end for column in intervals for ends in column if ends for end in ends]
     if not values:
         return ""
     ticks = _ticks(0.0, max(*values, 1e-9))
@@ -95,7 +123,42 @@ def bar_chart(
                 f'width="{width - 3:.1f}" height="{sy(0) - y:.1f}" rx="2">'
                 f"<title>{escape(f'{name}, {group}: {form(value)}')}</title></rect>"
             )
-            body.append(_text(x + width / 2, y - 4, form(value)))
+            ends = intervals[j][i] if intervals else None
+            if ends:
+                body.append(_whisker(x + width / 2, ends, sy))
+            if len(groups) <= MOST_LABELLED:
+                top = min(y, sy(ends[1])) if ends else y
+                body.append(_text(x + width / 2, top - 4, form(value)))
+    return _svg(body)
+
+
+def scatter_chart(
+    points: Sequence[Point], *, x_name: str, y_name: str, form: Format = number
+) -> str:
+    """Points in the plane, later ones on top; both axes enclose the values closely. Returns ""
+    without points."""
+    if not points:
+        return ""
+    x_ticks = _ticks(min(p.x for p in points), max(p.x for p in points))
+    y_ticks = _ticks(min(p.y for p in points), max(p.y for p in points))
+    sx = _scale(x_ticks[0], x_ticks[-1], LEFT, WIDTH - RIGHT - 12)
+    sy = _scale(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP + 12)
+    body = [_y_axis(y_ticks, sy, form)]
+    body += [_text(sx(t), HEIGHT - 14, form(t)) for t in x_ticks]
+    body.append(_text(WIDTH - RIGHT, HEIGHT - 1, x_name, anchor="end"))
+    body.append(_text(LEFT, TOP, y_name, anchor="start"))
+    for p in points:
+        title = f"{p.name}: {x_name} {form(p.x)}, {y_name} {form(p.y)}"
+        body.append(
+            f'<circle class="{"mark" if p.mark else "dot"}" style="fill:var(--c{p.color})" '
+            f'r="{9 if p.mark else 3.5}" cx="{sx(p.x):.1f}" cy="{sy(p.y):.1f}">'
+            f"<title>{escape(title)}</title></circle>"
+        )
+        if p.mark:
+            body.append(
+                f'<text class="number" text-anchor="middle" x="{sx(p.x):.1f}" '
+                f'y="{sy(p.y) + 3.5:.1f}">{escape(p.mark)}</text>'
+            )
     return _svg(body)
 
 
@@ -116,6 +179,9 @@ def _curve(line: Line, sx: Scale, sy: Scale, form: Format, x_name: str) -> Itera
     y = moving_mean(line.y, max(5, len(line.y) // 20)) if smooth else line.y
     kind = "thin" if line.thin else "line"
     yield f'<path class="{kind}" {style} d="{_path(line.x, y, sx, sy)}"/>'
+    for x, ends in zip(line.x, line.interval, strict=False):
+        if ends:
+            yield _whisker(sx(x), ends, sy, style)
     points = [(a, b) for a, b in zip(line.x, line.y, strict=True) if b is not None]
     if line.markers or len(points) == 1:
         yield from (
@@ -123,6 +189,35 @@ def _curve(line: Line, sx: Scale, sy: Scale, form: Format, x_name: str) -> Itera
             f"<title>{escape(f'{line.name}, {x_name} {number(a)}: {form(b)}')}</title></circle>"
             for a, b in points
         )
+
+
+def _band(line: Line, sx: Scale, sy: Scale) -> str:
+    """The area around the curve, a shape for every stretch without a gap."""
+    every = math.ceil(len(line.x) / MOST_POINTS)
+    known = [
+        (sx(x), _inside(sy(y + half)), _inside(sy(y - half)))
+        if y is not None and half is not None
+        else None
+        for x, y, half in list(zip(line.x, line.y, line.half, strict=True))[::every]
+    ]
+    shapes = []
+    for there, stretch in groupby(known, key=lambda point: point is not None):
+        if there:
+            points = [point for point in stretch if point is not None]
+            upper = [f"{x:.1f} {high:.1f}" for x, high, _ in points]
+            lower = [f"{x:.1f} {low:.1f}" for x, _, low in reversed(points)]
+            shapes.append(f"M{'L'.join(upper + lower)}Z")
+    return f'<path class="band" style="fill:var(--c{line.color})" d="{"".join(shapes)}"/>'
+
+
+def _whisker(x: float, ends: Interval, sy: Scale, style: str = "") -> str:
+    low, high = (f"{sy(end):.1f}" for end in ends)
+    caps = "".join(f"M{x - 3:.1f} {y}h6" for y in (low, high))
+    return f'<path class="whisker" {style} d="M{x:.1f} {low}V{high}{caps}"/>'
+
+
+def _inside(y: float) -> float:
+    return min(max(y, TOP), HEIGHT - BOTTOM)
 
 
 def _path(xs: Sequence[float], ys: Sequence[Number], sx: Scale, sy: Scale) -> str:

@@ -1,8 +1,11 @@
-"""The base model against the result: the first evaluation of a run and the last."""
+"""The base model against the result: the first evaluation of a run and the last, at each of the
+temperatures."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+from asyncds.telemetry.evaluations import by_temperature
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,10 +21,19 @@ class Compared:
 
 
 def compare(evaluations: Sequence[dict[str, Any]]) -> list[Compared]:
-    """Pass@k for every k that both evaluations have, ascending, then distinct correct answers.
-    Those grow with the number of samples, so evaluations of different numbers are not compared."""
-    if not evaluations:
-        return []
+    """For each temperature Pass@k for every k that both evaluations have, ascending, then distinct
+    correct answers. Those grow with the number of samples, so evaluations of different numbers are
+    not compared."""
+    series = by_temperature(evaluations)
+    return [
+        replace(row, name=f"{row.name}, T {temperature:g}") if len(series) > 1 else row
+        for temperature, some in series.items()
+        for row in _compare(some)
+    ]
+
+
+def _compare(evaluations: Sequence[dict[str, Any]]) -> list[Compared]:
+    """Of one temperature."""
     first, last = evaluations[0], evaluations[-1]
     several = len(evaluations) > 1
     base, result = first.get("pass@k", {}), last.get("pass@k", {})

@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from asyncds.rollout.journal import Journal
 from asyncds.telemetry.comparison import compare
+from asyncds.telemetry.evaluations import by_temperature
 from asyncds.telemetry.files import replace_file
 from asyncds.telemetry.numbers import duration, number, percent
 from asyncds.telemetry.report_charts import report_charts
@@ -76,7 +77,7 @@ def write_report(run_dir: Path) -> Path:
 
 def _journal(path: Path, config: dict[str, Any]) -> tuple[list[Evaluation], list[Any]]:
     """Results of evaluations; and per sampled problem its prompt, and the completions of the first
-    and of the last evaluation."""
+    and of the last evaluation at the first temperature."""
     if not path.exists():
         return [], []
     journal = Journal(path, read_only=True)
@@ -85,7 +86,8 @@ def _journal(path: Path, config: dict[str, Any]) -> tuple[list[Evaluation], list
         if not evaluations:
             return [], []
         decode = decoder(tokenizer_of(config))
-        both = list({e["id"]: e for e in (evaluations[0], evaluations[-1])}.values())
+        alike = by_temperature(evaluations)[evaluations[0]["temperature"]]
+        both = list({e["id"]: e for e in (alike[0], alike[-1])}.values())
         where = "l.evaluation = ?"
         by_row = [{g.row: g for g in journal.groups(where, (e["id"],))} for e in both]
         rows = sorted(set.intersection(*map(set, by_row)))
@@ -125,7 +127,7 @@ def _tiles(
     """(name, value, remark) of the numbers at the top."""
     last = lines[-1] if lines else {}
     values = summary or {}
-    compared = compare(evaluations)
+    compared = compare(next(iter(by_temperature(evaluations).values()), []))
     tiles = [
         (row.name, row.result or row.base, f"base {row.base}" if row.result else "")
         for row in dict.fromkeys([*compared[:1], *compared[-2:]])

@@ -1,12 +1,22 @@
 """The charts of a report: which numbers of a run are drawn, and how to read them."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
-from asyncds.telemetry.charts import Line, Number, bar_chart, line_chart
+from asyncds.telemetry.charts import (
+    MOST_LABELLED,
+    Interval,
+    Line,
+    Number,
+    bar_chart,
+    line_chart,
+)
+from asyncds.telemetry.evaluations import by_temperature
 from asyncds.telemetry.numbers import percent
 
 Evaluation = dict[str, Any]
@@ -40,6 +50,7 @@ def report_charts(
         return Chart(title=title, note=note, legend=[(s.color, s.name) for s in seen], svg=svg)
 
     bound = config.get("rollout", {}).get("max_lag")
+    series = _series(evaluations)
     return [
         chart(
             "Reward while training",
@@ -47,19 +58,51 @@ def report_charts(
             over_steps(("reward", "reward"), ("correct", "correct")),
             top=1.0,
         ),
-        _pass_bars(evaluations),
-        chart(
-            "Pass@k while training",
-            "Held-out problems, on pinned weights.",
-            _pass_lines(evaluations),
-            form=percent,
-            top=1.0,
-            x_name="version",
+        *(_pass_bars(some, at) for at, some in series),
+        *(
+            chart(
+                f"Pass@k while training{at}",
+                "Held-out problems, on pinned weights, with 95 % intervals over problems.",
+                _pass_lines(some),
+                form=percent,
+                top=1.0,
+                x_name="version",
+            )
+            for at, some in series
         ),
         chart(
             "Distinct correct answers",
-            "Per training group: how many different right answers were found.",
-            over_steps(("per group", "distinct_correct")),
+            "Per training group: how many different right answers were found, by what counts as "
+            "the same.",
+            over_steps(*_equivalences(lines)),
+        ),
+        *(
+            chart(
+                f"Distinct correct answers, held out{at}",
+                f"Per held-out problem, in evaluations of {_usual_samples(some)} samples.",
+                _distinct_lines(some),
+                x_name="version",
+            )
+            for at, some in series
+        ),
+        chart(
+            "Sameness of correct answers",
+            "Per training group: share of the most frequent one; chance that two are the same.",
+            over_steps(("top share", "top_share"), ("self-overlap", "self_overlap")),
+            top=1.0,
+        ),
+        chart(
+            "Normalised variance",
+            "Of the policy over the right answers to held-out problems; 0 is uniform.",
+            _by_version(series, "normalised_variance"),
+            x_name="version",
+        ),
+        chart(
+            "Self-overlap",
+            "Chance that two right answers to a held-out problem are the same.",
+            _by_version(series, "self_overlap"),
+            top=1.0,
+            x_name="version",
         ),
         chart(
             "Entropy",
@@ -110,30 +153,103 @@ def report_charts(
     ]
 
 
-def _pass_bars(evaluations: Sequence[Evaluation]) -> Chart:
-    several = len(evaluations) > 1
-    ends = [("base", 0, evaluations[0])] if evaluations else []
-    ends += [("result", 1, evaluations[-1])] if several else []
-    ks = list(evaluations[0].get("pass@k", {})) if evaluations else []
+def _series(evaluations: Sequence[Evaluation]) -> list[tuple[str, list[Evaluation]]]:
+    """(what to add to a title, evaluations) of each temperature."""
+    found = by_temperature(evaluations)
+    several = len(found) > 1
+    return [(f", T {t:g}" if several else "", some) for t, some in found.items()]
+
+
+def _pass_bars(evaluations: Sequence[Evaluation], at: str) -> Chart:
+    ends = [("base", 0, evaluations[0])]
+    ends += [("result", 1, evaluations[-1])] if len(evaluations) > 1 else []
+    ks = list(evaluations[0].get("pass@k", {}))
     bars = [(name, color, [e.get("pass@k", {}).get(k) for k in ks]) for name, color, e in ends]
     return Chart(
-        title="Pass@k, base and result",
-        note="Share of held-out problems solved within k attempts.",
+        title=f"Pass@k, base and result{at}",
+        note="Share of held-out problems solved within k attempts, with 95 % intervals.",
         legend=[(color, name) for name, color, _ in bars],
-        svg=Markup(bar_chart([f"k = {k}" for k in ks], bars, form=percent)),
+        svg=Markup(
+            bar_chart(
+                [f"k = {k}" if len(ks) <= MOST_LABELLED else k for k in ks],
+                bars,
+                form=percent,
+                intervals=[[_interval(e, k) for k in ks] for _, _, e in ends],
+            )
+        ),
     )
 
 
 def _pass_lines(evaluations: Sequence[Evaluation]) -> list[Line]:
-    """A line per k; evaluations of fewer samples lack the larger ones."""
+    """A line for each of up to four k; evaluations of fewer samples lack the larger ones."""
     if len(evaluations) < 2:
         return []
     lines = []
-    for i, k in enumerate(evaluations[0].get("pass@k", {})):
-        known = [(e["version"], e["pass@k"][k]) for e in evaluations if k in e.get("pass@k", {})]
-        versions, shares = zip(*known, strict=True)
-        lines.append(Line(name=f"Pass@{k}", x=versions, y=shares, color=i % 4, markers=True))
+    ks = list(evaluations[0].get("pass@k", {}))
+    chosen = np.linspace(0, len(ks) - 1, min(len(ks), 4)).round().astype(int)
+    for i, k in enumerate(ks[place] for place in chosen):
+        known = [e for e in evaluations if k in e.get("pass@k", {})]
+        lines.append(
+            Line(
+                name=f"Pass@{k}",
+                x=[e["version"] for e in known],
+                y=[e["pass@k"][k] for e in known],
+                color=i,
+                markers=True,
+                interval=[_interval(e, k) for e in known],
+            )
+        )
     return lines
+
+
+def _interval(evaluation: Evaluation, k: str) -> Interval | None:
+    return evaluation.get("pass@k_interval", {}).get(k)
+
+
+def _equivalences(lines: Sequence[MetricsLine]) -> list[tuple[str, str]]:
+    """(name, key) of the curves of distinct answers."""
+    keys = dict.fromkeys(key for line in lines for key in line if key.startswith("distinct/"))
+    named = [(key.removeprefix("distinct/"), key) for key in keys]
+    return named or [("per group", "distinct_correct")]
+
+
+def _usual_samples(evaluations: Sequence[Evaluation]) -> int:
+    """The number of samples most evaluations have; only those of one number compare."""
+    return Counter(e["n_samples"] for e in evaluations).most_common(1)[0][0]
+
+
+def _distinct_lines(evaluations: Sequence[Evaluation]) -> list[Line]:
+    alike = [e for e in evaluations if e["n_samples"] == _usual_samples(evaluations)]
+    if len(alike) < 2:
+        return []
+    return [
+        Line(
+            name=name,
+            x=[e["version"] for e in alike],
+            y=[e.get("distinct", {}).get(name) for e in alike],
+            color=i % 4,
+            markers=True,
+            interval=[
+                e["distinct_correct_interval"] if name == e["equivalence"] else None for e in alike
+            ],
+        )
+        for i, name in enumerate(alike[0].get("distinct", {}))
+    ]
+
+
+def _by_version(series: Sequence[tuple[str, list[Evaluation]]], key: str) -> list[Line]:
+    """A line per temperature, where it was evaluated more than once."""
+    return [
+        Line(
+            name=at.removeprefix(", ") or key.replace("_", " "),
+            x=[e["version"] for e in some],
+            y=[e.get(key) for e in some],
+            color=i % 4,
+            markers=True,
+        )
+        for i, (at, some) in enumerate(series)
+        if len(some) > 1
+    ]
 
 
 def _lag(lines: Sequence[MetricsLine], steps: Sequence[int]) -> list[Line]:

@@ -10,10 +10,11 @@ from asyncds.telemetry.texts import Decode
 
 @dataclass(frozen=True, kw_only=True)
 class Completion:
-    """One completion. oldest, newest: versions of its tokens. mean_logprob: mean_t log μ, nats."""
+    """One completion. answers: by equivalence, the primary one first, "" where there is none.
+    oldest, newest: versions of its tokens. mean_logprob: mean_t log μ, nats."""
 
     text: str
-    answer: str
+    answers: dict[str, str]
     reward: float
     correct: bool
     finished: bool
@@ -21,6 +22,11 @@ class Completion:
     oldest: int
     newest: int
     mean_logprob: float
+
+    @property
+    def answer(self) -> str:
+        """Under the primary equivalence."""
+        return next(iter(self.answers.values()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +48,7 @@ def read_rollout(group: GroupRow, decode: Decode) -> Rollout:
         completions.append(
             Completion(
                 text=decode(ids.tolist()),
-                answer=arrays.answers[i],
+                answers={name: keys[i] for name, keys in arrays.answers.items()},
                 reward=float(arrays.rewards[i]),
                 correct=bool(arrays.correct[i]),
                 finished=bool(arrays.finished[i]),

@@ -187,7 +187,7 @@ class LeaseBook:
         c = self._config
         train = entry.purpose == "train"
         temperature = c.sampling.temperature if entry.temperature is None else entry.temperature
-        problem = f"{entry.row}/{temperature:g}"
+        problem = f"{entry.row}/{temperature}"
         entry.wire = Lease(
             id=entry.id,
             purpose=entry.purpose,

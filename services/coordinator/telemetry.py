@@ -1,5 +1,6 @@
 """What the coordinator writes and exports: metrics.jsonl, summary.json, Prometheus series."""
 
+import math
 import time
 from collections import Counter
 from pathlib import Path
@@ -10,6 +11,7 @@ from asyncds.fleet.membership import Health
 from asyncds.rollout.journal import Journal
 from asyncds.rollout.scheduler import TicketState
 from asyncds.telemetry.catalogue import Metrics
+from asyncds.telemetry.evaluations import by_temperature
 from asyncds.telemetry.run_log import RunLog
 from asyncds.telemetry.summary import Summary, percentiles, write_summary
 from services.coordinator.coordinator import Coordinator
@@ -86,6 +88,11 @@ class CoordinatorTelemetry:
             ("mixed_groups", "mixed_groups"),
         ):
             m.gauge(ours).set(metrics.get(theirs, 0))
+        for name in ("solved_groups", "top_share", "self_overlap"):
+            self._set(name, metrics.get(name))
+        for key, value in metrics.items():
+            if key.startswith("distinct/"):
+                self._set("distinct_answers", value, equivalence=key.removeprefix("distinct/"))
         for event, n in (
             ("batched", metrics.get("groups", 0)),
             ("consumed", metrics.get("groups", 0)),
@@ -101,9 +108,22 @@ class CoordinatorTelemetry:
     def evaluation(self, result: dict[str, Any]) -> None:
         """An evaluation is finished."""
         self._evaluations.append(result)
+        at = {"temperature": f"{result['temperature']:g}"}
         for k, value in result["pass@k"].items():
-            self._metrics.gauge("pass_at_k", k=k).set(value)
-        self._metrics.gauge("evaluation_version").set(result["version"])
+            self._set("pass_at_k", value, k=k, **at)
+            for bound, edge in zip(("low", "high"), result["pass@k_interval"][k], strict=True):
+                self._set("pass_at_k_bound", edge, k=k, bound=bound, **at)
+        for name, value in result["distinct"].items():
+            self._set("evaluation_distinct", value, equivalence=name, **at)
+        for name, value in result["multiplicity"].items():
+            self._set("evaluation_multiplicity", value, equivalence=name)
+        for name in ("top_share", "self_overlap", "normalised_variance", "entropy"):
+            self._set(f"evaluation_{name}", result[name], **at)
+        self._set("evaluation_version", result["version"])
+
+    def _set(self, gauge: str, value: float | None, **labels: str) -> None:
+        """What is not defined is NaN."""
+        self._metrics.gauge(gauge, **labels).set(math.nan if value is None else value)
 
     def sample(self, now: float) -> None:
         """Bring gauges and counters up to date."""
@@ -136,8 +156,8 @@ class CoordinatorTelemetry:
 
     def status(self) -> dict[str, Any]:
         """What people see of the run's progress, beside `Coordinator.status`."""
-        last = self._evaluations[-1] if self._evaluations else {}
-        first = self._evaluations[0] if self._evaluations else {}
+        shown = by_temperature(self._evaluations).get(self._config.eval.temperatures[0], [])
+        first, last = (shown[0], shown[-1]) if shown else ({}, {})
         line = self._last
         total, waited = line.get("learner/seconds_total"), line.get("learner/seconds_wait")
         return {

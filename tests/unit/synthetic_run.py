@@ -18,6 +18,7 @@ from asyncds.telemetry.summary import Summary, percentiles, write_summary
 WORDS = [*map(str, range(100)), *"+-*/()=:", "<script>alert(1)</script>", "&amp;", "<eos>"]
 GROUP = 8
 MAX_LAG = 4
+TEMPERATURES = (1.0, 0.6)
 
 
 def make_model(directory: Path, *, vocab_size: int = len(WORDS), words: list[str] = WORDS) -> Path:
@@ -45,6 +46,7 @@ def make_run(root: Path, *, steps: int = 60, finished: bool = True, hostile: boo
             "model": str(model),
             "runs_dir": str(run.parent),
             "steps": steps,
+            "eval": {"every": 20, "temperatures": TEMPERATURES},
             "rollout": {"groups_per_step": 2, "group_size": GROUP, "max_lag": MAX_LAG},
         }
     )
@@ -53,7 +55,9 @@ def make_run(root: Path, *, steps: int = 60, finished: bool = True, hostile: boo
     journal = Journal(run / "journal.db")
     with journal.transaction():
         evaluations = [
-            _evaluate(journal, rng, at, steps, hostile) for at in range(0, steps + 1, 20)
+            id
+            for at in range(0, steps + 1, 20)
+            for id in _evaluate(journal, rng, at, steps, hostile)
         ]
         for step in range(steps):
             _train(journal, rng, step, steps)
@@ -137,26 +141,52 @@ def _deliver(journal: Journal, lease: int, arrays: GroupArrays) -> None:
 
 def _evaluate(
     journal: Journal, rng: np.random.Generator, step: int, steps: int, hostile: bool
-) -> int:
-    evaluation = journal.add_evaluation(version=step, step=step, n_samples=GROUP)
-    share = _skill(step, steps)
-    for row in range(12):
-        lease = journal.next_lease_id()
-        journal.add_lease(id=lease, purpose="eval", row=row, attempt=1, evaluation=evaluation)
-        # The same problem at every evaluation.
-        _deliver(journal, lease, _group(np.random.default_rng(row), share, step, hostile))
-    result = {
+) -> list[int]:
+    """At two temperatures; base and result with more samples than the others."""
+    ids = []
+    for temperature in TEMPERATURES:
+        n_samples = 64 if step in (0, steps) else 16
+        evaluation = journal.add_evaluation(version=step, step=step, n_samples=n_samples)
+        share = _skill(step, steps) / temperature**0.5
+        for row in range(12):
+            lease = journal.next_lease_id()
+            journal.add_lease(id=lease, purpose="eval", row=row, attempt=1, evaluation=evaluation)
+            # The same problem at every evaluation.
+            _deliver(journal, lease, _group(np.random.default_rng(row), share, step, hostile))
+        journal.finish_evaluation(evaluation, _result(step, steps, n_samples, temperature, share))
+        ids.append(evaluation)
+    return ids
+
+
+def _result(
+    step: int, steps: int, n_samples: int, temperature: float, share: float
+) -> dict[str, object]:
+    """Of the shape of a real one; the numbers are made up."""
+    chances = {k: 1 - (1 - share) ** (k**0.7) for k in (1, 4, 16, 64) if k <= n_samples}
+    distinct = (5.05 - 2 * step / steps) * (n_samples / 64) ** 0.3
+    return {
         "version": step,
         "step": step,
-        "pass@k": {str(k): 1 - (1 - share) ** (k**0.7) for k in (1, 4, 16, 64)},
-        "distinct_correct": 5.05 - 2 * step / steps,
-        "solution_multiplicity": 5.8,
+        "split": "eval",
+        "temperature": temperature,
+        "n_samples": n_samples,
         "n_problems": 12,
-        "n_samples": GROUP,
-        "temperature": 1.0,
+        "pass@k": {str(k): p for k, p in chances.items()},
+        "pass@k_interval": {
+            str(k): [max(0, p - 0.06), min(1, p + 0.04)] for k, p in chances.items()
+        },
+        "equivalence": "written",
+        "distinct_correct": distinct,
+        "distinct_correct_interval": [distinct - 0.3, distinct + 0.3],
+        "distinct": {"written": distinct, "commutative": 0.6 * distinct},
+        "solution_multiplicity": 5.8,
+        "multiplicity": {"written": 5.8, "commutative": 2.9},
+        "top_share": 0.4,
+        "self_overlap": 0.3 + 0.3 * step / steps,
+        "normalised_variance": 0.02 + 0.05 * step / steps / temperature,
+        "entropy": 0.5,
+        "n_defined": {"top_share": 11, "self_overlap": 10, "normalised_variance": 9, "entropy": 12},
     }
-    journal.finish_evaluation(evaluation, result)
-    return evaluation
 
 
 def _train(journal: Journal, rng: np.random.Generator, step: int, steps: int) -> None:
@@ -181,6 +211,10 @@ def _line(rng: np.random.Generator, step: int, steps: int) -> dict[str, float | 
         "reward": skill,
         "correct": skill * 0.97,
         "distinct_correct": 2.4 - step / steps,
+        "distinct/written": 2.4 - step / steps,
+        "distinct/commutative": 1.8 - 0.7 * step / steps,
+        "top_share": 0.5 + 0.2 * step / steps,
+        "self_overlap": 0.4 + 0.3 * step / steps,
         "lag_mean": 1.1 + float(rng.normal(0, 0.1)),
         "lag_max": int(rng.integers(1, 4)),
         "tokens_per_second": 1500 + float(rng.normal(0, 100)),

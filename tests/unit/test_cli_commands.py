@@ -189,13 +189,13 @@ def rows(asyncds: Command, run: Path, *arguments: str) -> list[dict[str, object]
 
 def test_inspect_filters(asyncds: Command, run: Path) -> None:
     everything = rows(asyncds, run)
-    assert len(everything) == 4 * 12 * 8 + 60 * 2 * 8
+    assert len(everything) == 2 * 4 * 12 * 8 + 60 * 2 * 8
     first = rows(asyncds, run, "--step", "1")
     assert len(first) == 16
     assert {(r["step"], r["purpose"], r["lag"]) for r in first} == {(1, "train", 0)}
-    evaluated = rows(asyncds, run, "--evaluation", "2")
+    evaluated = rows(asyncds, run, "--evaluation", "3")
     assert len(evaluated) == 96
-    assert {(r["evaluation"], r["purpose"], r["newest"]) for r in evaluated} == {(2, "eval", 20)}
+    assert {(r["evaluation"], r["purpose"], r["newest"]) for r in evaluated} == {(3, "eval", 20)}
     right = rows(asyncds, run, "--correct", "--purpose", "train")
     wrong = rows(asyncds, run, "--incorrect", "--purpose", "train")
     assert {r["correct"] for r in right} == {True}
@@ -216,7 +216,7 @@ def test_inspect_as_a_table(asyncds: Command, run: Path) -> None:
 def test_inspect_refuses(asyncds: Command, run: Path, tmp_path: Path) -> None:
     code, _, err = asyncds("inspect", run, "--evaluation", "9")
     assert code == 2
-    assert "has no finished evaluation 9: there is 1 (version 0), 2 (version 20)" in err
+    assert "has no finished evaluation 9: there is 1 (version 0, temperature 1), 2 " in err
     code, _, err = asyncds("inspect", tmp_path)
     assert (code, err) == (2, f"{tmp_path} is not a run directory: it has no config.yaml\n")
     (tmp_path / "config.yaml").write_text("model: x\n")

@@ -141,8 +141,10 @@ def test_final_table() -> None:
         "lag": {"mean": 0.9, "max": 2},
         "groups_dropped": {"stale": 3},
         "eval": [
-            {"version": 0, "pass@k": {"1": 0.157, "64": 0.95}, "distinct_correct": 5.05},
-            {"version": 200, "pass@k": {"1": 0.443, "64": 0.841}, "distinct_correct": 3.8},
+            {"version": 0, "temperature": 1.0, "pass@k": {"1": 0.157, "64": 0.95}}
+            | {"distinct_correct": 5.05},
+            {"version": 200, "temperature": 1.0, "pass@k": {"1": 0.443, "64": 0.841}}
+            | {"distinct_correct": 3.8},
         ],
     }
     lines = [line.split() for line in drawn(final_table(summary)).splitlines()]

@@ -49,12 +49,12 @@ def test_series_are_reached_by_name_and_kind() -> None:
     metrics = build_metrics("coordinator")
     metrics.counter("steps_total").inc()
     metrics.counter("groups_total", event="leased").inc(3)
-    metrics.gauge("pass_at_k", k="8").set(0.5)
+    metrics.gauge("pass_at_k", k="8", temperature="0.6").set(0.5)
     metrics.histogram("lag").observe(2)
     text = generate_latest(metrics.registry).decode()
     assert "asyncds_coordinator_steps_total 1.0" in text
     assert 'asyncds_coordinator_groups_total{event="leased"} 3.0' in text
-    assert 'asyncds_coordinator_pass_at_k{k="8"} 0.5' in text
+    assert 'asyncds_coordinator_pass_at_k{k="8",temperature="0.6"} 0.5' in text
     assert 'asyncds_coordinator_lag_bucket{le="2.0"} 1.0' in text
     with pytest.raises(KeyError):
         metrics.counter("step_total")

@@ -11,6 +11,7 @@ from synthetic_run import make_run
 from asyncds.rollout.journal import Journal
 from asyncds.telemetry.charts import Line, bar_chart, line_chart, moving_mean
 from asyncds.telemetry.comparison import compare
+from asyncds.telemetry.evaluations import evaluation_counts
 from asyncds.telemetry.numbers import duration, number, percent
 from asyncds.telemetry.report import write_report
 from asyncds.telemetry.rollouts import read_rollout
@@ -55,7 +56,17 @@ def test_a_finished_run(tmp_path: Path) -> None:
         "groups_per_step: 2",
     ):
         assert title in page.text, title
-    assert page.tags.count("svg") == 12
+    assert page.tags.count("svg") == 19
+    for title in (
+        "Pass@k while training, T 0.6",
+        "Distinct correct answers, held out, T 1",
+        "Normalised variance",
+        "Pass@64, T 0.6",
+    ):
+        assert title in page.text, title
+    # Base and result: four k. While training: Pass@1 … @16 of four evaluations, @64 of two. Held
+    # out: base and result. All at two temperatures.
+    assert path.read_text().count('class="whisker"') == 2 * (2 * 4 + 3 * 4 + 2 + 2)
     assert re.search(r"base, version 0: \d of 8 right", page.text)
     assert "result, version 60" in page.text
 
@@ -129,9 +140,10 @@ def test_rollouts_are_read_back_from_the_journal(tmp_path: Path) -> None:
 
 
 def test_comparison_of_base_and_result() -> None:
-    base = {"pass@k": {"1": 0.2, "64": 0.9}, "distinct_correct": 5.0, "n_samples": 64}
-    interim = {"pass@k": {"1": 0.5}, "distinct_correct": 3.0, "n_samples": 16}
-    result = {"pass@k": {"1": 0.5, "64": 0.8}, "distinct_correct": 4.0, "n_samples": 64}
+    at = {"temperature": 1.0}
+    base = at | {"pass@k": {"1": 0.2, "64": 0.9}, "distinct_correct": 5.0, "n_samples": 64}
+    interim = at | {"pass@k": {"1": 0.5}, "distinct_correct": 3.0, "n_samples": 16}
+    result = at | {"pass@k": {"1": 0.5, "64": 0.8}, "distinct_correct": 4.0, "n_samples": 64}
     assert compare([]) == []
     only = compare([base])
     assert [(r.name, r.base, r.result, r.gain) for r in only] == [
@@ -145,6 +157,26 @@ def test_comparison_of_base_and_result() -> None:
         ("distinct correct", "4.00", "-1.00", False),
     ]
     assert [r.name for r in compare([base, interim])] == ["Pass@1"]
+    cold = {"temperature": 0.6, "pass@k": {"1": 0.3}}
+    mixed = compare([base, cold, interim, cold | {"pass@k": {"1": 0.4}}])
+    assert [(r.name, r.gain) for r in mixed] == [
+        ("Pass@1, T 1", "+30.0"),
+        ("Pass@1, T 0.6", "+10.0"),
+    ]
+
+
+def test_counts_of_an_evaluations_problems(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    journal = Journal(run / "journal.db", read_only=True)
+    groups = list(journal.groups("l.evaluation = ?", (3,)))
+    journal.close()
+    rows, n, c = evaluation_counts(run, evaluation=3)
+    assert rows.tolist() == list(range(12))
+    assert n.tolist() == [8] * 12
+    assert c.tolist() == [g.n_correct for g in sorted(groups, key=lambda g: g.row)]
+    assert len(set(c.tolist())) > 1
+    with pytest.raises(ValueError, match="no finished evaluation 99"):
+        evaluation_counts(run, evaluation=99)
 
 
 @given(
