@@ -89,9 +89,9 @@ def summarise(sums: Sums) -> dict[str, float]:
     result: dict[str, float] = {}
     bins: dict[str, list[float]] = {}
     for name, (total, count) in zip(sums.names, sums.table.tolist(), strict=True):
-        value, _, part = name.partition("/")
+        quantity, _, part = name.partition("/")
         if part.startswith("bin="):
-            bins.setdefault(value, []).append(total)
+            bins.setdefault(quantity, []).append(total)
         elif not part:
             result[name] = total / max(count, 1)
         elif count:

@@ -1,0 +1,119 @@
+"""The learner's loop with a mocked engine, link and checkpoint: what it reports of its batches."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from prometheus_client import generate_latest
+from rollout_groups import make_group
+
+from asyncds.algo.objective import Objective
+from asyncds.engine.training import Objective as EngineObjective
+from asyncds.engine.training import UpdateMetrics
+from asyncds.rollout.batch import Shard
+from asyncds.rollout.codec import pack_shard
+from asyncds.rollout.sharding import make_shards
+from asyncds.rollout.wire import BatchRequest, Drain, Finish
+from asyncds.telemetry.catalogue import build_metrics
+from services.learner.inbox import Inbox
+from services.learner.learner import Learner
+
+PUBLISH_EVERY = 2
+STEPS = 4
+
+
+class MockEngine:
+    """Its policy is the behaviour policy, moved by 0.1 nats a token; it doesn't learn."""
+
+    rank, device, causal_lm = 0, torch.device("cpu"), None
+
+    def probe(self, token_ids: object) -> None:
+        return None
+
+    def update(self, shard: Shard, objective: EngineObjective, **_: object) -> UpdateMetrics:
+        log_probs = torch.from_numpy(shard.logprobs - np.float32(0.1))
+        loss, sums = objective(
+            log_probs=log_probs,
+            entropy=torch.ones_like(log_probs),
+            old_log_probs=None,
+            reference_log_probs=None,
+            sequence=torch.from_numpy(
+                np.repeat(shard.sequences, shard.table.length[shard.sequences]).astype(np.int64)
+            ),
+            token_index=torch.arange(len(log_probs)),
+        )
+        return UpdateMetrics(
+            optimizer_steps=1,
+            skipped=0,
+            loss=loss.item(),
+            grad_norm=1.0,
+            lr=1e-4,
+            tokens=len(log_probs),
+            micro_batches=1,
+            sums=sums,
+            seconds={"forward": 0.0, "backward": 0.0, "step": 0.0},
+        )
+
+
+class MockLink:
+    """Answers a request with the batch: half of its tokens by version 0, half by the newest."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        self.inbox = inbox
+        self.reports: list[dict[str, float]] = []
+
+    def send(self, message: BatchRequest) -> None:
+        self.reports.append(message.report)
+        newest = message.step // PUBLISH_EVERY
+        groups = [make_group(versions=(0,)), make_group(versions=(newest,))]
+        shards = make_shards(message.step, groups, 1, generators=["a", "b"])
+        last = message.step == STEPS
+        self.inbox.receive(Finish(reason="done") if last else pack_shard(shards[0]))
+        if last:
+            self.inbox.receive(Drain(reason="done"))
+
+    def check(self) -> None: ...
+
+    def beat(self) -> None: ...
+
+
+def test_lag_is_counted_from_the_version_that_trains(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("services.learner.learner.checkpoint.save", lambda *_, **__: None)
+    metrics = build_metrics("learner")
+    staged = SimpleNamespace(bucket_bytes=1, version=0, stage=lambda *_, **__: None)
+    learner = Learner(
+        engine=cast(Any, MockEngine()),
+        objective=Objective(),
+        staged=cast(Any, staged),
+        probe=np.zeros(1, dtype=np.int32),
+        checkpoints=tmp_path,
+        metrics=metrics,
+        step=0,
+        publish_every=PUBLISH_EVERY,
+        max_lag=3,
+        checkpoint_every=100,
+        keep_last=1,
+        batch_seconds=10.0,
+        end_seconds=10.0,
+    )
+    inbox = Inbox()
+    link = MockLink(inbox)
+    assert learner.run(link=cast(Any, link), inbox=inbox, publisher=None) == "done"
+
+    first, *reports = link.reports
+    assert first == {}
+    tokens = [
+        {k.removeprefix("tokens/"): v for k, v in r.items() if k.startswith("tokens/")}
+        for r in reports
+    ]
+    every_batch = {"generator=a": 6, "generator=b": 6}
+    assert tokens[:2] == [{"lag=0": 12, **every_batch}] * 2
+    assert tokens[2:] == [{"lag=0": 6, "lag=1": 6, **every_batch}] * 2
+    assert reports[3]["ratio/lag=1"] == pytest.approx(np.exp(-0.1))
+    text = generate_latest(metrics.registry).decode()
+    assert 'asyncds_learner_ess_by_lag{lag="1"}' in text
