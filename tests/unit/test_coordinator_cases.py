@@ -456,6 +456,25 @@ def test_an_evaluation_on_other_weights_is_malformed(desk: Desk) -> None:
     assert [r.attempt for r in again if r.id == lease.id] == [2]
 
 
+def test_answers_under_an_equivalence_nobody_named_are_malformed(desk: Desk) -> None:
+    granted = running(desk, evaluate=False)
+    lease = next(g for g in granted if g.purpose == "eval")
+    group = make_group(n=lease.group_size, prompt=(lease.id,))
+    group.answers["loose"] = group.answers.pop("written")
+    message = wire.Delivered(
+        lease=lease.id, group=pack_group(group), sample_seconds=0, score_seconds=0
+    )
+    desk.say(b"g", message)
+    again = desk.journal.leases("leased", purpose="eval")
+    assert [r.attempt for r in again if r.id == lease.id] == [2]
+
+
+def test_a_generator_without_the_evaluated_split_is_refused(tmp_path: Path) -> None:
+    with closing(Desk(tmp_path, eval__split="validation")) as desk:
+        (refused,) = only(desk.say(b"g", GENERATOR), wire.Refused)
+        assert "no rows in the split 'validation'" in refused.reason
+
+
 def test_an_evaluation_nobody_can_finish_is_given_up_and_made_again(desk: Desk) -> None:
     running(desk, evaluate=False)
     desk.say(b"g", wire.Bye(leases=[]))
