@@ -59,7 +59,20 @@ def expressions(
 
 def solutions(numbers: Numbers, target: int, *, natural: bool = False) -> Iterator[Expression]:
     """Every expression over ``numbers`` (ascending) with the value ``target``, each once."""
-    return (tree for tree, value in expressions(numbers, natural=natural) if value == target)
+    if numbers == (target,):
+        yield target
+    for left, right in _splits(numbers):
+        # What reaches the target depends on the left part's value alone, and few are different.
+        partners: dict[Fraction, list[tuple[str, Expression]]] = {}
+        for a, value_a in _expressions(left, natural):
+            if value_a not in partners:
+                partners[value_a] = [
+                    (operator, b)
+                    for b, value_b in _expressions(right, natural)
+                    for operator in OPERATORS
+                    if step(operator, value_a, value_b, natural) == target
+                ]
+            yield from (Operation(operator, a, b) for operator, b in partners[value_a])
 
 
 def multiplicity(numbers: Numbers, target: int, *, natural: bool = False) -> dict[Equivalence, int]:
