@@ -230,7 +230,7 @@ class SimGenerator(Peer):
             n=lease.group_size,
             versions=versions,
             prompt=(lease.id,),
-            correct=tuple(rng.random() < 0.5 for _ in range(lease.group_size)),
+            correct=tuple(rng.random() < self.sim.chance for _ in range(lease.group_size)),
             token=VOCABULARY if self.sim.faulty(faults.bad_group) else 5,
         )
         return wire.Delivered(
@@ -422,7 +422,8 @@ class KilledError(Exception):
 
 
 class Simulation:
-    """`run` returns when the coordinator is over. Everything random comes from `seed`."""
+    """`run` returns when the coordinator is over. Everything random comes from `seed`.
+    chance: of a completion to be correct."""
 
     def __init__(
         self,
@@ -431,9 +432,11 @@ class Simulation:
         config: RunConfig,
         generators: int = 2,
         faults: Faults | None = None,
+        chance: float = 0.5,
         seed: int = 0,
     ) -> None:
         self.config, self.faults = config, faults or Faults()
+        self.chance = chance
         self.rng = random.Random(seed)
         self.now = 0.0
         self.peers: dict[bytes, Peer] = {}
@@ -646,6 +649,20 @@ class Simulation:
         assert step < self.config.steps
         self.timeline[step] = set(sequences)
 
+    def groups_of_one_verdict(self, where: str = "1") -> int:
+        """Training groups all right or all wrong, under a condition of `Journal.groups`."""
+        groups = self.journal.groups(f"l.purpose = 'train' AND {where}")
+        return sum(g.n_correct in (0, g.n) for g in groups)
+
+    def _check_dynamic_sampling(self) -> None:
+        r = self.config.rollout
+        delivered = sum(1 for _ in self.journal.groups("l.purpose = 'train'"))
+        dropped = self.journal.ended().get("zero_signal", 0)
+        assert self.groups_of_one_verdict("l.reason = 'zero_signal'") == dropped
+        batches = (delivered - dropped) // r.groups_per_step + 1
+        limit = r.dynamic_sampling.max_dropped * r.groups_per_step
+        assert dropped <= limit * batches, "the learner is not kept waiting for ever"
+
     def _check(
         self,
         coordinator: Coordinator,
@@ -660,6 +677,7 @@ class Simulation:
             if member.health is Health.DEAD and not coordinator.state.final:
                 assert coordinator.leases.held_by(member) == 0
         assert counts.get("batched", 0) <= self.config.rollout.groups_per_step, "one batch in hand"
+        self._check_dynamic_sampling()
         acked = {i for _, m in sent if isinstance(m, wire.Ack) for i in m.leases}
         open_ = {r.id for r in self.journal.leases("leased")}
         open_ |= {r.id for r in self.journal.leases("leased", purpose="eval")}

@@ -19,6 +19,7 @@ from asyncds.algo.corrections import (
 )
 from asyncds.algo.losses import Cispo, Clip, Dppo, Gspo, Reinforce
 from asyncds.algo.objective import DifferentialEntropy, LogLinear, Objective
+from asyncds.algo.overlong import OverlongMask, OverlongPenalty
 from asyncds.config.algorithm import AlgorithmConfig
 from services.learner.objective import build_objective
 
@@ -118,6 +119,21 @@ def test_an_aggregation_becomes_what_it_says(values: dict[str, Any], expected: A
     assert built({"aggregation": values}).aggregation == expected
 
 
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"kind": "keep"}, None),
+        ({"kind": "mask"}, OverlongMask()),
+        (
+            {"kind": "penalty", "buffer_tokens": 3, "weight": 0.5},
+            OverlongPenalty(max_tokens=8, buffer_tokens=3, weight=0.5),
+        ),
+    ],
+)
+def test_overlong_becomes_what_it_says(values: dict[str, Any], expected: Any) -> None:
+    assert built({"overlong": values}).overlong == expected
+
+
 def test_entropy_controls_are_there_only_where_they_are_set() -> None:
     assert not built({}).needs_entropy
     assert built({"entropy_coef": -0.1}).entropy_coefficient == -0.1
@@ -200,6 +216,18 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "constant 0": (
         {"aggregation": {"kind": "constant_length", "tokens": 0}},
         "greater than or equal",
+    ),
+    "penalty unread by pkpo": (
+        {"advantage": {"kind": "pkpo"}, "overlong": {"kind": "penalty", "buffer_tokens": 2}},
+        "an overlong penalty would change nothing",
+    ),
+    "penalty unread by gr_pkpo": (
+        {"advantage": {"kind": "gr_pkpo"}, "overlong": {"kind": "penalty", "buffer_tokens": 2}},
+        "an overlong penalty would change nothing",
+    ),
+    "penalty of nothing": (
+        {"overlong": {"kind": "penalty", "buffer_tokens": 2, "weight": 0}},
+        "greater than 0",
     ),
     "reversed entropy": ({"differential_entropy": {"correct": -0.1}}, "greater than or equal"),
     "another's field": ({"advantage": {"kind": "grpo", "gamma_p": 1}}, "Extra inputs"),

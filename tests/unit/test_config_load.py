@@ -73,6 +73,40 @@ def test_mistakes_are_told(file: Path, override: str, sentence: str) -> None:
     assert sentence in str(caught.value)
 
 
+SAMPLED = "rollout.dynamic_sampling.enabled=true"
+MASK = "algorithm.overlong.kind=mask"
+BOTH = "algorithm.advantage={kind: ds_grpo, gamma_p: 0.1, gamma_n: 0.1}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        ([SAMPLED, BOTH], "would never drop one"),
+        ([SAMPLED, "algorithm.advantage.kind=grpo", "rollout.group_size=1"], "would be dropped"),
+        (["algorithm.overlong={kind: penalty, buffer_tokens: 9}"], "sampling.max_tokens 8"),
+    ],
+)
+def test_filters_that_make_no_sense_are_refused(
+    file: Path, overrides: list[str], sentence: str
+) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        load_config(file, overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [SAMPLED, "algorithm.advantage={kind: ds_grpo, gamma_p: 0.1, gamma_n: 0}"],
+        [SAMPLED, "algorithm.advantage={kind: ds_grpo, gamma_p: 0, gamma_n: 0.1}"],
+        [SAMPLED, BOTH, MASK],  # what is cut off altogether is dropped
+        [SAMPLED, "algorithm.advantage={kind: pkpo, k: 1}", "rollout.group_size=1"],
+        ["algorithm.overlong={kind: penalty, buffer_tokens: 8}"],
+    ],
+)
+def test_filters_that_make_sense_are_not(file: Path, overrides: list[str]) -> None:
+    load_config(file, overrides)
+
+
 def test_every_mistake_is_told_at_once(file: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(file, ["learner.zerostage=1", "steps=many"])

@@ -48,6 +48,31 @@ def test_a_run_without_faults(tmp_path: Path, max_lag: int, ranks: int, publish_
     assert all({"reward", "learner/loss", "lag_max"} <= m.keys() for m in sim.steps)
 
 
+SAMPLED = {"algorithm": {"advantage": {"kind": "grpo"}}}
+
+
+@pytest.mark.parametrize("chance", [0.0, 0.2, 0.9, 1.0])
+@pytest.mark.parametrize("max_lag", [0, 2])
+def test_groups_without_signal_are_replaced(tmp_path: Path, max_lag: int, chance: float) -> None:
+    config = make_config(
+        rollout__max_lag=max_lag,
+        rollout__dynamic_sampling={"enabled": True, "max_dropped": 2},
+        **SAMPLED,
+    )
+    sim = Simulation(tmp_path, config=config, chance=chance)
+    sim.run(limit=400)
+    finished(sim)
+    dropped, trained = sim.journal.ended()["zero_signal"], sim.groups_of_one_verdict("l.step >= 0")
+    if chance in (0, 1):
+        assert trained == 6 * 3, "nothing else is there to train on"
+        assert dropped == 6 * 6, "twice a batch for each batch"
+        assert sim.coordinator is not None
+        assert sim.coordinator.leases.counts.events["kept_without_signal"] == trained
+    else:
+        assert dropped > 0
+        assert trained < 6 * 3
+
+
 CALM = {"drop": 0.02, "double": 0.02}
 CHAOS = {
     "a lossy network": Faults(drop=0.1, double=0.1, overtake=0.1, cut=0.02, until=120),
@@ -78,7 +103,9 @@ def test_a_run_ends_well_whatever_happens(tmp_path: Path, faults: Faults, seed: 
         rollout__max_lag=seed % 3,
         learner__ranks=1 + seed % 2,
         weights__publish_every=1 + seed // 3 % 2,
+        rollout__dynamic_sampling={"enabled": seed % 3 != 1, "max_dropped": 1 + seed % 2},
         steps=8,
+        **SAMPLED,
     )
     sim = Simulation(tmp_path, config=config, generators=1 + seed % 3, faults=faults, seed=seed)
     sim.run(limit=1500)

@@ -15,6 +15,7 @@ from asyncds.rollout import wire
 from asyncds.rollout.codec import pack_group
 from asyncds.rollout.journal import Journal
 from services.coordinator.coordinator import Coordinator, State
+from services.coordinator.dynamic_sampling import DynamicSampling, Verdict
 from services.coordinator.leases import REGRANT_SECONDS
 
 GENERATOR = wire.GeneratorHello(
@@ -40,6 +41,10 @@ LEARNER = wire.LearnerHello(
     vocab_size=VOCABULARY,
 )
 REPLACE = msgspec.structs.replace
+DYNAMIC_SAMPLING = {
+    "rollout__dynamic_sampling": {"enabled": True, "max_dropped": 1},
+    "algorithm": {"advantage": {"kind": "grpo"}},
+}
 
 
 class Desk:
@@ -236,6 +241,59 @@ def test_delivered_twice_is_acknowledged_twice_and_kept_once(desk: Desk) -> None
         assert wire.Ack(leases=[lease.id]) in desk.say(b"g", delivered(lease))
     assert desk.journal.counts()["delivered"] == 1
     assert desk.c.leases.counts.events["duplicate"] == 1
+
+
+def test_a_group_without_signal_is_dropped_and_another_prompt_comes(tmp_path: Path) -> None:
+    with closing(Desk(tmp_path, **DYNAMIC_SAMPLING)) as desk:
+        first, second, *_ = granted = running(desk)
+        answer = desk.say(b"g", delivered(first), delivered(second, correct=(True, False)))
+        acks = only(answer, wire.Ack)
+        assert acks == [wire.Ack(leases=[first.id]), wire.Ack(leases=[second.id])]
+        assert desk.journal.ended() == {"zero_signal": 1}
+        assert [r.id for r in desk.journal.leases("delivered")] == [second.id]
+        assert desk.c.leases.counts.dropped == {"zero_signal": 1}
+        assert desk.c.leases.counts.events["kept_without_signal"] == 0
+        assert {new.row for new in leases(answer)}.isdisjoint({g.row for g in granted})
+        assert wire.Ack(leases=[first.id]) in desk.say(b"g", delivered(first)), "known already"
+
+
+def test_a_hopeless_task_does_not_starve_the_learner(tmp_path: Path) -> None:
+    """Across restarts: what was dropped for this batch is not forgotten."""
+    verdicts = []
+    for _ in range(4):
+        with closing(Journal(tmp_path / "journal.db")) as journal:
+            sampling = DynamicSampling(config=make_config(**DYNAMIC_SAMPLING), journal=journal)
+            verdicts += [sampling.judge(make_group()) for _ in range(2)]
+    drop, excused = Verdict.DROP, Verdict.EXCUSED
+    assert verdicts == [drop, drop, drop, excused, excused, excused, drop, drop]
+
+
+def test_what_was_too_old_is_refilled_across_a_coordinators_restart(tmp_path: Path) -> None:
+    calm = {"steps": 20, "eval": {"n_problems": 3, "n_samples": 2}}
+    with closing(Desk(tmp_path, **calm)) as desk:
+        old = running(desk)[0]
+        desk.say(b"g", delivered(old))
+        for step in range(5):
+            id = 1000 + step
+            desk.journal.add_lease(id=id, purpose="train", row=1, attempt=1, evaluation=None)
+            desk.journal.batch(step, step, [id])
+            desk.journal.consume(step)
+    learner = REPLACE(LEARNER, step=5)
+    with closing(Desk(tmp_path, **calm)) as desk:
+        desk.say(b"l", learner)
+        desk.say(b"l", wire.BatchRequest(rank=0, step=5, report={}))
+        assert desk.journal.ended() == {"stale": 1}
+    with closing(Desk(tmp_path, **calm)) as desk:
+        for lease in desk.journal.leases("leased"):
+            desk.journal.end_lease(lease.id, "failed", "out of the way")
+        desk.c.leases.restore(5)
+        desk.say(b"l", learner)
+        desk.say(b"g", GENERATOR)
+        desk.synced("g", version=5)
+        granted = leases(desk.tick(b"g"))
+        assert [(g.row, g.attempt) for g in granted if g.attempt == 2] == [(old.row, 2)]
+    with closing(Desk(tmp_path, **calm)) as desk:
+        assert not desk.c.leases._refills, "once"
 
 
 def test_a_malformed_group_is_retried_then_failed_with_its_reason(tmp_path: Path) -> None:

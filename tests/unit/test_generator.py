@@ -10,7 +10,15 @@ import pytest
 
 from asyncds.engine.generation import Completion
 from asyncds.rollout import wire
-from asyncds.rollout.codec import unpack_group
+from asyncds.rollout.codec import (
+    decode_from_coordinator,
+    decode_group,
+    encode,
+    pack_shard,
+    unpack_group,
+    unpack_shard,
+)
+from asyncds.rollout.sharding import make_shards
 from asyncds.tasks.registry import make_task
 from asyncds.telemetry.catalogue import build_metrics
 from asyncds.weights.communicator import TransferFailed
@@ -38,22 +46,25 @@ GO = wire.Go(sync=1, version=3, rendezvous="", layout=b'{"specs": [], "bucket_by
 
 
 class MockEngine:
-    """Answers at once, but for the sample numbers in `stuck`, which never come."""
+    """Answers at once, but for the sample numbers in `stuck`, which never come. Those in
+    `cut_off` reach the largest number of tokens."""
 
     def __init__(self) -> None:
         self.stuck: set[int] = set()
+        self.cut_off: set[int] = set()
         self.failure: Exception | None = None
         self.seeds: list[int] = []
 
     async def generate(self, prompt: Any, *, request_id: str, seed: int, **_: Any) -> Completion:
         self.seeds.append(seed)
-        if int(request_id.rsplit("-", 1)[1]) in self.stuck:
+        sample = int(request_id.rsplit("-", 1)[1])
+        if sample in self.stuck:
             await asyncio.Event().wait()
         return Completion(
             token_ids=np.array([1, 2], np.int32),
             logprobs=np.array([-0.5, 1e-7], np.float32),
             versions=np.array([0, 0], np.int32),
-            finish_reason="stop",
+            finish_reason="length" if sample in self.cut_off else "stop",
             text="1 + 2",
         )
 
@@ -139,6 +150,22 @@ def test_a_lease_becomes_a_group() -> None:
         assert group.lengths.tolist() == [2, 2, 2]
         assert group.logprobs.max() == 0, "rounding above 0 is cut off"
         assert desk.engine.seeds == [5, 6, 7]
+
+    serve(scene)
+
+
+def test_the_learner_knows_which_completions_were_cut_off() -> None:
+    """From the engine's word over the wire, the journal's form and the shards of two ranks."""
+
+    async def scene(desk: Desk) -> None:
+        desk.engine.cut_off = {1}
+        desk.generator.receive(wire.Grant(leases=[LEASE]))
+        [delivered] = await desk.link.said(wire.Delivered)
+        group = unpack_group(decode_group(encode(delivered.group)))
+        for shard in make_shards(0, [group], 2, generators=["g"]):
+            batch = decode_from_coordinator(encode(pack_shard(shard)))
+            assert isinstance(batch, wire.Batch)
+            assert unpack_shard(batch).table.finished.tolist() == [True, False, True]
 
     serve(scene)
 
