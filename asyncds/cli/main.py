@@ -192,6 +192,28 @@ def report(run: RunDirectory) -> None:
         print(write_report(run))
 
 
+@app.command()
+def compare(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN…", help="Run directories, or directories that hold them."),
+    ],
+    baseline: Annotated[
+        str | None,
+        typer.Option(metavar="LABEL", help="The group to pair with; default: the first."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write compare.html, .md, .svg and .json there."),
+    ] = None,
+    pairs: Annotated[bool, typer.Option("--pairs", help="List every pair too.")] = False,
+) -> None:
+    """Compare runs: means over seeds and paired differences, with intervals."""
+    from asyncds.cli.compare import compare_command
+
+    compare_command(runs, baseline=baseline, output=output, pairs=pairs)
+
+
 @app.command("tiny-model")
 def tiny_model(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Directory of the model.")],

@@ -1,7 +1,7 @@
 """Charts as inline SVG: no library, no script, colours from the page's style sheet (light, dark).
 
 The page defines the colours `--c0`, `--c1`, … and the classes of the charts that it shows: `grid`,
-`axis`, `line`, `thin`, `raw`, `bound`, `bar`, `band`, `dot`, `mark` and `number`.
+`axis`, `line`, `thin`, `raw`, `bound`, `bar`, `whisker`, `band`, `end`, `dot`, `mark` and `number`.
 """
 
 import math
@@ -15,6 +15,8 @@ from asyncds.telemetry.numbers import number
 WIDTH, HEIGHT = 520, 230
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 10, 30
 MOST_POINTS = 400
+MARK_HEIGHT = 11
+"""Of what is written at the ends of curves; closer it would overlap."""
 MOST_LABELLED = 6
 """Groups of bars with their values above them; more would overlap."""
 
@@ -32,6 +34,7 @@ class Line:
     smooth: draw a moving mean, and the values themselves faintly behind it.
     thin: draw the values thin. markers: a dot at each value.
     half: half the width [n] of a band around y, None where there is none.
+    mark: written beside the curve's end.
     interval: ends [n] of a whisker at each value, None where there is none.
     """
 
@@ -43,6 +46,7 @@ class Line:
     thin: bool = False
     markers: bool = False
     half: Sequence[Number] = ()
+    mark: str = ""
     interval: Sequence[Interval | None] = ()
 
 
@@ -79,17 +83,18 @@ def line_chart(
     high = max([*values, *(v for v in (top, bound) if v is not None)])
     y_ticks = _ticks(low, high if high > low else low + 1)
     texts = x_texts or {t: number(t) for t in _ticks(min(xs), max(xs)) if min(xs) <= t <= max(xs)}
-    sx = _scale(min(xs), max(xs), LEFT, WIDTH - RIGHT)
+    right = WIDTH - RIGHT - (14 if any(line.mark for line in lines) else 0)
+    sx = _scale(min(xs), max(xs), LEFT, right)
     sy = _scale(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP)
     body = [_y_axis(y_ticks, sy, form)]
     body += [_text(sx(t), HEIGHT - 14, text) for t, text in texts.items()]
     body.append(_text(WIDTH - RIGHT, HEIGHT - 1, x_name, anchor="end"))
     body += [_band(line, sx, sy) for line in lines if any(h is not None for h in line.half)]
     if bound is not None:
-        y = f"{sy(bound):.1f}"
-        body.append(f'<line class="bound" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
+        body.append(_bound(sy(bound)))
     for line in lines:
-        body += _curve(line, sx, sy, form, x_name)
+        body += _curve(line, sx, sy, form, x_name, texts)
+    body += _marks(lines, sx, sy)
     return _svg(body)
 
 
@@ -133,25 +138,33 @@ def bar_chart(
 
 
 def scatter_chart(
-    points: Sequence[Point], *, x_name: str, y_name: str, form: Format = number
+    points: Sequence[Point],
+    *,
+    x_name: str,
+    y_name: str,
+    form: Format = number,
+    bound: float | None = None,
 ) -> str:
-    """Points in the plane, later ones on top; both axes enclose the values closely. Returns ""
-    without points."""
+    """Points in the plane, later ones on top; both axes enclose the values closely. bound: a
+    dashed horizontal line. Returns "" without points."""
     if not points:
         return ""
     x_ticks = _ticks(min(p.x for p in points), max(p.x for p in points))
-    y_ticks = _ticks(min(p.y for p in points), max(p.y for p in points))
+    ys = [*(p.y for p in points), *([] if bound is None else [bound])]
+    y_ticks = _ticks(min(ys), max(ys))
     sx = _scale(x_ticks[0], x_ticks[-1], LEFT, WIDTH - RIGHT - 12)
     sy = _scale(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP + 12)
     body = [_y_axis(y_ticks, sy, form)]
     body += [_text(sx(t), HEIGHT - 14, form(t)) for t in x_ticks]
     body.append(_text(WIDTH - RIGHT, HEIGHT - 1, x_name, anchor="end"))
     body.append(_text(LEFT, TOP, y_name, anchor="start"))
+    if bound is not None:
+        body.append(_bound(sy(bound)))
     for p in points:
         title = f"{p.name}: {x_name} {form(p.x)}, {y_name} {form(p.y)}"
         body.append(
             f'<circle class="{"mark" if p.mark else "dot"}" style="fill:var(--c{p.color})" '
-            f'r="{9 if p.mark else 3.5}" cx="{sx(p.x):.1f}" cy="{sy(p.y):.1f}">'
+            f'r="{8.5 if p.mark else 3.5}" cx="{sx(p.x):.1f}" cy="{sy(p.y):.1f}">'
             f"<title>{escape(title)}</title></circle>"
         )
         if p.mark:
@@ -171,7 +184,9 @@ def moving_mean(values: Sequence[Number], window: int) -> list[Number]:
     return means
 
 
-def _curve(line: Line, sx: Scale, sy: Scale, form: Format, x_name: str) -> Iterator[str]:
+def _curve(
+    line: Line, sx: Scale, sy: Scale, form: Format, x_name: str, x_texts: Mapping[float, str]
+) -> Iterator[str]:
     style = f'style="stroke:var(--c{line.color})"'
     smooth = line.smooth and len(line.y) >= 20
     if smooth:
@@ -184,10 +199,34 @@ def _curve(line: Line, sx: Scale, sy: Scale, form: Format, x_name: str) -> Itera
             yield _whisker(sx(x), ends, sy, style)
     points = [(a, b) for a, b in zip(line.x, line.y, strict=True) if b is not None]
     if line.markers or len(points) == 1:
-        yield from (
-            f'<circle style="fill:var(--c{line.color})" r="3.5" cx="{sx(a):.1f}" cy="{sy(b):.1f}">'
-            f"<title>{escape(f'{line.name}, {x_name} {number(a)}: {form(b)}')}</title></circle>"
-            for a, b in points
+        for a, b in points:
+            title = f"{line.name}, {x_name} {x_texts.get(a, number(a))}: {form(b)}"
+            yield (
+                f'<circle style="fill:var(--c{line.color})" r="3.5" '
+                f'cx="{sx(a):.1f}" cy="{sy(b):.1f}"><title>{escape(title)}</title></circle>'
+            )
+
+
+def _marks(lines: Sequence[Line], sx: Scale, sy: Scale) -> Iterator[str]:
+    """What is written at the ends of the curves, moved apart where it would overlap."""
+    ends = []
+    for line in lines:
+        points = [(x, y) for x, y in zip(line.x, line.y, strict=True) if y is not None]
+        if line.mark and points:
+            ends.append((sy(points[-1][1]), sx(points[-1][0]), line))
+    ends.sort(key=lambda end: end[0])
+    places: list[float] = []
+    for y, _, _ in ends:
+        places.append(max(y, places[-1] + MARK_HEIGHT) if places else y)
+    # Pushed below the axis: all that touch move up again.
+    floor = float(HEIGHT - BOTTOM)
+    for i in reversed(range(len(places))):
+        places[i] = min(places[i], floor)
+        floor = places[i] - MARK_HEIGHT
+    for place, (_, x, line) in zip(places, ends, strict=True):
+        yield (
+            f'<text class="end" style="fill:var(--c{line.color})" x="{x + 7:.1f}" '
+            f'y="{place + 3.5:.1f}">{escape(line.mark)}</text>'
         )
 
 
@@ -241,6 +280,10 @@ def _y_axis(ticks: Sequence[float], sy: Scale, form: Format) -> str:
         + _text(LEFT - 6, sy(t) + 4, form(t), anchor="end")
         for t in ticks
     )
+
+
+def _bound(y: float) -> str:
+    return f'<line class="bound" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
 
 
 def _text(x: float, y: float, text: str, *, anchor: str = "middle") -> str:

@@ -1,0 +1,132 @@
+"""`asyncds compare`, run in this process."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from synthetic_runs import small_run
+
+from asyncds.cli import main
+
+
+@pytest.fixture
+def compare(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> "Command":
+    monkeypatch.setenv("COLUMNS", "120")
+    return Command(monkeypatch, capsys)
+
+
+class Command:
+    """Runs `asyncds compare …`; (exit code, stdout, stderr)."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch = monkeypatch
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str | Path) -> tuple[int, str, str]:
+        self._monkeypatch.setattr(sys, "argv", ["asyncds", "compare", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit:
+            main.main()
+        out, err = self._capsys.readouterr()
+        code = exit.value.code
+        return (code if isinstance(code, int) else 0), out, err
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    root = tmp_path / "sweep"
+    for seed in (0, 1, 2):
+        small_run(root / f"grpo-{seed}", seed=seed, gain=0.2, label="GRPO")
+        small_run(root / f"ds-{seed}", seed=seed, gain=0.3, label="DS-GRPO")
+    return root
+
+
+def line(out: str, *cells: str) -> str:
+    """The first line that begins with these cells."""
+    return next(text for text in out.splitlines() if text.split()[: len(cells)] == list(cells))
+
+
+def test_a_folder_of_runs(compare: Command, sweep: Path) -> None:
+    code, out, err = compare(sweep, "--baseline", "GRPO")
+    assert (code, err) == (0, "")
+    assert "Result at temperature 1" in out
+    assert "±" in line(out, "GRPO", "3")
+    assert "Differences to GRPO" in out
+    differences = out[out.index("Differences to GRPO") :]
+    assert "+9.8 ± 0.0" in line(differences, "DS-GRPO", "3")
+    assert "What it took" in out
+    assert "Every pair" not in out
+    assert not list(sweep.glob("compare.*"))
+
+
+def test_the_first_group_is_the_baseline(compare: Command, sweep: Path) -> None:
+    runs = sorted(sweep.iterdir(), reverse=True)
+    assert "Differences to GRPO" in compare(*runs)[1]
+    assert "Differences to DS-GRPO" in compare(*reversed(runs))[1]
+
+
+def test_every_pair(compare: Command, sweep: Path) -> None:
+    _, out, _ = compare(sweep, "--pairs")
+    pairs = out[out.index("Every pair") :]
+    for seed in "012":
+        assert "-9.8" in line(pairs, "GRPO", "a", seed)
+
+
+def test_long_labels_become_numbers(compare: Command, tmp_path: Path) -> None:
+    small_run(tmp_path / "r0", label="a label that would take half of the table")
+    small_run(tmp_path / "r1", label="b", gain=0.2)
+    _, out, _ = compare(tmp_path)
+    assert line(out, "1", "a", "label").split("  ")[-1].strip().endswith("half of the table")
+    assert "Differences to group 1" in out
+    assert line(out, "2", "1")
+
+
+def test_files(compare: Command, sweep: Path, tmp_path: Path) -> None:
+    _, out, _ = compare(sweep, "--output", tmp_path / "out")
+    files = [tmp_path / "out" / f"compare.{kind}" for kind in ("html", "md", "svg", "json")]
+    assert out.splitlines()[-4:] == [str(file) for file in files]
+    assert all(file.stat().st_size for file in files)
+
+
+def test_output_that_can_not_be_written(compare: Command, sweep: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    code, _, err = compare(sweep, "--output", tmp_path / "file")
+    assert (code, err) == (2, f"cannot write to {tmp_path / 'file'}: File exists\n")
+
+
+def test_unfinished_and_failed_runs_are_named(compare: Command, sweep: Path) -> None:
+    small_run(sweep / "going-on", status=None)
+    small_run(sweep / "broken", status="failed")
+    code, out, _ = compare(sweep)
+    flat = " ".join(out.split())
+    assert code == 0
+    assert "broken: its status is failed, not finished" in flat
+    assert "going-on: has no summary.json yet" in flat
+    assert line(out, "GRPO", "3")
+
+
+def test_one_run_is_fine(compare: Command, sweep: Path) -> None:
+    code, out, _ = compare(sweep / "ds-0")
+    assert code == 0
+    assert "Differences" not in out
+    assert "±" not in line(out, "DS-GRPO", "1")
+
+
+def test_wrong_input_is_a_sentence(compare: Command, sweep: Path, tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere"
+    code, out, err = compare(sweep, nowhere)
+    assert (code, out) == (2, "")
+    assert err == (
+        f"{nowhere} is not a run directory and holds none: name directories with a config.yaml\n"
+    )
+    code, out, err = compare(sweep, "--baseline", "PPO")
+    assert (code, out) == (2, "")
+    assert err == "there is no group 'PPO' to be the baseline: there is 'DS-GRPO', 'GRPO'\n"
+    small_run(tmp_path / "alone", status=None)
+    code, out, err = compare(tmp_path / "alone")
+    assert (code, out) == (2, "")
+    assert err.startswith(f"{tmp_path / 'alone'} can't be compared: has no summary.json yet")
+    small_run(sweep / "other", ks=(3,), label="other")
+    code, out, err = compare(sweep)
+    assert (code, out) == (2, "")
+    assert err.startswith("no k of Pass@k is common to all runs")
+    assert len(err.splitlines()) == 1
