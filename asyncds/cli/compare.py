@@ -92,10 +92,10 @@ def _key(names: Names) -> View:
 def _means(table: Table, names: Names) -> View:
     view = _view(table, table.title, "runs")
     if table.base:
-        cells = [m.text(table.base.values.get(m.key)) for m in table.metrics]
+        cells = [_cell(m.text(table.base.values.get(m.key))) for m in table.metrics]
         view.add_row("base", str(table.base.n), *cells, style="dim")
     for row in table.rows:
-        cells = [m.text(row.values.get(m.key)) for m in table.metrics]
+        cells = [_cell(m.text(row.values.get(m.key))) for m in table.metrics]
         view.add_row(Text(names[row.label]), str(row.n), *cells)
     return view
 
@@ -106,9 +106,14 @@ def _differences(table: Table, names: Names, baseline: str) -> View:
     styles = {"better": "green", "worse": "red", "": ""}
     for row in table.paired:
         values = [(m, row.values.get(m.key)) for m in table.metrics]
-        cells = [Text(m.text(v, signed=True), style=styles[m.verdict(v)]) for m, v in values]
+        cells = [_cell(m.text(v, signed=True), styles[m.verdict(v)]) for m, v in values]
         view.add_row(Text(names[row.label]), str(len(row.pairs)), *cells)
     return view
+
+
+def _cell(text: str, style: str = "") -> Text:
+    """Where there is no room for `40.2 ±1.3` on one line, it breaks before the ±."""
+    return Text(text.replace("± ", "±"), style=style)
 
 
 def _pairs(table: Table, names: Names, comparison: GroupComparison) -> View:
@@ -126,7 +131,11 @@ def _view(table: Table, title: str, *between: str) -> View:
         title_justify="left",
         header_style="bold",
     )
-    view.add_column("group", overflow="fold")
-    for name in (*between, *(m.name for m in table.metrics)):
-        view.add_column(name.replace(", ", "\n"), justify="right", no_wrap=True)
+    view.add_column("group", no_wrap=True)
+    for name in between:
+        view.add_column(name, justify="right", no_wrap=True)
+    for metric in table.metrics:
+        view.add_column(
+            metric.name.replace(", ", "\n"), justify="right", overflow="fold", min_width=6
+        )
     return view

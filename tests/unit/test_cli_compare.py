@@ -1,5 +1,6 @@
 """`asyncds compare`, run in this process."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def test_a_folder_of_runs(compare: Command, sweep: Path) -> None:
     assert "±" in line(out, "GRPO", "3")
     assert "Differences to GRPO" in out
     differences = out[out.index("Differences to GRPO") :]
-    assert "+9.8 ± 0.0" in line(differences, "DS-GRPO", "3")
+    assert "+9.8 ±0.0" in line(differences, "DS-GRPO", "3")
     assert "What it took" in out
     assert "Every pair" not in out
     assert not list(sweep.glob("compare.*"))
@@ -78,6 +79,17 @@ def test_long_labels_become_numbers(compare: Command, tmp_path: Path) -> None:
     assert line(out, "1", "a", "label").split("  ")[-1].strip().endswith("half of the table")
     assert "Differences to group 1" in out
     assert line(out, "2", "1")
+
+
+def test_a_narrow_terminal_cuts_no_number(
+    compare: Command, sweep: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide = compare(sweep, "--pairs")[1]
+    monkeypatch.setenv("COLUMNS", "72")
+    narrow = compare(sweep, "--pairs")[1]
+    assert "…" not in narrow
+    for number in re.findall(r"±?\d+\.\d+", wide):
+        assert number in narrow
 
 
 def test_files(compare: Command, sweep: Path, tmp_path: Path) -> None:

@@ -83,9 +83,9 @@ def test_an_interval_moves_with_its_values(values: list[float], shift: float) ->
 def test_runs_are_found_in_order_and_once(tmp_path: Path) -> None:
     for name in ("b/two", "b/one", "a"):
         small_run(tmp_path / name)
-    (tmp_path / "latest").symlink_to(tmp_path / "a")
+    (tmp_path / "0-latest").symlink_to(tmp_path / "a")
     (tmp_path / "notes.txt").write_text("no run")
-    found = find_runs([tmp_path / "b" / "two", tmp_path, tmp_path / "latest"])
+    found = find_runs([tmp_path / "b" / "two", tmp_path, tmp_path / "0-latest"])
     assert [str(p.relative_to(tmp_path)) for p in found] == ["b/two", "a", "b/one"]
 
 
