@@ -528,7 +528,9 @@ def test_answers_under_an_equivalence_nobody_named_are_malformed(desk: Desk) -> 
 
 
 def test_a_generator_without_the_evaluated_split_is_refused(tmp_path: Path) -> None:
-    with closing(Desk(tmp_path, eval__split="validation")) as desk:
+    with closing(
+        Desk(tmp_path, eval__split="validation", task={"kind": "countdown", "n_validation": 2})
+    ) as desk:
         (refused,) = only(desk.say(b"g", GENERATOR), wire.Refused)
         assert "no rows in the split 'validation'" in refused.reason
 
