@@ -217,14 +217,34 @@ def compare(
 @app.command("tiny-model")
 def tiny_model(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Directory of the model.")],
+    task: Annotated[
+        Literal["countdown", "knights_knaves"], typer.Option(help="What it learns.")
+    ] = "countdown",
+    operands: Annotated[
+        int, typer.Option(min=3, max=4, help="How many numbers a Countdown problem has.")
+    ] = 3,
+    people: Annotated[
+        int, typer.Option(min=3, max=4, help="How many knights and knaves a puzzle has.")
+    ] = 3,
     seed: Annotated[int, typer.Option(help="Of its weights and its data.")] = 0,
+    held_out: Annotated[
+        int, typer.Option(min=0, help="Problems not taught: a run's n_eval + n_validation.")
+    ] = 128,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
 ) -> None:
-    """Make the tiny base model of the quickstart (minutes), unless OUT is one."""
-    from asyncds.tasks.countdown.__main__ import main as make
+    """Make a tiny base model (minutes), unless OUT is one. The quickstart's is the default."""
+    from asyncds.tasks.tiny.__main__ import main as make
 
     try:
-        make(out, seed=seed, threads=threads)
+        make(
+            out,
+            task=task,
+            operands=operands,
+            people=people,
+            seed=seed,
+            held_out=held_out,
+            threads=threads,
+        )
     except FileExistsError as error:
         raise UserError(str(error)) from error
 

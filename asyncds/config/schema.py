@@ -39,6 +39,8 @@ class CountdownTask(Section):
     """Problems to train on; default: all of a small family, 20,000 of a large one."""
     n_eval: int = Field(128, ge=1)
     """Problems held out for evaluation; never trained on."""
+    n_validation: int = Field(0, ge=0)
+    """Problems held out besides, to tune on (`eval.split`); never trained on."""
     seed: int = 0
     """Decides which problems are held out."""
     prompt_style: Literal["plain", "chat"] = "plain"
@@ -52,7 +54,26 @@ class CountdownTask(Section):
     instead of generated problems."""
 
 
-TaskConfig = CountdownTask
+class KnightsKnavesTask(Section):
+    """Tell who always tells the truth and who always lies; each puzzle has one solution."""
+
+    kind: Literal["knights_knaves"]
+    people: int = Field(3, ge=2, le=6)
+    """How many people make a statement each."""
+    n_train: int | None = Field(None, ge=1)
+    """Puzzles to train on; default: all others of up to three people, 20,000 of more."""
+    n_eval: int = Field(128, ge=1)
+    """Puzzles held out for evaluation; never trained on."""
+    n_validation: int = Field(0, ge=0)
+    """Puzzles held out besides, to tune on (`eval.split`); never trained on."""
+    seed: int = 0
+    """Decides which puzzles are held out."""
+    prompt_style: Literal["plain", "chat"] = "plain"
+    """`plain`: `B = N ; A & C ; A # B :`, the answer is the whole completion, `K N K`. `chat`: a
+    user turn in English that asks for `<think>` and `<answer>`; a wrong answer earns 0.1."""
+
+
+TaskConfig = CountdownTask | KnightsKnavesTask
 
 
 class SamplingConfig(Section):
@@ -378,7 +399,7 @@ class RunConfig(Section):
     """Seed of everything that is random."""
     steps: int = Field(100, ge=1)
     """Training batches (optimizer steps, unless algorithm.updates_per_batch is above 1)."""
-    task: TaskConfig = CountdownTask()
+    task: TaskConfig = Field(CountdownTask(), discriminator="kind")
     """What is trained on."""
     sampling: SamplingConfig = SamplingConfig()
     rollout: RolloutConfig = RolloutConfig()
@@ -397,6 +418,15 @@ class RunConfig(Section):
         """Largest mean |Δ log p| of the probe, in nats."""
         default = 1e-3 if self.dtype == "float32" else 0.1
         return default if self.weights.probe_tolerance is None else self.weights.probe_tolerance
+
+    @model_validator(mode="after")
+    def _evaluated_split_is_there(self) -> "RunConfig":
+        if self.eval.split == "validation" and not self.task.n_validation:
+            raise ValueError(
+                "eval.split is validation, and task.n_validation 0 holds no problems out for it: "
+                "raise it"
+            )
+        return self
 
     @model_validator(mode="after")
     def _batch_divides(self) -> "RunConfig":

@@ -7,7 +7,10 @@ from typing import Any
 
 from asyncds.tasks.base import Task
 
-KINDS = {"countdown": "asyncds.tasks.countdown.task:CountdownTask"}
+KINDS = {
+    "countdown": "asyncds.tasks.countdown.task:CountdownTask",
+    "knights_knaves": "asyncds.tasks.knights_knaves.task:KnightsKnavesTask",
+}
 
 
 def make_task(kind: str, **options: Any) -> Task:

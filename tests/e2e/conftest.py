@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from harness import RUN_SECONDS, Runner
 
-from asyncds.tasks.countdown.tiny_model import Recipe, make_tiny_model
+from asyncds.tasks.tiny.model import Recipe, make_tiny_model
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from asyncds.tasks.countdown.tiny_model import save_untrained
+from asyncds.tasks.tiny.model import save_untrained
 
 ROOT = Path(__file__).parents[2]
 

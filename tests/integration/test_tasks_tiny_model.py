@@ -11,12 +11,15 @@ from tokenizers.decoders import DecodeStream
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from asyncds.tasks.base import encode_prompt
-from asyncds.tasks.countdown.problems import Problem, Space, every_problem, split
+from asyncds.tasks.countdown import tiny as countdown
+from asyncds.tasks.countdown.problems import Problem
 from asyncds.tasks.countdown.task import CountdownTask
-from asyncds.tasks.countdown.tiny_data import demonstrations
-from asyncds.tasks.countdown.tiny_model import Recipe, make_tiny_model, save_untrained
-from asyncds.tasks.countdown.tiny_tokenizer import VOCABULARY, tiny_tokenizer
 from asyncds.tasks.countdown.verifier import score_plain
+from asyncds.tasks.knights_knaves import tiny as knights_knaves
+from asyncds.tasks.registry import make_task
+from asyncds.tasks.tiny.demonstrations import demonstrations
+from asyncds.tasks.tiny.model import LESSONS, Recipe, TinyTask, make_tiny_model, save_untrained
+from asyncds.tasks.tiny.tokenizer import EOS, PAD, word_tokenizer
 
 pytestmark = pytest.mark.slow
 
@@ -62,7 +65,7 @@ def test_numbers_are_single_tokens_and_text_comes_back(
     trained: tuple[Path, list[tuple[int, int, float]]],
 ) -> None:
     tokenizer = AutoTokenizer.from_pretrained(trained[0])
-    assert tokenizer.convert_ids_to_tokens(range(110)) == list(VOCABULARY)
+    assert tokenizer.convert_ids_to_tokens(range(110)) == [*countdown.WORDS, EOS, PAD]
     ids = tokenizer.encode("2*(10+5)", add_special_tokens=False)
     assert tokenizer.convert_ids_to_tokens(ids) == ["2", "*", "(", "10", "+", "5", ")"]
     ids.append(tokenizer.eos_token_id)
@@ -78,7 +81,7 @@ def test_numbers_are_single_tokens_and_text_comes_back(
 @pytest.mark.parametrize("text", ["100", "2 5 10 = 130 :", "two", "2 & 3"])
 def test_what_has_no_token_is_refused(text: str) -> None:
     with pytest.raises(Exception, match="UNK"):
-        tiny_tokenizer(max_length=64).encode(text)
+        word_tokenizer(countdown.WORDS, max_length=64).encode(text)
 
 
 def test_it_is_made_once(trained: tuple[Path, list[tuple[int, int, float]]]) -> None:
@@ -110,21 +113,47 @@ def test_untrained_models_differ_by_seed_only(tmp_path: Path) -> None:
 
 
 class TestDemonstrations:
-    def test_held_out_problems_are_not_shown(self) -> None:
-        tokenizer = tiny_tokenizer(max_length=64)
-        train, held_out = split(every_problem(Space()), n_eval=128, seed=0)
-        data = demonstrations(train, tokenizer)
-        shown = {tuple(prompt) for prompt in data.prompts.tolist()}
-        assert len(shown) == len(data.prompts) == len(train)
-        task = CountdownTask()
-        for row, problem in zip(task.rows("eval"), held_out, strict=True):
-            assert row.fields == {"numbers": list(problem.numbers), "target": problem.target}
-            assert tuple(encode_prompt(task, row, tokenizer)) not in shown
+    @pytest.mark.parametrize(
+        ("task", "size"),
+        [("countdown", 3), ("countdown", 4), ("knights_knaves", 3), ("knights_knaves", 4)],
+    )
+    def test_held_out_problems_are_not_shown(
+        self, task: TinyTask, size: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(countdown, "EXPRESSIONS", 30_000)
+        lesson = LESSONS[task]
+        tokenizer = word_tokenizer(lesson.WORDS, max_length=64)
+        problems = [p for group in lesson.taught(size, held_out=256, seed=3) for p in group]
+        shown = {prompt for prompt, _ in problems}
+        assert len(shown) == len(problems) > 2_000
+        option = {"countdown": "operands", "knights_knaves": "people"}[task]
+        asked = make_task(task, n_eval=156, n_validation=100, seed=3, **{option: size})
+        held_out = [asked.prompt(row) for s in ("eval", "validation") for row in asked.rows(s)]
+        assert len(held_out) == 256
+        assert not shown & set(held_out)
+        trained = {asked.prompt(row) for row in asked.rows("train")}
+        assert shown <= trained
+        # Every word has a token, and what is taught is what the verifier accepts.
+        of_prompt = {asked.prompt(row): row for row in asked.rows("train")}
+        for prompt, answers in problems[::97]:
+            tokenizer.encode(prompt)
+            assert answers
+            for text in answers[:5]:
+                ids = tokenizer.encode(text)
+                assert asked.score(of_prompt[prompt], tokenizer.decode(ids)).correct
+
+    def test_every_assignment_is_babbled(self) -> None:
+        tokenizer = word_tokenizer(knights_knaves.WORDS, max_length=64)
+        data = demonstrations(knights_knaves.taught(3, held_out=128, seed=0), tokenizer)
+        _, answers = data.batch(np.random.default_rng(0), 4000, babble=1.0)
+        _, counts = np.unique(answers, axis=0, return_counts=True)
+        assert len(counts) == 8
+        assert counts.min() > 350
 
     def test_answers_are_solutions_and_babble_uses_the_numbers(self) -> None:
-        tokenizer = tiny_tokenizer(max_length=64)
+        tokenizer = word_tokenizer(countdown.WORDS, max_length=64)
         problems = [Problem((2, 5, 10), t) for t in (30, 17, 20)] + [Problem((1, 2, 3), 6)]
-        data = demonstrations(problems, tokenizer)
+        data = demonstrations(countdown.enumerated(problems), tokenizer)
         for babble, right in ((0.0, 1.0), (1.0, 0.3)):
             prompts, answers = data.batch(np.random.default_rng(0), 400, babble=babble)
             correct = 0

@@ -15,7 +15,7 @@ from training_worker import PROBE, make_batch, reference_for, token_loss
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from asyncds.engine.checkpoint import CheckpointError, verify
-from asyncds.tasks.countdown.tiny_model import save_untrained
+from asyncds.tasks.tiny.model import save_untrained
 
 pytestmark = pytest.mark.slow
 

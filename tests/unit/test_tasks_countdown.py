@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from asyncds.tasks.base import Row, encode_prompt
 from asyncds.tasks.countdown.enumeration import expressions, multiplicity, solutions, values
 from asyncds.tasks.countdown.expression import canonical, evaluate, leaves, write
-from asyncds.tasks.countdown.problems import Space, every_problem, sample_problems, split
+from asyncds.tasks.countdown.problems import Space, every_problem, sample_problems
 from asyncds.tasks.countdown.task import CountdownTask
 from asyncds.tasks.countdown.verifier import score_plain, score_tagged
 from asyncds.tasks.registry import make_task
+from asyncds.tasks.splits import hold_out
 
 untimed = settings(deadline=None)
 few_numbers = st.lists(st.integers(1, 12), min_size=1, max_size=3).map(lambda n: tuple(sorted(n)))
@@ -107,17 +108,17 @@ class TestProblems:
 
     def test_held_out_problems_are_left_out(self) -> None:
         problems = every_problem(Space())
-        train, held_out = split(problems, n_eval=128, seed=3)
+        train, held_out = hold_out(problems, 128, seed=3)
         assert len(held_out) == 128
         assert not set(train) & set(held_out)
         assert sorted(train + held_out) == problems
-        assert split(problems, n_eval=128, seed=3) == (train, held_out)
-        assert split(problems, n_eval=128, seed=4)[1] != held_out
+        assert hold_out(problems, 128, seed=3) == (train, held_out)
+        assert hold_out(problems, 128, seed=4)[1] != held_out
 
     @pytest.mark.parametrize("n_eval", [-1, 2905])
     def test_holding_out_everything_is_refused(self, n_eval: int) -> None:
         with pytest.raises(ValueError, match="hold out"):
-            split(every_problem(Space()), n_eval=n_eval, seed=0)
+            hold_out(every_problem(Space()), n_eval, seed=0)
 
 
 class TestVerifier:
@@ -196,8 +197,15 @@ class TestTask:
         assert result.stdout.split() == [task.fingerprint(), "[]"]
 
     def test_fingerprint_differs_with_rows_and_prompts(self) -> None:
-        variants = [{}, {"seed": 1}, {"n_eval": 64}, {"n_train": 99}, {"prompt_style": "chat"}]
-        variants.append({"equivalence": "associative"})
+        variants = [
+            {},
+            {"seed": 1},
+            {"n_eval": 64},
+            {"n_validation": 9},
+            {"n_train": 99},
+            {"prompt_style": "chat"},
+        ]
+        variants += [{"equivalence": "associative"}]
         assert len({make_task("countdown", **v).fingerprint() for v in variants}) == len(variants)
 
     def test_splits(self) -> None:
@@ -212,6 +220,16 @@ class TestTask:
         fewer = CountdownTask(n_train=10)
         assert list(fewer.rows("train")) == list(train[:10])
         assert list(fewer.rows("eval")) == list(held_out)
+
+    @pytest.mark.parametrize("family", [{}, {"operands": 4, "max_number": 99, "n_train": 50}])
+    def test_validation_is_held_out_beside_evaluation(self, family: dict[str, int]) -> None:
+        without = CountdownTask(n_eval=40, **family)  # type: ignore[arg-type]
+        task = CountdownTask(n_eval=40, n_validation=30, **family)  # type: ignore[arg-type]
+        assert list(task.rows("eval")) == list(without.rows("eval"))
+        assert len(task.rows("validation")) == 30
+        rows = [row for split in ("train", "validation", "eval") for row in task.rows(split)]  # type: ignore[arg-type]
+        assert len({str(row.fields) for row in rows}) == len(rows)
+        assert len(without.rows("validation")) == 0
 
     @pytest.mark.parametrize("style", ["plain", "chat"])
     def test_every_enumerated_solution_is_worth_the_full_reward(self, style: str) -> None:
@@ -294,6 +312,18 @@ class TestDataSet:
         assert (len(task.rows("train")), len(task.rows("eval"))) == (4, 2)
         with pytest.raises(ValueError, match="10 rows"):
             CountdownTask(dataset=directory, n_train=9, n_eval=2).rows("train")
+
+    def test_validation_follows_evaluation(self, directory: str) -> None:
+        task = CountdownTask(dataset=directory, n_train=3, n_eval=2, n_validation=1)
+        problems = [
+            {"numbers": [44, 19, 35], "target": 98},
+            {"numbers": [63, 95, 96], "target": 64},
+        ]
+        for split, first in (("train", 0), ("eval", 3), ("validation", 5)):
+            assert task.rows(split)[0].fields == problems[first % 2]  # type: ignore[arg-type]
+        assert [len(task.rows(s)) for s in ("train", "eval", "validation")] == [3, 2, 1]  # type: ignore[arg-type]
+        rest = CountdownTask(dataset=directory, n_eval=2, n_validation=1)
+        assert len(rest.rows("train")) == 7
 
     def test_other_columns_are_refused(self, tmp_path: Path, directory: str) -> None:
         folder = tmp_path / "other"

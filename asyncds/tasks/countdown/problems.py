@@ -7,7 +7,7 @@ from itertools import combinations_with_replacement
 from math import comb, factorial
 
 from asyncds.tasks.countdown.enumeration import Numbers, step, values
-from asyncds.tasks.countdown.expression import OPERATORS
+from asyncds.tasks.countdown.expression import OPERATORS, Expression, Operation
 
 MAX_EXPRESSIONS = 10_000_000
 """A space with no more expressions than this is enumerated: seconds."""
@@ -79,33 +79,32 @@ def sample_problems(space: Space, n: int, *, seed: int) -> list[Problem]:
         if attempts_left == 0:
             raise ValueError(f"found only {len(found)} of {n} different problems in {space}")
         attempts_left -= 1
-        numbers = rng.choices(range(1, space.max_number + 1), k=space.operands)
-        value = _random_value(rng, numbers, space.natural)
-        if value is not None and space.has_target(value):
-            found[Problem(tuple(sorted(numbers)), int(value))] = None
+        drawn = random_expression(rng, space)
+        if drawn is not None:
+            found[drawn[0]] = None
     return list(found)
 
 
-def split(
-    problems: list[Problem], *, n_eval: int, seed: int
-) -> tuple[list[Problem], list[Problem]]:
-    """Shuffle and hold out: (train, eval), disjoint, eval of length ``n_eval``.
-
-    Depends on nothing but its arguments. Raises ValueError where nothing is left to train on.
-    """
-    if not 0 <= n_eval < len(problems):
-        raise ValueError(f"cannot hold out {n_eval} of {len(problems)} problems")
-    shuffled = random.Random(seed).sample(problems, len(problems))
-    return shuffled[n_eval:], shuffled[:n_eval]
+def random_expression(rng: random.Random, space: Space) -> tuple[Problem, Expression] | None:
+    """A random expression and the problem it solves; None where it belongs to no problem."""
+    numbers = rng.choices(range(1, space.max_number + 1), k=space.operands)
+    drawn = _random_tree(rng, numbers, space.natural)
+    if drawn is None or not space.has_target(drawn[1]):
+        return None
+    return Problem(tuple(sorted(numbers)), int(drawn[1])), drawn[0]
 
 
-def _random_value(rng: random.Random, numbers: list[int], natural: bool) -> Fraction | None:
-    """The value of a random expression over the numbers in this order, None where it has none."""
+def _random_tree(
+    rng: random.Random, numbers: list[int], natural: bool
+) -> tuple[Expression, Fraction] | None:
+    """A random expression over the numbers in this order and its value; None without one."""
     if len(numbers) == 1:
-        return Fraction(numbers[0])
+        return numbers[0], Fraction(numbers[0])
     cut = rng.randrange(1, len(numbers))
-    left = _random_value(rng, numbers[:cut], natural)
-    right = _random_value(rng, numbers[cut:], natural)
+    left = _random_tree(rng, numbers[:cut], natural)
+    right = _random_tree(rng, numbers[cut:], natural)
     if left is None or right is None:
         return None
-    return step(rng.choice(OPERATORS), left, right, natural)
+    operator = rng.choice(OPERATORS)
+    value = step(operator, left[1], right[1], natural)
+    return None if value is None else (Operation(operator, left[0], right[0]), value)

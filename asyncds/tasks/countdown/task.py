@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Literal, overload
+from typing import Any, Literal
 
 from asyncds.tasks import base
 from asyncds.tasks.base import Prompt, Row, Score, Split
@@ -15,9 +15,9 @@ from asyncds.tasks.countdown.problems import (
     Space,
     every_problem,
     sample_problems,
-    split,
 )
 from asyncds.tasks.countdown.verifier import score_plain, score_tagged
+from asyncds.tasks.splits import Rows, hold_out, splits
 
 SAMPLED_TRAIN = 20_000
 COUNTED_OPERANDS = 5
@@ -27,14 +27,15 @@ class CountdownTask:
     """Reach a target from given numbers, each used exactly once.
 
     operands, max_number, max_target, natural: the family of problems (see ``Space``). A small one
-    is enumerated, shuffled by ``seed``, and its first ``n_eval`` problems are held out; the tiny
-    base model leaves out the same ones for the same seed. From a large one, ``n_eval`` problems and
-    then ``n_train`` others are sampled by ``seed``.
+    is enumerated, shuffled by ``seed``, and its first ``n_eval`` problems are held out, then
+    ``n_validation`` more; the tiny base model leaves out the same ones for the same seed. From a
+    large one, as many and then ``n_train`` others are sampled by ``seed``.
     n_train: how many problems to train on; None for all of a small family or of a data set, 20,000
     of a large family.
     dataset: instead of a family, a data set of the format ``Jiayi-Pan/Countdown-Tasks-3to4``: a hub
     id or a local directory. The first ``n_train`` rows are for training, the next ``n_eval`` for
-    evaluation, as they stand; the published split is n_train=327,680, n_eval=1,024.
+    evaluation and the next ``n_validation`` for validation, as they stand; the published split is
+    n_train=327,680, n_eval=1,024.
     prompt_style: "plain" for the tiny base model, whose whole completion is the answer (reward 1 or
     0); "chat" asks for tags (reward 0, 0.1 or 1).
     equivalence: which of ``equivalences`` counts where one number must do. The default is the
@@ -54,6 +55,7 @@ class CountdownTask:
         natural: bool = True,
         n_train: int | None = None,
         n_eval: int = 128,
+        n_validation: int = 0,
         seed: int = 0,
         prompt_style: Literal["plain", "chat"] = "plain",
         equivalence: Equivalence = "written",
@@ -66,6 +68,7 @@ class CountdownTask:
         )
         self._n_train = n_train
         self._n_eval = n_eval
+        self._n_held_out = n_eval + n_validation
         self._seed = seed
         self._prompt_style = prompt_style
         self.equivalence: Equivalence = equivalence
@@ -73,7 +76,7 @@ class CountdownTask:
 
     def rows(self, split: Split) -> Sequence[Row]:
         """The problems of a split; the fields of a row are ``numbers`` and ``target``."""
-        return _Rows(self._problems[split])
+        return Rows(self._problems[split], _fields)
 
     def prompt(self, row: Row) -> Prompt:
         if self._prompt_style == "plain":
@@ -98,36 +101,19 @@ class CountdownTask:
     def _problems(self) -> dict[Split, list[Problem]]:
         if self._dataset is not None:
             train, held_out = load_problems(
-                self._dataset, n_train=self._n_train, n_eval=self._n_eval
+                self._dataset, n_train=self._n_train, n_held_out=self._n_held_out
             )
         elif self._space.is_small:
-            train, held_out = split(
-                every_problem(self._space), n_eval=self._n_eval, seed=self._seed
+            train, held_out = hold_out(
+                every_problem(self._space), self._n_held_out, seed=self._seed
             )
             train = train[: self._n_train]
         else:
             n_train = SAMPLED_TRAIN if self._n_train is None else self._n_train
-            sample = sample_problems(self._space, self._n_eval + n_train, seed=self._seed)
-            held_out, train = sample[: self._n_eval], sample[self._n_eval :]
-        return {"train": train, "validation": [], "eval": held_out}
+            sample = sample_problems(self._space, self._n_held_out + n_train, seed=self._seed)
+            held_out, train = sample[: self._n_held_out], sample[self._n_held_out :]
+        return splits(train, held_out, n_eval=self._n_eval)
 
 
-class _Rows(Sequence[Row]):
-    """Problems seen as rows, made when they are looked at."""
-
-    def __init__(self, problems: list[Problem]) -> None:
-        self._problems = problems
-
-    def __len__(self) -> int:
-        return len(self._problems)
-
-    @overload
-    def __getitem__(self, index: int) -> Row: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Row]: ...
-    def __getitem__(self, index: int | slice) -> Row | list[Row]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        i = range(len(self))[index]
-        problem = self._problems[i]
-        return Row(i, {"numbers": list(problem.numbers), "target": problem.target})
+def _fields(problem: Problem) -> dict[str, Any]:
+    return {"numbers": list(problem.numbers), "target": problem.target}

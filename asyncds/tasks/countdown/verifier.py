@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from fractions import Fraction
 
+from asyncds.tasks import tagged
 from asyncds.tasks.base import Score
 from asyncds.tasks.countdown.expression import (
     EQUIVALENCES,
@@ -13,9 +14,6 @@ from asyncds.tasks.countdown.expression import (
     parse,
 )
 
-OPENING, CLOSING = "<answer>", "</answer>"
-FORMAT_REWARD = 0.1
-
 
 def score_plain(completion: str, numbers: Sequence[int], target: int) -> Score:
     """The whole completion is the answer: reward 1 for a solution, 0 for anything else."""
@@ -24,23 +22,8 @@ def score_plain(completion: str, numbers: Sequence[int], target: int) -> Score:
 
 
 def score_tagged(completion: str, numbers: Sequence[int], target: int) -> Score:
-    """The answer is the content of the last ``<answer>…</answer>``.
-
-    Reward 0 without one, 0.1 for one that is not a solution, 1 for a solution: the rules that the
-    data set ``Jiayi-Pan/Countdown-Tasks-3to4`` is commonly used with.
-    """
-    text = tagged_answer(completion)
-    if text is None:
-        return Score(0.0, False)
-    correct, answers = judge(text, numbers, target)
-    return Score(1.0 if correct else FORMAT_REWARD, correct, answers)
-
-
-def tagged_answer(completion: str) -> str | None:
-    """What stands between the last closing tag and the opening tag before it, or None."""
-    end = completion.rfind(CLOSING)
-    start = completion.rfind(OPENING, 0, max(end, 0))
-    return None if start < 0 else completion[start + len(OPENING) : end]
+    """The answer stands between tags (see ``tagged.score_tagged``)."""
+    return tagged.score_tagged(completion, lambda text: judge(text, numbers, target))
 
 
 def judge(text: str, numbers: Sequence[int], target: int) -> tuple[bool, tuple[str, ...]]:

@@ -1,15 +1,26 @@
-"""``python -m asyncds.tasks.countdown OUT``: make the tiny base model."""
+"""``python -m asyncds.tasks.tiny OUT``: make a tiny base model."""
 
 from pathlib import Path
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from asyncds.tasks.countdown.tiny_model import Recipe, make_tiny_model
+from asyncds.tasks.tiny.model import TinyTask, make_tiny_model, tiny_recipe
 
 
-def main(out: Path, seed: int = 0, threads: int | None = None) -> None:
-    """Train the tiny Countdown model and write it to OUT, unless it is there already."""
+def main(
+    out: Path,
+    *,
+    task: TinyTask = "countdown",
+    operands: int = 3,
+    people: int = 3,
+    seed: int = 0,
+    held_out: int = 128,
+    threads: int | None = None,
+) -> None:
+    """Train a tiny model of a task and write it to OUT, unless it is there already."""
+    size = operands if task == "countdown" else people
+    recipe = tiny_recipe(task, size=size, seed=seed, held_out=held_out)
     columns = (
         TextColumn("tiny base model"),
         BarColumn(),
@@ -17,13 +28,13 @@ def main(out: Path, seed: int = 0, threads: int | None = None) -> None:
         TimeRemainingColumn(),
     )
     with Progress(*columns) as bar:
-        task = bar.add_task("", total=None, loss=float("nan"))
+        shown = bar.add_task("", total=None, loss=float("nan"))
         make_tiny_model(
             out,
-            recipe=Recipe(seed=seed),
+            recipe=recipe,
             threads=threads,
             progress=lambda done, steps, loss: bar.update(
-                task, completed=done, total=steps, loss=loss
+                shown, completed=done, total=steps, loss=loss
             ),
         )
 

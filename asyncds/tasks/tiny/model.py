@@ -1,9 +1,9 @@
-"""The tiny base model: a 0.5 M-parameter Qwen2 that has learnt a little Countdown.
+"""Tiny base models: 0.5 M-parameter Qwen2 models that have learnt a little of one task.
 
-It stands in for a real base model where none can be downloaded: an ordinary Hugging Face directory,
-read with ``from_pretrained`` like any other. It is made by supervised training on solutions, then
-on a mixture with "babble" (expressions over the right numbers that ignore the target), so that it
-solves a problem now and then and leaves reinforcement learning something to do.
+They stand in for a real base model where none can be downloaded: an ordinary Hugging Face
+directory, read with ``from_pretrained`` like any other. One is made by supervised training on
+solutions, then on a mixture with "babble" (answers of the right form that ignore what is asked), so
+that it solves a problem now and then and leaves reinforcement learning something to do.
 """
 
 import json
@@ -14,18 +14,31 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from asyncds.tasks.countdown.problems import Space, every_problem, split
-from asyncds.tasks.countdown.tiny_data import Demonstrations, demonstrations
-from asyncds.tasks.countdown.tiny_tokenizer import save_tokenizer, tiny_tokenizer
+from asyncds.tasks.countdown import tiny as countdown
+from asyncds.tasks.knights_knaves import tiny as knights_knaves
+from asyncds.tasks.tiny.demonstrations import Demonstrations, demonstrations
+from asyncds.tasks.tiny.tokenizer import save_tokenizer, word_tokenizer
 
 MAX_LENGTH = 256
 RECIPE_FILE = "recipe.json"
+
+TinyTask = Literal["countdown", "knights_knaves"]
+LESSONS = {"countdown": countdown, "knights_knaves": knights_knaves}
+
+# Measured (docs/tasks.md): enough to solve a problem in some samples, and some in one.
+STEPS: dict[tuple[TinyTask, int], dict[str, int]] = {
+    ("countdown", 3): {"clean_steps": 750, "babble_steps": 150},
+    ("countdown", 4): {"clean_steps": 750, "babble_steps": 150},
+    ("knights_knaves", 3): {"clean_steps": 750, "babble_steps": 150},
+    ("knights_knaves", 4): {"clean_steps": 750, "babble_steps": 150},
+}
 
 Progress = Callable[[int, int, float], None]
 """Called after every step with (steps done, steps in all, loss)."""
@@ -35,13 +48,17 @@ Progress = Callable[[int, int, float], None]
 class Recipe:
     """How the model is made. Equal recipes make equal models (on one machine, one thread count).
 
-    seed: of the initial weights and the order of the data. n_eval, task_seed: the problems held out
-    of the training data; the same two numbers give the Countdown task its evaluation problems.
-    babble: the share of answers that ignore the target during the last ``babble_steps`` steps.
+    task, size: what is learnt, and how many operands or people its problems have.
+    seed: of the initial weights and the order of the data. held_out, task_seed: the problems left
+    out of the training data; a task of that seed holds out the same ones, so ``held_out`` must be
+    at least its n_eval + n_validation.
+    babble: the share of answers that ignore what is asked during the last ``babble_steps`` steps.
     """
 
+    task: TinyTask = "countdown"
+    size: int = 3
     seed: int = 0
-    n_eval: int = 128
+    held_out: int = 128
     task_seed: int = 0
     clean_steps: int = 750
     babble_steps: int = 150
@@ -51,6 +68,12 @@ class Recipe:
     warmup_steps: int = 50
     weight_decay: float = 0.05
     max_grad_norm: float = 1.0
+
+
+def tiny_recipe(task: TinyTask, *, size: int, seed: int = 0, held_out: int = 128) -> Recipe:
+    """The recipe of a task's base model, tuned for each task and size."""
+    steps = STEPS[task, size]
+    return Recipe(task=task, size=size, seed=seed, held_out=held_out, **steps)
 
 
 def make_tiny_model(
@@ -69,24 +92,25 @@ def make_tiny_model(
     recipe = recipe or Recipe()
     if _is_there(out, recipe):
         return
-    tokenizer = tiny_tokenizer(max_length=MAX_LENGTH)
-    train, _ = split(every_problem(Space()), n_eval=recipe.n_eval, seed=recipe.task_seed)
+    lesson = LESSONS[recipe.task]
+    tokenizer = word_tokenizer(lesson.WORDS, max_length=MAX_LENGTH)
+    taught = lesson.taught(recipe.size, held_out=recipe.held_out, seed=recipe.task_seed)
     model = _untrained(tokenizer, seed=recipe.seed)
     threads_before = torch.get_num_threads()
     torch.set_num_threads(threads or threads_before)
     try:
-        _train(model, demonstrations(train, tokenizer), recipe, progress or _silent)
+        _train(model, demonstrations(taught, tokenizer), recipe, progress or _silent)
     finally:
         torch.set_num_threads(threads_before)
     _save(out, model, tokenizer, recipe)
 
 
 def save_untrained(out: Path, *, seed: int = 0) -> None:
-    """Write the model with random weights, for tests that need a model but not what it knows."""
+    """Write the Countdown model with random weights, for tests that need no more."""
     recipe = Recipe(seed=seed, clean_steps=0, babble_steps=0)
     if _is_there(out, recipe):
         return
-    tokenizer = tiny_tokenizer(max_length=MAX_LENGTH)
+    tokenizer = word_tokenizer(LESSONS[recipe.task].WORDS, max_length=MAX_LENGTH)
     _save(out, _untrained(tokenizer, seed=seed), tokenizer, recipe)
 
 
