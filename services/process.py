@@ -69,7 +69,14 @@ def on_signals(action: Callable[[str], None]) -> None:
         signal.signal(number, lambda n, _: action(signal.Signals(n).name))
 
 
-def on_signals_async(loop: asyncio.AbstractEventLoop, action: Callable[[str], None]) -> None:
-    """The same inside an event loop."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+@contextmanager
+def signals_async(loop: asyncio.AbstractEventLoop, action: Callable[[str], None]) -> Iterator[None]:
+    """The same inside an event loop, while the block runs."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    for number in numbers:
         loop.add_signal_handler(number, action, signal.Signals(number).name)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)

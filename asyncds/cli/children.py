@@ -60,6 +60,15 @@ class Child:
         if self.process is not None and self.process.poll() is None:
             os.killpg(self.process.pid, number)
 
+    def sweep(self) -> None:
+        """End what it left behind in its session (an engine, a scorer)."""
+        if self.process is None:
+            return
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+
     def failure(self) -> str:
         """What went wrong, in a sentence, with the end of its log."""
         code = self.code
@@ -99,7 +108,7 @@ class Children:
                 raise ChildFailedError(child.failure())
             child.restarts += 1
             news.append(f"{child.name} died and is started again ({child.restarts}/{MAX_RESTARTS})")
-            _sweep(child)
+            child.sweep()
             child.start()
         return news
 
@@ -107,7 +116,7 @@ class Children:
         """Wait until all have left; after `timeout` seconds tell them to, then make them."""
         for number in (None, signal.SIGTERM, signal.SIGKILL):
             for child in self._children:
-                if number is not None:
+                if number is not None and child.code is None:
                     child.signal(number)
             deadline = time.monotonic() + timeout
             while time.monotonic() < deadline:
@@ -115,22 +124,12 @@ class Children:
                     break
                 time.sleep(0.05)
         for child in self._children:
-            _sweep(child)
+            child.sweep()
 
 
 def python(module: str, *arguments: str) -> list[str]:
     """The command line of a module in this Python."""
     return [sys.executable, "-m", module, *arguments]
-
-
-def _sweep(child: Child) -> None:
-    """End what a dead process left behind in its session (an engine, a scorer)."""
-    if child.process is None:
-        return
-    try:
-        os.killpg(child.process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
 
 
 def _end_with_parent() -> None:

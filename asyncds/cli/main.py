@@ -69,6 +69,22 @@ def run(
     raise typer.Exit(code)
 
 
+@app.command()
+def sweep(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A YAML file of a sweep.")],
+    overrides: Overrides = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
+    list_only: Annotated[
+        bool, typer.Option("--list", help="Say which runs there are and are missing; start none.")
+    ] = False,
+) -> None:
+    """Make all runs of a sweep that are missing, in processes that stay warm, and compare them."""
+    from asyncds.cli.sweep import sweep_command
+
+    code = sweep_command(file=file, overrides=overrides or [], jobs=jobs, list_only=list_only)
+    raise typer.Exit(code)
+
+
 RoleArguments = Annotated[
     list[str], typer.Argument(metavar="CONFIG [KEY=VALUE]…", help="A YAML file, and overrides.")
 ]

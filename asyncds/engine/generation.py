@@ -135,6 +135,10 @@ class GenerationEngine:
         )
         variables = dict(environment or {})
         if current_platform.is_cpu():
+            if arguments.enable_chunked_prefill is None:
+                # A prompt cut in two makes vLLM rewind the request's random generator, which
+                # generators of a CPU cannot do: the engine would die.
+                arguments.enable_chunked_prefill = False
             variables["VLLM_CPU_OMP_THREADS_BIND"] = cpu_bind
             variables["OMP_NUM_THREADS"] = str(cpu_threads)
             if cpu_bind == "nobind" and tensor_parallel_size * pipeline_parallel_size == 1:

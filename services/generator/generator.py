@@ -60,8 +60,11 @@ class Generator:
         tokenizer: Any,
         probe: Int32,
         max_model_len: int,
+        incarnation: str,
         metrics: Metrics,
     ) -> None:
+        """probe: its tokens, int32. incarnation: of this generator, so that what the engine has
+        cached for another is never used."""
         self._engine = engine
         self._scorer = scorer
         self._task = task
@@ -73,7 +76,8 @@ class Generator:
         self._unacknowledged: dict[int, tuple[Delivered | LeaseFailed, float]] = {}
         self._prepared: Prepare | None = None
         self._update: asyncio.Task[None] | None = None
-        self._salt = 0
+        self._incarnation = incarnation
+        self._salt = incarnation
         self._inbox: asyncio.Queue[FromCoordinator] = asyncio.Queue()
         self._tokens: deque[tuple[float, int]] = deque()
         self._sampled = 0
@@ -187,7 +191,7 @@ class Generator:
                 engine=self._engine,
                 scorer=self._scorer,
                 max_model_len=self._max_model_len,
-                cache_salt=lambda: f"update-{self._salt}",
+                cache_salt=lambda: self._salt,
             )
             self._count(outcome)
         except LeaseError as error:
@@ -252,7 +256,7 @@ class Generator:
         assert self._link is not None
         layout = json.loads(go.layout)
         specs = layout["specs"]
-        self._salt = go.sync
+        self._salt = f"{self._incarnation}-{go.sync}"
         try:
             result = await self._engine.update_weights(
                 version=go.version,

@@ -2,12 +2,11 @@
 
 import asyncio
 import logging
-import os
 import uuid
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import get_args
 
-import torch
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from asyncds.config.schema import RunConfig
@@ -22,22 +21,22 @@ from asyncds.telemetry.catalogue import build_metrics
 from asyncds.transport.link import Link, LinkLostError, RefusedError
 from asyncds.weights.probe import probe_tokens
 from services.generator.generator import Generator
+from services.generator.kept_engine import KeptEngine
 from services.process import (
     BAD_INPUT,
     DONE,
     FAILURE,
     coordinator_address,
     metrics_server,
-    on_signals_async,
+    signals_async,
     start_logging,
 )
+from services.warm import Assignments
 
 log = logging.getLogger(__name__)
 
 COUNTED = 128
 """Evaluation problems whose correct answers are counted, which takes time where they are many."""
-STOP_SECONDS = 10.0
-"""How long the engine may take to end."""
 
 
 def main(config: RunConfig, *, name: str, index: int) -> int:
@@ -46,10 +45,36 @@ def main(config: RunConfig, *, name: str, index: int) -> int:
     name: unique in the fleet. index: which of the run's metrics ports it takes.
     """
     start_logging()
+
+    async def alone() -> int:
+        async with KeptEngine() as engine:
+            return await _serve(config, engine, name=name, index=index)
+
+    return asyncio.run(alone())
+
+
+def serve_runs(assignments: Assignments, *, name: str, index: str) -> int:
+    """Generate for one run after another, with one engine where they allow it."""
+
+    async def in_turn() -> int:
+        async with KeptEngine() as engine:
+            while config := await asyncio.to_thread(assignments.next):
+                code = await _serve(config, engine, name=name, index=int(index))
+                assignments.finished(code)
+                if code != DONE:
+                    return code
+        return DONE
+
+    return asyncio.run(in_turn())
+
+
+async def _serve(config: RunConfig, engine: KeptEngine, *, name: str, index: int) -> int:
     options = config.task.model_dump(exclude={"kind"})
     try:
         task = make_task(config.task.kind, **options)
-        return asyncio.run(_serve(config, task, name=name, index=index))
+        started = await engine.started(config)
+        async with _scorer(config) as scorer:
+            return await _generate(config, task, scorer, started, name=name, index=index)
     except (ValueError, OSError) as error:
         log.error("%s", error)
         return BAD_INPUT
@@ -61,12 +86,9 @@ def main(config: RunConfig, *, name: str, index: int) -> int:
         return FAILURE
 
 
-async def _serve(config: RunConfig, task: Task, *, name: str, index: int) -> int:
+def _scorer(config: RunConfig) -> AbstractAsyncContextManager[Scorer]:
     s = config.scoring
-    if s.backend == "ray":
-        # An engine forked while Ray's threads run may inherit a lock that nobody will release.
-        os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
-    async with make_scorer(
+    return make_scorer(
         s.backend,
         ray_address=s.ray_address,
         cpus_per_worker=s.cpus_per_worker,
@@ -75,32 +97,6 @@ async def _serve(config: RunConfig, task: Task, *, name: str, index: int) -> int
         workers=s.workers,
         time_limit=s.timeout_seconds,
         memory_limit=s.memory_mb << 20,
-    ) as scorer:
-        engine = await _start_engine(config)
-        try:
-            return await _generate(config, task, scorer, engine, name=name, index=index)
-        finally:
-            await engine.stop(timeout=STOP_SECONDS)
-
-
-async def _start_engine(config: RunConfig) -> GenerationEngine:
-    c = config.generator
-    cpu = not torch.cuda.is_available()
-    cores = os.cpu_count() or 1
-    return await GenerationEngine.start(
-        model=c.model or config.model,
-        dtype=config.dtype,
-        max_model_len=c.max_model_len,
-        tensor_parallel_size=c.tensor_parallel,
-        pipeline_parallel_size=c.pipeline_parallel,
-        gpu_memory_utilization=c.gpu_memory_utilization,
-        kv_cache_bytes=int(c.kv_cache_gb * 2**30) if cpu else None,
-        max_num_seqs=c.max_num_seqs,
-        enforce_eager=c.enforce_eager,
-        seed=config.seed,
-        cpu_threads=c.cpu_threads or max(1, cores - config.learner.ranks),
-        engine_args=c.engine_args,
-        timeout=c.start_seconds,
     )
 
 
@@ -116,6 +112,7 @@ async def _generate(
     c = config.generator
     tokenizer = load_tokenizer(config.tokenizer or config.model)
     metrics = build_metrics("generator")
+    incarnation = uuid.uuid4().hex
     generator = Generator(
         engine=engine,
         scorer=scorer,
@@ -123,13 +120,13 @@ async def _generate(
         tokenizer=tokenizer,
         probe=probe_tokens(vocab_size=engine.vocab_size, max_length=c.max_model_len),
         max_model_len=engine.max_model_len,
+        incarnation=incarnation,
         metrics=metrics,
     )
     loop = asyncio.get_running_loop()
-    incarnation = uuid.uuid4().hex
     vocabulary, data = vocabulary_fingerprint(tokenizer.get_vocab()), task.fingerprint()
     splits: tuple[Split, ...] = get_args(Split)
-    rows = {split: len(task.rows(split)) for split in splits}
+    rows: dict[str, int] = {split: len(task.rows(split)) for split in splits}
     counted = min(config.eval.n_problems or COUNTED, COUNTED)
     multiplicity = _multiplicity(task, task.rows(config.eval.split)[:counted])
 
@@ -171,11 +168,11 @@ async def _generate(
             def leave(signal: str) -> None:
                 serving.cancel(signal)
 
-            on_signals_async(loop, leave)
-            try:
-                reason = await serving
-            except asyncio.CancelledError as cancelled:
-                reason = f"told to stop by {cancelled}"
+            with signals_async(loop, leave):
+                try:
+                    reason = await serving
+                except asyncio.CancelledError as cancelled:
+                    reason = f"told to stop by {cancelled}"
             link.send(Bye(leases=await generator.abandon(), reason=reason))
             log.info("leaving: %s", reason)
             return DONE

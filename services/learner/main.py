@@ -5,6 +5,7 @@ import threading
 import uuid
 
 import torch
+import torch.distributed as dist
 
 from asyncds.config.schema import RunConfig
 from asyncds.engine import checkpoint
@@ -32,6 +33,7 @@ from services.process import (
     run_directory,
     start_logging,
 )
+from services.warm import Assignments
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,26 @@ log = logging.getLogger(__name__)
 def main(config: RunConfig) -> int:
     """Train until the run is over. Returns the exit code."""
     start_logging()
+    try:
+        return _serve(config)
+    finally:
+        _leave_group()
+
+
+def serve_runs(assignments: Assignments) -> int:
+    """Train one run after another, on a single rank."""
+    try:
+        while config := assignments.next():
+            code = _serve(config)
+            assignments.finished(code)
+            if code != DONE:
+                return code
+        return DONE
+    finally:
+        _leave_group()
+
+
+def _serve(config: RunConfig) -> int:
     if not torch.cuda.is_available():
         torch.set_num_threads(config.learner.cpu_threads)
     try:
@@ -54,8 +76,16 @@ def main(config: RunConfig) -> int:
     except (BatchLateError, LinkLostError, RefusedError, NonFiniteError) as error:
         log.error("%s", error)
         return FAILURE
+    finally:
+        engine.close()
     log.info("leaving: %s", reason)
     return DONE
+
+
+def _leave_group() -> None:
+    """Threads of a group that is not left may abort the process when the interpreter ends."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _make_engine(config: RunConfig) -> TrainingEngine:

@@ -125,6 +125,7 @@ class Desk:
             tokenizer=SimpleNamespace(encode=lambda text, add_special_tokens: [1, 2, 3]),
             probe=np.arange(3, dtype=np.int32),
             max_model_len=8,
+            incarnation="first",
             metrics=build_metrics("generator"),
         )
 

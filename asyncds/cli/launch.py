@@ -1,0 +1,138 @@
+"""Starting a run on this machine: its directory, and the command line of each of its processes."""
+
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from asyncds.cli.children import Child, python
+from asyncds.cli.machine import gpus, uses_cuda, visible_devices
+from asyncds.cli.placement import place
+from asyncds.config.load import dump_config
+from asyncds.config.schema import RunConfig
+
+QUIET = {
+    "VLLM_NO_USAGE_STATS": "1",
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONWARNINGS": "ignore::FutureWarning",
+}
+
+
+def run_directory(run: RunConfig) -> Path:
+    """Where the run writes."""
+    return Path(run.runs_dir) / run.name
+
+
+def make_run_directory(run: RunConfig) -> Path:
+    """Make the run's directory, with its configuration; an earlier summary is removed."""
+    run_dir = run_directory(run)
+    (run_dir / "logs").mkdir(parents=True, exist_ok=True)
+    (run_dir / "summary.json").unlink(missing_ok=True)
+    (run_dir / "config.yaml").write_text(dump_config(run))
+    return run_dir
+
+
+def absolute_paths(run: RunConfig) -> RunConfig:
+    """With directories of models as absolute paths, so that a run can be read from anywhere."""
+
+    def whole(name: str | None) -> str | None:
+        return str(Path(name).resolve()) if name and Path(name).is_dir() else name
+
+    generator = run.generator.model_copy(update={"model": whole(run.generator.model)})
+    update = {"model": whole(run.model), "tokenizer": whole(run.tokenizer)}
+    return run.model_copy(update=update | {"generator": generator})
+
+
+def arguments(run: RunConfig, *, port: int) -> list[str]:
+    """What every role's command gets. port: of the coordinator."""
+    return [
+        str(run_directory(run) / "config.yaml"),
+        f"coordinator.port={port}",
+        f"runs_dir={run.runs_dir}",
+        f"name={run.name}",
+    ]
+
+
+def coordinator(run: RunConfig, *, port: int) -> Child:
+    """The coordinator of a run."""
+    return Child(
+        name="coordinator",
+        command=python("asyncds.cli.main", "coordinator", *arguments(run, port=port)),
+        log=run_directory(run) / "logs" / "coordinator-0.log",
+        environment=environments(run)[0],
+        follows=True,
+    )
+
+
+def learner(run: RunConfig, *, port: int, devices: Sequence[str] | None = None) -> Child:
+    """The learner of a run; with several ranks, torchrun."""
+    command = ["services.learner", *arguments(run, port=port)]
+    if run.learner.ranks > 1:
+        command = [
+            "torch.distributed.run",
+            "--nnodes=1",
+            f"--nproc-per-node={run.learner.ranks}",
+            "--master-addr=127.0.0.1",
+            f"--master-port={free_port()}",
+            "-m",
+            *command,
+        ]
+    return Child(
+        name="learner",
+        command=python(*command),
+        log=run_directory(run) / "logs" / "learner-0.log",
+        environment=environments(run, devices)[1],
+    )
+
+
+def generators(run: RunConfig, *, port: int, devices: Sequence[str] | None = None) -> list[Child]:
+    """The generators of a run."""
+    return [
+        Child(
+            name=f"generator-{i}",
+            command=python(
+                "asyncds.cli.main",
+                "generator",
+                f"--name=generator-{i}",
+                f"--index={i}",
+                *arguments(run, port=port),
+            ),
+            log=run_directory(run) / "logs" / f"generator-{i}.log",
+            environment=environment,
+        )
+        for i, environment in enumerate(environments(run, devices)[2:])
+    ]
+
+
+def environments(run: RunConfig, devices: Sequence[str] | None = None) -> list[dict[str, str]]:
+    """Variables of the coordinator, the learner and each generator, in this order.
+
+    devices: the GPUs that the run may use, as in CUDA_VISIBLE_DEVICES; default: all of them.
+    """
+    c = run.generator
+    quiet = QUIET | ({"HF_HUB_OFFLINE": "1"} if Path(run.model).is_dir() else {})
+    threads = {"OMP_NUM_THREADS": str(run.learner.cpu_threads)}
+    of_learner: dict[str, str] = {}
+    of_generators: list[dict[str, str]] = [{}] * c.replicas
+    if uses_cuda():
+        first, others = place(
+            devices or all_devices(),
+            ranks=run.learner.ranks,
+            replicas=c.replicas,
+            per_engine=c.tensor_parallel * c.pipeline_parallel,
+        )
+        name = "CUDA_VISIBLE_DEVICES"
+        of_learner, of_generators = {name: first}, [{name: value} for value in others]
+    return [quiet, quiet | threads | of_learner, *(quiet | g for g in of_generators)]
+
+
+def all_devices() -> list[str]:
+    """The GPUs of this machine, as in CUDA_VISIBLE_DEVICES."""
+    return visible_devices() or [str(i) for i in range(len(gpus()))]
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,264 @@
+"""`asyncds sweep`: many runs, a few at a time, in processes that stay warm between them."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+
+from asyncds.cli import launch
+from asyncds.cli.active_run import LEAVE_SECONDS, ActiveRun
+from asyncds.cli.children import Child, Children
+from asyncds.cli.errors import UserError
+from asyncds.cli.interrupts import interrupts
+from asyncds.cli.machine import uses_cuda
+from asyncds.cli.preflight import preflight
+from asyncds.cli.sweep_view import Outcome, Progress, outcome_line, render
+from asyncds.cli.warm import WarmChild, warm_python
+from asyncds.config.load import load_config
+from asyncds.config.schema import RunConfig
+from asyncds.config.sweep import load_sweep
+from asyncds.rollout.journal import Journal
+from asyncds.telemetry.summary import read_summary
+
+POLL_SECONDS = 0.5
+
+
+def sweep_command(*, file: Path, overrides: Sequence[str], jobs: int, list_only: bool) -> int:
+    """Run what is missing of a sweep, then compare its runs. Returns the exit code.
+
+    jobs: runs at a time. list_only: say what would be run, and start nothing. Raises ConfigError
+    and UserError before anything is started.
+    """
+    _, planned = load_sweep(file, overrides)
+    runs = [launch.absolute_paths(run.config) for run in planned]
+    finished = [run for run in runs if _is_finished(run)]
+    missing = [run for run in runs if not _is_finished(run)]
+    console = Console()
+    if list_only:
+        for run in runs:
+            console.print(f"{'finished' if run in finished else 'missing '}  {run.name}")
+        return 0
+    if problems := _problems(missing, jobs):
+        raise UserError(*problems)
+    folder = Path(runs[0].runs_dir)
+    console.print(
+        f"{len(missing)} of {len(runs)} runs to make in {folder}; logs of learners and generators "
+        f"in {folder / 'logs'}"
+    )
+    outcomes, interrupted = _run_all(missing, jobs, console, skipped=len(finished))
+    failed = [o for o in outcomes if o.status != "finished"]
+    for outcome in failed:
+        console.print(outcome_line(outcome))
+    if interrupted:
+        console.print(f"go on with: asyncds sweep {file}")
+        return 1
+    return 1 if failed else 0
+
+
+def _is_finished(run: RunConfig) -> bool:
+    """Whether the run is there already. Raises UserError if it is there with other settings."""
+    run_dir = launch.run_directory(run)
+    if not (run_dir / "config.yaml").exists():
+        return False
+    there = load_config(run_dir / "config.yaml").model_dump()
+    if differing := [k for k, v in run.model_dump().items() if there[k] != v]:
+        raise UserError(
+            f"{run_dir} was made with another {', '.join(differing)}: delete it, or give the sweep "
+            "another name"
+        )
+    summary = read_summary(run_dir / "summary.json")
+    return summary is not None and summary["status"] == "finished"
+
+
+def _problems(runs: Sequence[RunConfig], jobs: int) -> list[str]:
+    """What would keep runs from working here, each with the first run that it concerns."""
+    problems: dict[str, str] = {}
+    for run in runs:
+        found = preflight(run, resume=True)
+        if jobs > 1 and (run.coordinator.port or run.telemetry.port):
+            found.append(
+                "several runs can't share a port: set coordinator.port and telemetry.port to 0"
+            )
+        for problem in found:
+            problems.setdefault(problem, run.name)
+    if uses_cuda() and jobs > len(launch.all_devices()):
+        problems[f"{jobs} runs need as many GPUs: lower --jobs"] = "sweep"
+    return [f"{name}: {problem}" for problem, name in problems.items()]
+
+
+def share_base_evaluation(run: RunConfig) -> None:
+    """Give a run that begins the evaluation of its base model that a run beside it has made, if one
+    has evaluated the same model in the same way; the results say whose it is (`made_by`)."""
+    journal = Journal(launch.run_directory(run) / "journal.db")
+    with closing(journal):
+        if journal.evaluations() or journal.steps():
+            return
+        for other in sorted(Path(run.runs_dir).iterdir()):
+            made = _base_evaluation(other, like=run)
+            with journal.transaction():
+                for result in made:
+                    id = journal.add_evaluation(version=0, step=0, n_samples=result["n_samples"])
+                    journal.finish_evaluation(id, {"made_by": other.name, **result})
+            if made:
+                return
+
+
+def _base_evaluation(run_dir: Path, *, like: RunConfig) -> list[dict[str, Any]]:
+    """A finished run's results for its base model; none if they would not be those of `like`."""
+    summary = read_summary(run_dir / "summary.json")
+    if summary is None or summary["status"] != "finished":
+        return []
+    there = load_config(run_dir / "config.yaml")
+    alike = ("model", "tokenizer", "dtype", "task", "eval")
+    if any(getattr(there, key) != getattr(like, key) for key in alike):
+        return []
+    made = [e for e in summary["eval"] if e["version"] == 0]
+    return [{k: v for k, v in e.items() if k != "id"} for e in made]
+
+
+class Slot:
+    """A place where one run after another goes on, with the processes that serve them."""
+
+    def __init__(self, *, index: int, logs: Path, devices: Sequence[str]) -> None:
+        """devices: the GPUs that are this slot's; empty where there are none."""
+        self._index = index
+        self._logs = logs
+        self._devices = devices
+        self._warm: dict[str, WarmChild] = {}
+        self._began = 0.0
+        self.run: RunConfig | None = None
+        self.active: ActiveRun | None = None
+
+    def begin(self, run: RunConfig) -> None:
+        """Start a run."""
+        run_dir = launch.make_run_directory(run)
+        share_base_evaluation(run)
+        port = run.coordinator.port or launch.free_port()
+        self.run, self._began = run, time.monotonic()
+        arguments = launch.arguments(run, port=port)
+        _, of_learner, *of_generators = launch.environments(run, self._devices)
+        if run.learner.ranks == 1:
+            learner: Child = self._warmed("learner", "learner", [], of_learner, arguments)
+        else:
+            learner = launch.learner(run, port=port, devices=self._devices)
+        generators = [
+            self._warmed(
+                f"generator-{i}",
+                "generator",
+                [f"name=generator-{i}", f"index={i}"],
+                environment,
+                arguments,
+            )
+            for i, environment in enumerate(of_generators)
+        ]
+        self.active = ActiveRun(
+            children=Children([launch.coordinator(run, port=port), learner, *generators]),
+            address=f"tcp://{run.coordinator.host}:{port}",
+            run_dir=run_dir,
+        )
+
+    def finish(self) -> Outcome:
+        """The run is over: what became of it."""
+        assert self.run is not None
+        assert self.active is not None
+        self.active.end()
+        run, active, self.run, self.active = self.run, self.active, None, None
+        return Outcome(
+            name=run.name,
+            summary=read_summary(launch.run_directory(run) / "summary.json"),
+            problem=active.problem,
+            seconds=time.monotonic() - self._began,
+        )
+
+    def close(self) -> None:
+        """End all processes."""
+        if self.active is not None:
+            self.active.end()
+        for child in self._warm.values():
+            child.close()
+        Children(list(self._warm.values())).end(LEAVE_SECONDS)
+
+    def _warmed(
+        self,
+        name: str,
+        role: str,
+        options: list[str],
+        environment: dict[str, str],
+        arguments: list[str],
+    ) -> WarmChild:
+        child = self._warm.get(name)
+        if child is None or child.environment != environment:
+            if child is not None:
+                child.close()
+            child = self._warm[name] = WarmChild(
+                name=name,
+                command=warm_python(role, *options),
+                log=self._logs / f"slot-{self._index}-{name}.log",
+                environment=environment,
+            )
+        child.assign(arguments)
+        return child
+
+
+def _run_all(
+    runs: Sequence[RunConfig], jobs: int, console: Console, *, skipped: int
+) -> tuple[list[Outcome], bool]:
+    """All runs; returns what became of each, and whether it was interrupted."""
+    if not runs:
+        return [], False
+    logs = Path(runs[0].runs_dir) / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    devices = launch.all_devices() if uses_cuda() else []
+    share = len(devices) // jobs
+    slots = [
+        Slot(index=i, logs=logs, devices=devices[i * share : (i + 1) * share])
+        for i in range(min(jobs, len(runs)))
+    ]
+    waiting, outcomes = deque(runs), list[Outcome]()
+    started = time.monotonic()
+    try:
+        with interrupts() as signals, _display(console) as show:
+            while len(signals) < 2:
+                for slot in slots:
+                    if slot.active is None and waiting and not signals:
+                        slot.begin(waiting.popleft())
+                    if slot.active is not None:
+                        if signals:
+                            slot.active.stop("Ctrl-C")
+                        slot.active.turn(POLL_SECONDS / len(slots))
+                        if slot.active.over:
+                            outcomes.append(slot.finish())
+                            console.print(outcome_line(outcomes[-1]))
+                active = [s.active.status for s in slots if s.active is not None]
+                show(
+                    Progress(
+                        total=skipped + len(runs),
+                        skipped=skipped,
+                        made=len(outcomes),
+                        seconds=time.monotonic() - started,
+                        active=active,
+                    )
+                )
+                if not active and (signals or not waiting):
+                    break
+                time.sleep(POLL_SECONDS)
+            return outcomes, bool(signals)
+    finally:
+        for slot in slots:
+            slot.close()
+
+
+@contextmanager
+def _display(console: Console) -> Iterator[Callable[[Progress], None]]:
+    """A function that shows how far the sweep is: in place on a terminal, else not at all, since
+    every run that ends is a line."""
+    if not console.is_terminal:
+        yield lambda progress: None
+        return
+    with Live(console=console, refresh_per_second=4) as live:
+        yield lambda progress: live.update(render(progress))

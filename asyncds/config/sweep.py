@@ -1,0 +1,132 @@
+"""A sweep: many runs of one configuration with settings varied. `configs/studies/` has some."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError, field_validator
+
+from asyncds.config.load import ConfigError, load_config
+from asyncds.config.schema import RunConfig, Section
+
+Overrides = dict[str, Any]
+"""Dotted settings, such as ``algorithm.advantage.kind``, and their values."""
+
+
+class SweepConfig(Section):
+    """A sweep: every arm with every combination of the grid's values is a run."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """The runs' directories are `<runs_dir>/<name>/<run>`."""
+    run: str
+    """The configuration that every run starts from; a path relative to the sweep's file."""
+    set: Overrides = Field(default_factory=dict)
+    """Settings of every run, `key: value` with dotted keys."""
+    arms: dict[str, Overrides] = Field({"run": {}}, min_length=1)
+    """What is compared: a name, and the settings that make it."""
+    grid: dict[str, list[Any]] = Field(default_factory=dict)
+    """A list of values for each of any settings. Arms vary fastest and the first of these slowest,
+    so that with `seed` first an unfinished sweep has as many runs of every arm. Runs that differ
+    in `seed` and `model` only are compared as one."""
+    baseline: str | None = None
+    """The arm that the others are compared with; default: the first."""
+
+    @field_validator("grid")
+    @classmethod
+    def _not_empty(cls, grid: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        for key, values in grid.items():
+            if not values:
+                raise ValueError(f"{key} has no values: give at least one, or leave it out")
+        return grid
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRun:
+    """One run of a sweep. overrides: on top of `source`, in the order they are applied."""
+
+    name: str
+    source: Path
+    overrides: list[str]
+    config: RunConfig
+
+
+def load_sweep(path: Path, overrides: Iterable[str] = ()) -> tuple[SweepConfig, list[SweepRun]]:
+    """Read a sweep and all its runs; ``overrides`` come last in every run.
+
+    Raises ConfigError: the file can't be read, two runs would be the same, or a run is refused;
+    one line per problem.
+    """
+    sweep = _read(path)
+    runs: dict[str, SweepRun] = {}
+    problems: list[str] = []
+    for values in product(*sweep.grid.values()):
+        point = dict(zip(sweep.grid, values, strict=True))
+        for arm, settings in sweep.arms.items():
+            name = "-".join(
+                [_slug(arm), *(_slug(f"{_leaf(k)}{_last(v)}") for k, v in point.items())]
+            )
+            label = " ".join(
+                [arm, *(f"{_leaf(k)}={v}" for k, v in point.items() if k not in ("seed", "model"))]
+            )
+            given = [
+                *_lines({**sweep.set, **point, **settings, "name": name, "label": label}),
+                *overrides,
+            ]
+            if name in runs:
+                problems.append(f"two runs are called {name}: rename an arm")
+                continue
+            source = path.parent / sweep.run
+            try:
+                config = load_config(source, given)
+            except ConfigError as error:
+                problems += [f"{name}: {line}" for line in str(error).splitlines()]
+                continue
+            config = config.model_copy(update={"runs_dir": str(Path(config.runs_dir) / sweep.name)})
+            runs[name] = SweepRun(name=name, source=source, overrides=given, config=config)
+    if sweep.baseline is not None and sweep.baseline not in sweep.arms:
+        problems.append(
+            f"baseline {sweep.baseline} is not one of the arms: {', '.join(sweep.arms)}"
+        )
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return sweep, list(runs.values())
+
+
+def _read(path: Path) -> SweepConfig:
+    try:
+        values = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold a mapping with name, run and arms or grid")
+    try:
+        return SweepConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(
+            "\n".join(f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        ) from error
+
+
+def _lines(settings: Overrides) -> list[str]:
+    return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+
+
+def _leaf(key: str) -> str:
+    return key.rsplit(".", 1)[-1]
+
+
+def _last(value: Any) -> str:
+    """A value in a run's name: of a path, its last part."""
+    return str(value).rstrip("/").rsplit("/", 1)[-1]
+
+
+def _slug(text: str) -> str:
+    """What may stand in a directory's name."""
+    kept = "".join(c if c.isalnum() or c in "._" else "-" for c in text)
+    return "-".join(part for part in kept.split("-") if part)

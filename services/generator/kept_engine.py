@@ -1,0 +1,85 @@
+"""The engine of a generator's process, from run to run."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from asyncds.config.schema import RunConfig
+from asyncds.engine.generation import GenerationEngine
+from asyncds.engine.tokenizer import load_tokenizer, vocabulary_fingerprint
+
+STOP_SECONDS = 10.0
+"""How long the engine may take to end."""
+
+
+class KeptEngine:
+    """The engine of a process, kept from one run to the next while they ask for the same one.
+
+    Nothing of an earlier run is left in it: the learner's weights replace those of the engine
+    before it serves, and no request shares a cached prefix with another run's.
+    """
+
+    def __init__(self) -> None:
+        self._engine: GenerationEngine | None = None
+        self._made_for: dict[str, Any] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stop()
+
+    async def started(self, config: RunConfig) -> GenerationEngine:
+        """The engine that a run asks for. Raises ValueError, OSError, TimeoutError."""
+        wanted = _engine_settings(config)
+        if self._engine is None or wanted != self._made_for:
+            await self._stop()
+            if config.scoring.backend == "ray":
+                # A process forked while Ray's threads run may inherit a lock that nobody releases.
+                os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
+            self._engine, self._made_for = await _start_engine(config), wanted
+        return self._engine
+
+    async def _stop(self) -> None:
+        if self._engine is not None:
+            engine, self._engine = self._engine, None
+            await engine.stop(timeout=STOP_SECONDS)
+
+
+def _engine_settings(config: RunConfig) -> dict[str, Any]:
+    """What an engine is made from. Models of one shape and vocabulary can take turns in it."""
+    source = Path(config.generator.model or config.model)
+    shape = source / "config.json"
+    return {
+        "model": json.loads(shape.read_text()) if shape.is_file() else str(source),
+        "vocabulary": vocabulary_fingerprint(
+            load_tokenizer(config.tokenizer or config.model).get_vocab()
+        ),
+        "dtype": config.dtype,
+        "ranks": config.learner.ranks,
+        **config.generator.model_dump(exclude={"model", "replicas", "start_seconds"}),
+    }
+
+
+async def _start_engine(config: RunConfig) -> GenerationEngine:
+    c = config.generator
+    cpu = not torch.cuda.is_available()
+    cores = os.cpu_count() or 1
+    return await GenerationEngine.start(
+        model=c.model or config.model,
+        dtype=config.dtype,
+        max_model_len=c.max_model_len,
+        tensor_parallel_size=c.tensor_parallel,
+        pipeline_parallel_size=c.pipeline_parallel,
+        gpu_memory_utilization=c.gpu_memory_utilization,
+        kv_cache_bytes=int(c.kv_cache_gb * 2**30) if cpu else None,
+        max_num_seqs=c.max_num_seqs,
+        enforce_eager=c.enforce_eager,
+        seed=config.seed,
+        cpu_threads=c.cpu_threads or max(1, cores - config.learner.ranks),
+        engine_args=c.engine_args,
+        timeout=c.start_seconds,
+    )
