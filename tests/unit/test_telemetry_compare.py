@@ -109,6 +109,7 @@ def without_base(summary: dict[str, Any]) -> None:
         (lambda run: (run / "config.yaml").write_text(": ["), "can't be read"),
         (lambda run: (run / "config.yaml").write_text("name: x"), "names no model"),
         (lambda run: edit(run, lambda s: s.update(status="failed")), "its status is failed"),
+        (lambda run: edit(run, lambda s: s.update(status="interrupted")), "status is interrupted"),
         (lambda run: edit(run, without_base), "were not both evaluated"),
     ],
 )

@@ -116,6 +116,7 @@ def test_what_a_person_wrote_is_text(tmp_path: Path) -> None:
     page = Page(files["html"])
     assert "script" not in page.tags
     assert page.text.count(HOSTILE) >= 4
+    assert "<script" not in files["svg"]
     assert HOSTILE in "".join(ElementTree.fromstring(files["svg"]).itertext())
     assert "<script" not in files["md"].replace("\\<", "")
     table = [line for line in files["md"].splitlines() if line.startswith("| \\<script")]
@@ -210,6 +211,7 @@ def test_marks_do_not_overlap(values: list[float]) -> None:
     ys = sorted(float(e.get("y", "")) for e in marks)
     assert len(ys) == len(values)
     assert all(b - a >= MARK_HEIGHT - 0.15 for a, b in pairwise(ys))
+    assert ys[0] >= TOP
     assert ys[-1] <= HEIGHT - BOTTOM + 4
 
 
