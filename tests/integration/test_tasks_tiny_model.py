@@ -112,6 +112,42 @@ def test_untrained_models_differ_by_seed_only(tmp_path: Path) -> None:
     assert a == b != c
 
 
+@pytest.mark.parametrize(
+    ("task", "size", "prompt_tokens", "answer_tokens"),
+    [("countdown", 4, 7, 12), ("knights_knaves", 3, 12, 4), ("knights_knaves", 4, 16, 5)],
+)
+def test_other_tasks_and_sizes(
+    task: TinyTask,
+    size: int,
+    prompt_tokens: int,
+    answer_tokens: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(countdown, "EXPRESSIONS", 3_000)
+    losses: list[float] = []
+    recipe = replace(SHORT, task=task, size=size)
+    make_tiny_model(
+        tmp_path / "tiny", recipe=recipe, threads=1, progress=lambda *s: losses.append(s[2])
+    )
+    assert losses[-1] < 0.75 * losses[0]
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "tiny")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "tiny")
+    option = {"countdown": "operands", "knights_knaves": "people"}[task]
+    asked = make_task(task, **{option: size})
+    row = asked.rows("eval")[0]
+    ids = torch.tensor([encode_prompt(asked, row, tokenizer)] * 32)
+    assert ids.shape[1] == prompt_tokens
+    sampled = model.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=True,
+        max_new_tokens=answer_tokens,
+    )
+    texts = tokenizer.batch_decode(sampled[:, prompt_tokens:], skip_special_tokens=True)
+    assert all(asked.score(row, text).reward in (0.0, 1.0) for text in texts)
+
+
 class TestDemonstrations:
     @pytest.mark.parametrize(
         ("task", "size"),
