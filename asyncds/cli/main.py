@@ -239,9 +239,6 @@ def tiny_model(
     operands: Annotated[
         int, typer.Option(min=3, max=4, help="How many numbers a Countdown problem has.")
     ] = 3,
-    people: Annotated[
-        int, typer.Option(min=3, max=4, help="How many knights and knaves a puzzle has.")
-    ] = 3,
     seed: Annotated[int, typer.Option(help="Of its weights and its data.")] = 0,
     held_out: Annotated[
         int, typer.Option(min=0, help="Problems not taught: a run's n_eval + n_validation.")
@@ -256,7 +253,6 @@ def tiny_model(
             out,
             task=task,
             operands=operands,
-            people=people,
             seed=seed,
             held_out=held_out,
             threads=threads,

@@ -13,13 +13,12 @@ def main(
     *,
     task: TinyTask = "countdown",
     operands: int = 3,
-    people: int = 3,
     seed: int = 0,
     held_out: int = 128,
     threads: int | None = None,
 ) -> None:
     """Train a tiny model of a task and write it to OUT, unless it is there already."""
-    size = operands if task == "countdown" else people
+    size = operands if task == "countdown" else 3
     recipe = tiny_recipe(task, size=size, seed=seed, held_out=held_out)
     columns = (
         TextColumn("tiny base model"),
