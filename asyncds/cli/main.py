@@ -77,11 +77,17 @@ def sweep(
     list_only: Annotated[
         bool, typer.Option("--list", help="Say which runs there are and are missing; start none.")
     ] = False,
+    results: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Keep configurations, summaries and comparison here."),
+    ] = None,
 ) -> None:
     """Make all runs of a sweep that are missing, in processes that stay warm, and compare them."""
     from asyncds.cli.sweep import sweep_command
 
-    code = sweep_command(file=file, overrides=overrides or [], jobs=jobs, list_only=list_only)
+    code = sweep_command(
+        file=file, overrides=overrides or [], jobs=jobs, list_only=list_only, results=results
+    )
     raise typer.Exit(code)
 
 

@@ -1,5 +1,6 @@
 """`asyncds sweep`: many runs, a few at a time, in processes that stay warm between them."""
 
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -13,66 +14,102 @@ from rich.live import Live
 from asyncds.cli import launch
 from asyncds.cli.active_run import LEAVE_SECONDS, ActiveRun
 from asyncds.cli.children import Child, Children
+from asyncds.cli.compare import compare_command
 from asyncds.cli.errors import UserError
 from asyncds.cli.interrupts import interrupts
 from asyncds.cli.machine import uses_cuda
 from asyncds.cli.preflight import preflight
 from asyncds.cli.sweep_view import Outcome, Progress, outcome_line, render
 from asyncds.cli.warm import WarmChild, warm_python
-from asyncds.config.load import load_config
+from asyncds.config.load import dump_config, load_config
 from asyncds.config.schema import RunConfig
-from asyncds.config.sweep import load_sweep
+from asyncds.config.sweep import SweepRun, load_sweep
 from asyncds.rollout.journal import Journal
 from asyncds.telemetry.summary import read_summary
 
 POLL_SECONDS = 0.5
 
 
-def sweep_command(*, file: Path, overrides: Sequence[str], jobs: int, list_only: bool) -> int:
+def sweep_command(
+    *, file: Path, overrides: Sequence[str], jobs: int, list_only: bool, results: Path | None
+) -> int:
     """Run what is missing of a sweep, then compare its runs. Returns the exit code.
 
-    jobs: runs at a time. list_only: say what would be run, and start nothing. Raises ConfigError
-    and UserError before anything is started.
+    jobs: runs at a time. list_only: say what would be run, and start nothing. results: where to
+    keep what the runs reached; what is there already is not run again. Raises ConfigError and
+    UserError before anything is started.
     """
-    _, planned = load_sweep(file, overrides)
-    runs = [launch.absolute_paths(run.config) for run in planned]
-    finished = [run for run in runs if _is_finished(run)]
-    missing = [run for run in runs if not _is_finished(run)]
+    sweep, planned = load_sweep(file, overrides)
+    missing = [p for p in planned if not _is_finished(p, results)]
     console = Console()
     if list_only:
-        for run in runs:
-            console.print(f"{'finished' if run in finished else 'missing '}  {run.name}")
+        for one in planned:
+            console.print(f"{'missing ' if one in missing else 'finished'}  {one.name}")
         return 0
-    if problems := _problems(missing, jobs):
+    runs = [launch.absolute_paths(p.config) for p in missing]
+    if problems := _problems(runs, jobs):
         raise UserError(*problems)
-    folder = Path(runs[0].runs_dir)
+    folder = Path(planned[0].config.runs_dir)
     console.print(
-        f"{len(missing)} of {len(runs)} runs to make in {folder}; logs of learners and generators "
-        f"in {folder / 'logs'}"
+        f"{len(missing)} of {len(planned)} runs to make in {folder}; logs of learners and "
+        f"generators in {folder / 'logs'}"
     )
-    outcomes, interrupted = _run_all(missing, jobs, console, skipped=len(finished))
+
+    def keep() -> None:
+        if results is not None:
+            _keep(planned, results)
+
+    outcomes, interrupted = _run_all(
+        runs, jobs, console, skipped=len(planned) - len(missing), after_each=keep
+    )
+    keep()
     failed = [o for o in outcomes if o.status != "finished"]
     for outcome in failed:
         console.print(outcome_line(outcome))
     if interrupted:
         console.print(f"go on with: asyncds sweep {file}")
         return 1
+    if len(failed) < len(planned):
+        baseline = sweep.baseline if len(sweep.arms) > 1 else None
+        where = results or folder
+        compare_command([where], baseline=baseline, output=where, pairs=False)
     return 1 if failed else 0
 
 
-def _is_finished(run: RunConfig) -> bool:
-    """Whether the run is there already. Raises UserError if it is there with other settings."""
-    run_dir = launch.run_directory(run)
+def _is_finished(planned: SweepRun, results: Path | None) -> bool:
+    """Whether the run is there, or kept among the results. Raises UserError if it is there with
+    other settings."""
+    run = launch.absolute_paths(planned.config)
+    there = [(launch.run_directory(run), run)]
+    if results is not None:
+        there.append((results / planned.name, planned.config))
+    return any(_finished(run_dir, config) for run_dir, config in there)
+
+
+def _finished(run_dir: Path, config: RunConfig) -> bool:
     if not (run_dir / "config.yaml").exists():
         return False
-    there = load_config(run_dir / "config.yaml").model_dump()
-    if differing := [k for k, v in run.model_dump().items() if there[k] != v]:
+    found, wanted = load_config(run_dir / "config.yaml").model_dump(), config.model_dump()
+    if differing := [key for key, value in wanted.items() if found[key] != value]:
         raise UserError(
             f"{run_dir} was made with another {', '.join(differing)}: delete it, or give the sweep "
             "another name"
         )
     summary = read_summary(run_dir / "summary.json")
     return summary is not None and summary["status"] == "finished"
+
+
+def _keep(planned: Sequence[SweepRun], results: Path) -> None:
+    """Copy what finished runs were asked for and what they reached, without paths of this
+    machine."""
+    for one in planned:
+        summary = launch.run_directory(one.config) / "summary.json"
+        kept = results / one.name
+        if kept.exists() or not _finished(summary.parent, launch.absolute_paths(one.config)):
+            continue
+        kept.mkdir(parents=True)
+        (kept / "config.yaml").write_text(dump_config(one.config))
+        shutil.copy(summary, kept)
 
 
 def _problems(runs: Sequence[RunConfig], jobs: int) -> list[str]:
@@ -206,7 +243,12 @@ class Slot:
 
 
 def _run_all(
-    runs: Sequence[RunConfig], jobs: int, console: Console, *, skipped: int
+    runs: Sequence[RunConfig],
+    jobs: int,
+    console: Console,
+    *,
+    skipped: int,
+    after_each: Callable[[], None],
 ) -> tuple[list[Outcome], bool]:
     """All runs; returns what became of each, and whether it was interrupted."""
     if not runs:
@@ -234,6 +276,7 @@ def _run_all(
                         if slot.active.over:
                             outcomes.append(slot.finish())
                             console.print(outcome_line(outcomes[-1]))
+                            after_each()
                 active = [s.active.status for s in slots if s.active is not None]
                 show(
                     Progress(

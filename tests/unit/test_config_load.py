@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from asyncds.config.load import ConfigError, dump_config, load_config, parse_config
 from asyncds.config.schema import RunConfig
+from asyncds.config.sweep import load_sweep
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,10 +21,18 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_shipped_configurations_are_valid() -> None:
-    files = sorted((ROOT / "configs").rglob("*.yaml"))
+    files = sorted((ROOT / "configs").glob("*.yaml"))
     assert files
     for path in files:
         load_config(path)
+
+
+def test_shipped_studies_are_valid() -> None:
+    files = sorted((ROOT / "configs" / "studies").glob("*.yaml"))
+    assert files
+    for path in files:
+        _, runs = load_sweep(path)
+        assert len(runs) > 1
 
 
 def test_overrides_reach_their_field(file: Path) -> None:
