@@ -84,12 +84,14 @@ def test_one_that_is_killed_is_started_again_on_the_same_run(
     assert pid.read_text() != before
 
 
-def test_the_end_of_a_run_leaves_the_process_alive(child: WarmChild, begin) -> None:
-    begin("run", "well")
+def test_the_end_of_a_run_leaves_the_process_to_the_next_one(child: WarmChild, begin) -> None:
+    first = begin("first", "well")
     until(lambda: child.code is not None)
     Children([child]).end(timeout=0.1)
-    assert child.process is not None
-    assert child.process.poll() is None
+    second = begin("second", "well")
+    until(lambda: child.code is not None)
+    assert child.code == 0
+    assert first.read_text() == second.read_text()
 
 
 def test_the_end_of_a_run_ends_a_process_that_still_works_on_it(child: WarmChild, begin) -> None:
