@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Both ends must have the same number; a difference is refused at `Hello`."""
 
 
@@ -139,9 +139,11 @@ class LearnerHeartbeat(Message, frozen=True):
 
 
 class Delivered(Message, frozen=True):
-    """A finished group; repeated until acknowledged. seconds: sampling and scoring took these."""
+    """A finished group; repeated until acknowledged. attempt: of the lease it was made for, which
+    may be an earlier one by now: the group is as good. seconds: sampling and scoring took these."""
 
     lease: int
+    attempt: Positive
     group: Group
     sample_seconds: float
     score_seconds: float
@@ -149,10 +151,12 @@ class Delivered(Message, frozen=True):
 
 
 class LeaseFailed(Message, frozen=True):
-    """A lease that cannot be fulfilled, and why; repeated until acknowledged.
+    """A lease that cannot be fulfilled, and why; repeated until acknowledged. attempt: the one that
+    failed; if it is an earlier one by now, this changes nothing.
     permanent: another attempt would fail too (the prompt is too long, the row is bad)."""
 
     lease: int
+    attempt: Positive
     reason: str
     permanent: bool
 

@@ -232,7 +232,7 @@ class LeaseBook:
             group = self._checked(entry, message)
         except ProtocolError as error:
             log.error("%s delivered a bad group for lease %d: %s", member.name, entry.id, error)
-            if entry.holder == member.name:
+            if self._is_present_try(entry, member, message.attempt):
                 self._retry(entry, f"malformed: {error}")
             return Ack(leases=[message.lease])
         self._journal.deliver(
@@ -246,7 +246,7 @@ class LeaseBook:
             tokens=len(group.completion_ids),
             payload=encode(message.group),
         )
-        if entry.holder != member.name:
+        if not self._is_present_try(entry, member, message.attempt):
             self._cancel(entry)
         del self._open[entry.id]
         self.counts.events["delivered"] += 1
@@ -293,12 +293,16 @@ class LeaseBook:
         return group
 
     def failed(self, member: Member, message: LeaseFailed) -> Ack:
-        """A generator could not fulfil a lease."""
+        """A generator could not fulfil a lease. Of an earlier attempt that is old news: it was
+        counted when the lease was taken back."""
         entry = self._open.get(message.lease)
-        if entry is not None and entry.holder == member.name:
+        if entry is not None and self._is_present_try(entry, member, message.attempt):
             log.warning("%s: lease %d failed: %s", member.name, entry.id, message.reason)
             self._retry(entry, message.reason, permanent=message.permanent)
         return Ack(leases=[message.lease])
+
+    def _is_present_try(self, entry: Open, member: Member, attempt: int) -> bool:
+        return entry.holder == member.name and entry.attempt == attempt
 
     def mentioned(self, member: Member, leases: list[int], now: float) -> None:
         """Compare what a generator says it holds with the book; mend lost grants and cancels."""

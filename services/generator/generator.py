@@ -195,10 +195,10 @@ class Generator:
             )
             self._count(outcome)
         except LeaseError as error:
-            outcome = LeaseFailed(lease=lease.id, reason=str(error), permanent=error.permanent)
+            outcome = _failed(lease, str(error), permanent=error.permanent)
         except Exception as error:
             log.exception("lease %d failed", lease.id)
-            outcome = LeaseFailed(lease=lease.id, reason=repr(error), permanent=False)
+            outcome = _failed(lease, repr(error), permanent=False)
         # Order matters: between these two lines nobody may see the lease in neither.
         self._unacknowledged[lease.id] = (outcome, time.monotonic())
         self._work.pop(lease.id, None)
@@ -310,3 +310,7 @@ class Generator:
         m.gauge("kv_use").set(stats.kv_cache_usage)
         m.gauge("leases").set(len(self._work))
         m.gauge("unacknowledged_groups").set(len(self._unacknowledged))
+
+
+def _failed(lease: Lease, reason: str, *, permanent: bool) -> LeaseFailed:
+    return LeaseFailed(lease=lease.id, attempt=lease.attempt, reason=reason, permanent=permanent)

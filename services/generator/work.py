@@ -76,6 +76,7 @@ async def fulfil(
     scores, errors = await _score(scorer, row, completions)
     return Delivered(
         lease=lease.id,
+        attempt=lease.attempt,
         group=pack_group(_arrays(prompt, completions, scores, task)),
         sample_seconds=sampled - started,
         score_seconds=time.monotonic() - sampled,

@@ -224,7 +224,9 @@ class SimGenerator(Peer):
     def _outcome(self, work: Work) -> wire.Message:
         rng, faults, lease = self.sim.rng, self.sim.faults, work.lease
         if self.sim.faulty(faults.failed_lease):
-            return wire.LeaseFailed(lease=lease.id, reason="engine error", permanent=False)
+            return wire.LeaseFailed(
+                lease=lease.id, attempt=lease.attempt, reason="engine error", permanent=False
+            )
         versions = (work.version, self.version) if lease.purpose == "train" else (self.version,)
         group = make_group(
             n=lease.group_size,
@@ -234,7 +236,11 @@ class SimGenerator(Peer):
             token=VOCABULARY if self.sim.faulty(faults.bad_group) else 5,
         )
         return wire.Delivered(
-            lease=lease.id, group=pack_group(group), sample_seconds=1.0, score_seconds=0.1
+            lease=lease.id,
+            attempt=lease.attempt,
+            group=pack_group(group),
+            sample_seconds=1.0,
+            score_seconds=0.1,
         )
 
     def _resend(self, now: float, age: float) -> None:

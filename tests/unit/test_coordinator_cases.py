@@ -126,7 +126,15 @@ def leases(messages: list[wire.Message]) -> list[wire.Lease]:
 
 def delivered(lease: wire.Lease, **changes: Any) -> wire.Delivered:
     group = pack_group(make_group(n=lease.group_size, prompt=(lease.id,), **changes))
-    return wire.Delivered(lease=lease.id, group=group, sample_seconds=0, score_seconds=0)
+    return wire.Delivered(
+        lease=lease.id, attempt=lease.attempt, group=group, sample_seconds=0, score_seconds=0
+    )
+
+
+def failed(lease: wire.Lease, reason: str, *, permanent: bool = False) -> wire.LeaseFailed:
+    return wire.LeaseFailed(
+        lease=lease.id, attempt=lease.attempt, reason=reason, permanent=permanent
+    )
 
 
 def running(desk: Desk, *, evaluate: bool = True) -> list[wire.Lease]:
@@ -325,16 +333,50 @@ def running_ids(desk: Desk) -> list[int]:
 
 def test_a_lease_that_can_not_succeed_fails_at_once(desk: Desk) -> None:
     lease = running(desk)[0]
-    desk.say(b"g", wire.LeaseFailed(lease=lease.id, reason="prompt too long", permanent=True))
+    desk.say(b"g", failed(lease, "prompt too long", permanent=True))
     assert desk.journal.ended() == {"prompt too long": 1}
 
 
 def test_only_the_holder_can_fail_a_lease(desk: Desk) -> None:
     lease = running(desk)[0]
     desk.say(b"h", REPLACE(GENERATOR, name="h", incarnation="h1"))
-    answer = desk.say(b"h", wire.LeaseFailed(lease=lease.id, reason="mine?", permanent=True))
+    answer = desk.say(b"h", failed(lease, "mine?", permanent=True))
     assert wire.Ack(leases=[lease.id]) in answer
     assert lease.id in running_ids(desk)
+
+
+def overrun(desk: Desk, lease: wire.Lease) -> wire.Lease:
+    """The lease is taken back and granted again, to the same generator."""
+    desk.now += 21
+    answer = desk.say(b"g", wire.GeneratorHeartbeat(version=0, leases=[lease.id], stats={}))
+    return next(g for g in leases(answer) if g.id == lease.id)
+
+
+def test_news_of_an_earlier_attempt_burns_nothing(tmp_path: Path) -> None:
+    with closing(Desk(tmp_path, rollout__max_attempts=3, coordinator__dead_seconds=90)) as desk:
+        first = running(desk)[0]
+        second = overrun(desk, first)
+        assert (first.attempt, second.attempt) == (1, 2)
+        for late in (failed(first, "late", permanent=True), delivered(first, token=VOCABULARY)):
+            for _ in range(3):
+                answer = desk.say(b"g", late)
+                assert wire.Ack(leases=[first.id]) in answer
+                assert [g for g in leases(answer) if g.id == first.id] == []
+        assert [r.attempt for r in desk.journal.leases("leased") if r.id == first.id] == [2]
+        (third,) = [g for g in leases(desk.say(b"g", failed(second, "now"))) if g.id == first.id]
+        assert third.attempt == 3
+
+
+def test_a_group_of_an_earlier_attempt_is_accepted_once(tmp_path: Path) -> None:
+    with closing(Desk(tmp_path, coordinator__dead_seconds=90)) as desk:
+        first = running(desk)[0]
+        second = overrun(desk, first)
+        answer = desk.say(b"g", delivered(first))
+        assert wire.Ack(leases=[first.id]) in answer
+        assert wire.Cancel(leases=[first.id]) in answer, "it works on the next attempt"
+        assert [r.id for r in desk.journal.leases("delivered")] == [first.id]
+        assert only(desk.say(b"g", delivered(second)), wire.Ack) == [wire.Ack(leases=[first.id])]
+        assert desk.c.leases.counts.events["duplicate"] == 1
 
 
 def test_a_lease_that_overruns_goes_to_another_and_fails_in_the_end(tmp_path: Path) -> None:
@@ -520,7 +562,11 @@ def test_answers_under_an_equivalence_nobody_named_are_malformed(desk: Desk) -> 
     group = make_group(n=lease.group_size, prompt=(lease.id,))
     group.answers["loose"] = group.answers.pop("written")
     message = wire.Delivered(
-        lease=lease.id, group=pack_group(group), sample_seconds=0, score_seconds=0
+        lease=lease.id,
+        attempt=lease.attempt,
+        group=pack_group(group),
+        sample_seconds=0,
+        score_seconds=0,
     )
     desk.say(b"g", message)
     again = desk.journal.leases("leased", purpose="eval")

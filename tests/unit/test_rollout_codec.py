@@ -68,8 +68,8 @@ TO_COORDINATOR = [
     ),
     wire.GeneratorHeartbeat(version=-1, leases=[3], stats={"running": 1.0}),
     wire.LearnerHeartbeat(rank=0, staged=-1, checkpoint=-1, phase="starting"),
-    wire.Delivered(lease=7, group=GROUP, sample_seconds=0.5, score_seconds=0.1),
-    wire.LeaseFailed(lease=7, reason="no", permanent=True),
+    wire.Delivered(lease=7, attempt=1, group=GROUP, sample_seconds=0.5, score_seconds=0.1),
+    wire.LeaseFailed(lease=7, attempt=1, reason="no", permanent=True),
     wire.Prepared(sync=1, version=2, rendezvous="r", layout=b"l"),
     wire.Applied(
         sync=1, version=2, checksums=[2**63], probe=b"", pause_seconds=0, receive_seconds=0

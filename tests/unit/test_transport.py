@@ -104,14 +104,14 @@ def welcome(router: Router) -> bytes:
 def test_nothing_but_hello_is_said_until_welcomed(router: Router) -> None:
     inbox = Inbox()
     with connected(router.port, inbox) as link:
-        link.send(wire.LeaseFailed(lease=1, reason="early", permanent=False))
+        link.send(wire.LeaseFailed(lease=1, attempt=1, reason="early", permanent=False))
         first = [decode_to_coordinator(f) for _, f in router.receive(DEADLINE)]
         again = [decode_to_coordinator(f) for _, f in router.receive(DEADLINE)]
         assert set(map(type, [*first, *again])) == {wire.GeneratorHello}
         welcome(router)
         link.wait_welcome(DEADLINE)
         inbox.wait(wire.Welcome(run="r"))
-        expect(router, wire.LeaseFailed(lease=1, reason="early", permanent=False))
+        expect(router, wire.LeaseFailed(lease=1, attempt=1, reason="early", permanent=False))
         peer = expect(router, HEARTBEAT)
         assert peer == b"g:i"
         router.send(peer, encode(wire.Ack(leases=[1])))
@@ -138,7 +138,7 @@ def test_a_coordinator_that_restarts_on_its_port_is_found_again(router: Router) 
         welcome(router)
         link.wait_welcome(DEADLINE)
         router.close()
-        group = wire.LeaseFailed(lease=2, reason="while it was away", permanent=False)
+        group = wire.LeaseFailed(lease=2, attempt=1, reason="while it was away", permanent=False)
         with closing(Router(host="127.0.0.1", port=port)) as again:
             peer = expect(again, HEARTBEAT)
             again.send(peer, encode(wire.Identify()))
@@ -237,7 +237,7 @@ def test_what_is_queued_leaves_before_the_link_closes(router: Router) -> None:
         welcome(router)
         link.wait_welcome(DEADLINE)
         for lease in range(50):
-            link.send(wire.LeaseFailed(lease=lease, reason="x", permanent=False))
+            link.send(wire.LeaseFailed(lease=lease, attempt=1, reason="x", permanent=False))
         link.send(wire.Bye(leases=[], reason="done"))
     expect(router, wire.Bye(leases=[], reason="done"))
 
