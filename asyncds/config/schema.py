@@ -123,6 +123,9 @@ class RolloutConfig(Section):
     synchronous training."""
     target_lag: int | None = Field(None, ge=0)
     """Pacing aims at this lag; default: max_lag, or 2 if that is less."""
+    hold: bool = False
+    """Keep groups back until they are target_lag versions old: for studying staleness, since it
+    does nothing but harm. docs/staleness.md"""
     window: int | None = Field(None, ge=1)
     """A batch is chosen from this many oldest unfinished groups, so younger ones may pass a
     straggler, but not for ever. Default: twice groups_per_step."""

@@ -23,6 +23,10 @@ places that begin at the oldest ticket that is not delivered, its anchor, and th
 Younger tickets may pass a straggler, but only `window` − 1 of them, however long it takes: the
 places of those that were trained or dropped stay in the window until the anchor is delivered.
 The hard bound is checked here once more: a ticket over `max_lag` is evicted, never selected.
+
+Holding. To study staleness, `hold` makes groups as old as `target_lag` allows: a batch is selected
+only while target_lag·p·B tickets (or all there are still to come) are delivered. Admission goes by
+versions, so that after the first steps every batch lags by `target_lag`, however fast anybody is.
 """
 
 from collections.abc import Iterable
@@ -72,6 +76,7 @@ class Scheduler:
         window: int,
         publish_every: int,
         total_steps: int,
+        hold: bool = False,
     ) -> None:
         if not 0 <= target_lag <= max_lag:
             raise ValueError(f"target_lag {target_lag} must lie between 0 and max_lag {max_lag}")
@@ -83,6 +88,7 @@ class Scheduler:
         self._window = window
         self._publish_every = publish_every
         self._total_steps = total_steps
+        self._hold = hold
         self._tickets: dict[int, Ticket] = {}
         self._places = 0
         self.step = 0
@@ -155,13 +161,25 @@ class Scheduler:
         for ticket in evicted:
             del self._tickets[ticket]
         delivered = [t.id for t in self._in_window() if t.state is TicketState.DELIVERED]
-        if len(delivered) < self._per_step or self.step >= self._total_steps:
+        if (
+            len(delivered) < self._per_step
+            or self.step >= self._total_steps
+            or self.count(TicketState.DELIVERED) < self._held
+        ):
             return Selection(batch=None, evicted=evicted)
         batch = delivered[: self._per_step]
         for ticket in batch:
             del self._tickets[ticket]
         self.step += 1
         return Selection(batch=batch, evicted=evicted)
+
+    @property
+    def _held(self) -> int:
+        """How many delivered tickets there must be before a batch is taken from them."""
+        if not self._hold:
+            return 0
+        ahead = min(self._target_lag * self._publish_every, self._total_steps - self.step)
+        return ahead * self._per_step
 
     def blockers(self) -> list[int]:
         """Tickets inside the window that the next batch waits for, oldest first."""

@@ -73,6 +73,7 @@ class Coordinator:
             window=r.resolved_window,
             publish_every=w.publish_every,
             total_steps=config.steps,
+            hold=r.hold,
         )
         self.leases = LeaseBook(
             config=config,

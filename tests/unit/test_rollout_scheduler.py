@@ -124,6 +124,24 @@ def test_ids_ascend() -> None:
         s.add(1, LEASED)
 
 
+@pytest.mark.parametrize("target_lag", [0, 1, 3])
+def test_held_groups_are_as_old_as_the_target_however_fast_they_come(target_lag: int) -> None:
+    s = scheduler(target_lag=target_lag, max_lag=target_lag, hold=True)
+    born: dict[int, int] = {}
+    lags = []
+    while s.step < 10:
+        version = s.step
+        while s.admissible(version):
+            ticket = len(born)
+            born[ticket] = version
+            s.add(ticket, LEASED, version)
+            s.deliver(ticket, version)
+        batch = s.select().batch
+        assert batch is not None
+        lags.append({version - born[i] for i in batch})
+    assert lags == [{min(step, target_lag)} for step in range(10)]
+
+
 @dataclass
 class Shadow:
     """What the machine knows of a ticket. floor: its tokens' oldest version can't be below."""
@@ -146,6 +164,7 @@ class Run(RuleBasedStateMachine):
         publish_every=st.integers(1, 3),
         total_steps=st.integers(3, 12),
         generators=st.integers(1, 3),
+        hold=st.booleans(),
     )
     def start(
         self,
@@ -156,6 +175,7 @@ class Run(RuleBasedStateMachine):
         publish_every: int,
         total_steps: int,
         generators: int,
+        hold: bool,
     ) -> None:
         self.per_step, self.total, self.publish_every = per_step, total_steps, publish_every
         self.target_lag, self.max_lag = target_lag, target_lag + slack
@@ -167,7 +187,9 @@ class Run(RuleBasedStateMachine):
             window=self.window,
             publish_every=publish_every,
             total_steps=total_steps,
+            hold=hold,
         )
+        self.held = target_lag * publish_every if hold else 0
         self.versions = [0] * generators
         self.tickets: dict[int, Shadow] = {}
         self.next_id = 1
@@ -272,6 +294,8 @@ class Run(RuleBasedStateMachine):
         if selection.batch is None:
             return False
         batch = selection.batch
+        ahead = min(self.held, self.total - self.trained)
+        assert len(self._with(DELIVERED)) >= ahead * self.per_step
         assert len(batch) == self.per_step
         assert batch == sorted(batch)
         for ticket in batch:
