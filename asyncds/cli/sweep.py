@@ -70,9 +70,8 @@ def sweep_command(
         console.print(f"go on with: asyncds sweep {file}")
         return 1
     if len(failed) < len(planned):
-        baseline = sweep.baseline if len(sweep.arms) > 1 else None
         where = results or folder
-        compare_command([where], baseline=baseline, output=where, pairs=False)
+        compare_command([where], baseline=sweep.baseline, output=where, pairs=False)
     return 1 if failed else 0
 
 

@@ -28,16 +28,20 @@ class SweepConfig(Section):
     """Settings of every run, `key: value` with dotted keys."""
     arms: dict[str, Overrides] = Field({"run": {}}, min_length=1)
     """What is compared: a name, and the settings that make it."""
-    grid: dict[str, list[Any]] = Field(default_factory=dict)
-    """A list of values for each of any settings. Arms vary fastest and the first of these slowest,
-    so that with `seed` first an unfinished sweep has as many runs of every arm. Runs that differ
-    in `seed` and `model` only are compared as one."""
+    grid: dict[str, list[Any] | dict[str, Overrides]] = Field(default_factory=dict)
+    """What every arm is repeated with: a setting and a list of its values, or any word and a
+    mapping of names to settings. Arms vary fastest and the first of these slowest, so that with
+    `seed` first an unfinished sweep has as many runs of every arm. Runs that differ in `seed` and
+    `model` only are compared as one."""
     baseline: str | None = None
-    """The arm that the others are compared with; default: the first."""
+    """The group that the others are compared with: an arm, followed by what the grid adds to its
+    name; default: the first."""
 
     @field_validator("grid")
     @classmethod
-    def _not_empty(cls, grid: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    def _not_empty(
+        cls, grid: dict[str, list[Any] | dict[str, Overrides]]
+    ) -> dict[str, list[Any] | dict[str, Overrides]]:
         for key, values in grid.items():
             if not values:
                 raise ValueError(f"{key} has no values: give at least one, or leave it out")
@@ -61,25 +65,19 @@ def load_sweep(path: Path, overrides: Iterable[str] = ()) -> tuple[SweepConfig, 
     one line per problem.
     """
     sweep = _read(path)
+    source = path.parent / sweep.run
     runs: dict[str, SweepRun] = {}
     problems: list[str] = []
-    for values in product(*sweep.grid.values()):
-        point = dict(zip(sweep.grid, values, strict=True))
+    for points in product(*(_points(key, values) for key, values in sweep.grid.items())):
         for arm, settings in sweep.arms.items():
-            name = "-".join(
-                [_slug(arm), *(_slug(f"{_leaf(k)}{_last(v)}") for k, v in point.items())]
-            )
-            label = " ".join(
-                [arm, *(f"{_leaf(k)}={v}" for k, v in point.items() if k not in ("seed", "model"))]
-            )
-            given = [
-                *_lines({**sweep.set, **point, **settings, "name": name, "label": label}),
-                *overrides,
-            ]
+            name = "-".join(_slug(part) for part in [arm, *(p.slug for p in points)])
+            label = " ".join([arm, *(p.label for p in points if p.label)])
+            repeated = {key: value for p in points for key, value in p.settings.items()}
+            called = {"name": name, "label": label}
+            given = [*_lines({**sweep.set, **repeated, **settings, **called}), *overrides]
             if name in runs:
                 problems.append(f"two runs are called {name}: rename an arm")
                 continue
-            source = path.parent / sweep.run
             try:
                 config = load_config(source, given)
             except ConfigError as error:
@@ -87,13 +85,37 @@ def load_sweep(path: Path, overrides: Iterable[str] = ()) -> tuple[SweepConfig, 
                 continue
             config = config.model_copy(update={"runs_dir": str(Path(config.runs_dir) / sweep.name)})
             runs[name] = SweepRun(name=name, source=source, overrides=given, config=config)
-    if sweep.baseline is not None and sweep.baseline not in sweep.arms:
-        problems.append(
-            f"baseline {sweep.baseline} is not one of the arms: {', '.join(sweep.arms)}"
-        )
+    labels = dict.fromkeys(r.config.label or "" for r in runs.values())
+    if sweep.baseline is not None and sweep.baseline not in labels and not problems:
+        problems.append(f"baseline {sweep.baseline} is no group: there is {', '.join(labels)}")
     if problems:
         raise ConfigError("\n".join(problems))
     return sweep, list(runs.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Point:
+    """One value of the grid: how it is called in a run's name and in its label, and what it sets.
+    label: "" where runs that differ in it are compared as one."""
+
+    slug: str
+    label: str
+    settings: Overrides
+
+
+def _points(key: str, values: list[Any] | dict[str, Overrides]) -> list[_Point]:
+    if isinstance(values, dict):
+        return [_Point(slug=n, label=n, settings=settings) for n, settings in values.items()]
+    leaf = key.rsplit(".", 1)[-1]
+    repeated = key in ("seed", "model")
+    return [
+        _Point(
+            slug=f"{leaf}{_last(value)}",
+            label="" if repeated else f"{leaf}={value}",
+            settings={key: value},
+        )
+        for value in values
+    ]
 
 
 def _read(path: Path) -> SweepConfig:
@@ -117,10 +139,6 @@ def _lines(settings: Overrides) -> list[str]:
     return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
 
 
-def _leaf(key: str) -> str:
-    return key.rsplit(".", 1)[-1]
-
-
 def _last(value: Any) -> str:
     """A value in a run's name: of a path, its last part."""
     return str(value).rstrip("/").rsplit("/", 1)[-1]
@@ -128,5 +146,5 @@ def _last(value: Any) -> str:
 
 def _slug(text: str) -> str:
     """What may stand in a directory's name."""
-    kept = "".join(c if c.isalnum() or c in "._" else "-" for c in text)
+    kept = "".join(c if (c.isascii() and c.isalnum()) or c in "._" else "-" for c in text)
     return "-".join(part for part in kept.split("-") if part)

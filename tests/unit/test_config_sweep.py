@@ -48,6 +48,17 @@ def test_every_arm_with_every_point_of_the_grid(write) -> None:
     assert runs[1].config.algorithm.advantage.gamma_p == 1.0
 
 
+def test_named_points_of_the_grid_set_several_things(write) -> None:
+    _, runs = load_sweep(
+        write(grid={"size": {"small": {"steps": 2}, "large": {"steps": 9, "learner.lr": 1e-3}}})
+    )
+    assert [(r.name, r.config.label) for r in runs] == [
+        ("run-small", "run small"),
+        ("run-large", "run large"),
+    ]
+    assert [(r.config.steps, r.config.learner.lr) for r in runs] == [(2, 1e-6), (9, 1e-3)]
+
+
 def test_models_are_called_by_the_end_of_their_path_and_share_a_label(write) -> None:
     _, runs = load_sweep(write(grid={"model": ["models/a", "models/b/"]}))
     assert [r.name for r in runs] == ["run-modela", "run-modelb"]
@@ -76,7 +87,7 @@ def test_yaml_numbers_and_lists_arrive(write) -> None:
             {"arms": {"a": {"learner.lrr": 1}}},
             "a: unknown key learner.lrr: did you mean learner.lr",
         ),
-        ({"baseline": "b", "arms": {"a": {}}}, "baseline b is not one of the arms: a"),
+        ({"baseline": "b", "arms": {"a": {}}}, "baseline b is no group: there is a"),
         ({"sets": {}}, "sets"),
         ({"run": "elsewhere.yaml"}, "cannot read"),
         ({"name": "../up"}, "name"),
