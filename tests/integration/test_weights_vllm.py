@@ -214,6 +214,20 @@ def test_equal_seeds_sample_equal_tokens(rig: Rig, loop: asyncio.Runner) -> None
     assert first.token_ids.tolist() == second.token_ids.tolist()
 
 
+def test_seeded_prompts_that_exceed_one_step_together(rig: Rig, loop: asyncio.Runner) -> None:
+    """One of them would be prefilled in two parts, which kills an engine on CPU."""
+
+    async def scene() -> None:
+        prompts = [[5 + i, *range(3, 103), *range(3, 103)] for i in range(16)]
+        completions = await asyncio.gather(
+            *(rig.sample(prompt, max_tokens=3, seed=i) for i, prompt in enumerate(prompts))
+        )
+        assert [len(c.token_ids) for c in completions] == [3] * 16
+        await rig.engine.health()
+
+    loop.run(scene())
+
+
 def test_text_is_that_of_the_tokenizer(rig: Rig, base: Path, loop: asyncio.Runner) -> None:
     completion = loop.run(rig.sample(max_tokens=10))
     tokenizer = AutoTokenizer.from_pretrained(base)
