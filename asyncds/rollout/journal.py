@@ -24,8 +24,8 @@ from typing import Any
 SCHEMA_VERSION = 1
 
 _SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE leases (
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS leases (
     id INTEGER PRIMARY KEY,
     purpose TEXT NOT NULL,          -- train | eval
     row INTEGER NOT NULL,
@@ -37,8 +37,17 @@ CREATE TABLE leases (
     reason TEXT,                    -- of a failure or eviction
     created REAL NOT NULL
 );
-CREATE INDEX leases_by_state ON leases (state, purpose);
-CREATE TABLE groups (
+CREATE INDEX IF NOT EXISTS leases_by_state ON leases (state, purpose);
+CREATE TABLE IF NOT EXISTS tries (            -- that ended without a group
+    lease INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    generator TEXT,
+    outcome TEXT NOT NULL,          -- failed | died | left
+    reason TEXT NOT NULL,
+    ended REAL NOT NULL,
+    PRIMARY KEY (lease, attempt)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS groups (
     lease INTEGER PRIMARY KEY REFERENCES leases (id),
     generator TEXT NOT NULL,
     delivered REAL NOT NULL,
@@ -51,12 +60,12 @@ CREATE TABLE groups (
     lag INTEGER,                    -- at consumption
     payload BLOB NOT NULL           -- wire.Group, msgpack
 );
-CREATE TABLE steps (
+CREATE TABLE IF NOT EXISTS steps (
     step INTEGER PRIMARY KEY,
     finished REAL NOT NULL,
     metrics TEXT NOT NULL           -- JSON
 );
-CREATE TABLE evaluations (
+CREATE TABLE IF NOT EXISTS evaluations (
     id INTEGER PRIMARY KEY AUTOINCREMENT,   -- that of a dropped one must not come again
     version INTEGER NOT NULL,
     step INTEGER NOT NULL,
@@ -123,17 +132,18 @@ class Journal:
 
     def _check_schema(self, *, create: bool) -> None:
         tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if not tables and create:
+        if tables or not create:
+            found = self.meta("schema") if tables else None
+            if found != str(SCHEMA_VERSION):
+                raise JournalError(
+                    f"{self.path} has journal schema {found}, this version of asyncds reads "
+                    f"{SCHEMA_VERSION}: use the version that wrote it"
+                )
+        if create:
             with self.transaction():
                 for statement in _SCHEMA.split(";\n"):
                     self._db.execute(statement)
                 self.set_meta("schema", str(SCHEMA_VERSION))
-        found = self.meta("schema") if tables or create else None
-        if found != str(SCHEMA_VERSION):
-            raise JournalError(
-                f"{self.path} has journal schema {found}, this version of asyncds reads "
-                f"{SCHEMA_VERSION}: use the version that wrote it"
-            )
 
     def close(self) -> None:
         """Close the file."""
@@ -200,6 +210,23 @@ class Journal:
         self._db.execute(
             "UPDATE leases SET generator = ?, attempt = ? WHERE id = ?", (generator, attempt, lease)
         )
+
+    def add_try(
+        self, *, lease: int, attempt: int, generator: str | None, outcome: str, reason: str
+    ) -> None:
+        """A try of a lease ended without a group: it failed, or its generator died or left."""
+        self._db.execute(
+            "INSERT INTO tries VALUES (?, ?, ?, ?, ?, ?)",
+            (lease, attempt, generator, outcome, reason, time.time()),
+        )
+
+    def tries(self) -> list[tuple[int, str]]:
+        """(lease, outcome) of such tries of the leases that are in work, in order."""
+        rows = self._db.execute(
+            "SELECT t.lease, t.outcome FROM tries t JOIN leases l ON l.id = t.lease"
+            " WHERE l.state = 'leased' ORDER BY t.lease, t.attempt"
+        )
+        return rows.fetchall()
 
     def deliver(
         self,

@@ -18,6 +18,7 @@ from asyncds.rollout.scheduler import Scheduler, TicketState
 from services.coordinator.batches import BatchDesk
 from services.coordinator.evaluation import Due, EvaluationPlan
 from services.coordinator.leases import LeaseBook
+from services.coordinator.tries import Outcome
 from services.coordinator.weights import LEARNER, WeightDesk
 
 log = logging.getLogger(__name__)
@@ -169,7 +170,7 @@ class Coordinator:
                 self.weights.failed(member.name, message, now)
             case wire.Bye(reason=reason):
                 log.info("%s leaves: %s", member.name, reason)
-                self._forget(member, f"left ({reason})", now)
+                self._forget(member, f"left ({reason})", Outcome.LEFT, now)
             case _:
                 self.reject(member.peer, f"a generator said {type(message).__name__}")
 
@@ -246,7 +247,7 @@ class Coordinator:
         known = self.fleet.get(hello.name)
         if known is None or known.incarnation != hello.incarnation:
             if known is not None and known.health is not Health.DEAD:
-                self._forget(known, "was replaced by a new process", now)
+                self._forget(known, "was replaced by a new process", Outcome.DIED, now)
             self._tokenizer, self._data = hello.tokenizer, hello.data
             self.leases.rows = hello.rows
             self.leases.multiplicity = hello.multiplicity
@@ -351,9 +352,9 @@ class Coordinator:
         plan.skip_done([done["step"] for done in self._journal.evaluations()])
         return plan
 
-    def _forget(self, member: Member, reason: str, now: float) -> None:
+    def _forget(self, member: Member, reason: str, outcome: Outcome, now: float) -> None:
         self.fleet.leave(member.name)
-        self.leases.reclaim(member)
+        self.leases.reclaim(member, outcome)
         self.weights.lost(member, reason, now)
 
     # --- time -----------------------------------------------------------------------------------
@@ -362,7 +363,7 @@ class Coordinator:
         """Everything that follows from what is known, and from time passing."""
         for member in self.fleet.tick(now):
             log.warning("%s is dead: silent for %.0f s", member.name, now - member.last_seen)
-            self.leases.reclaim(member)
+            self.leases.reclaim(member, Outcome.DIED)
             self.weights.lost(member, "died", now)
         if self._learner and now - self._learner_seen > self._config.coordinator.dead_seconds:
             log.warning("the learner has been silent for %.0f s", now - self._learner_seen)

@@ -15,6 +15,7 @@ from asyncds.rollout.wire import Ack, Cancel, Delivered, Grant, Lease, LeaseFail
 from services.coordinator.dynamic_sampling import DynamicSampling, Verdict
 from services.coordinator.evaluation import EvaluationRound
 from services.coordinator.prompts import PromptCursor, sampling_seed
+from services.coordinator.tries import Budget, Outcome, budgets
 
 log = logging.getLogger(__name__)
 
@@ -24,13 +25,15 @@ REGRANT_SECONDS = 5.0
 
 @dataclass(kw_only=True)
 class Open:
-    """A lease that is not settled. temperature: of an evaluation. holder: the generator that works
-    on it, if any; since `granted`. sent: when the grant was last sent."""
+    """A lease that is not settled. attempt: its tries are numbered by it. budget: those that count.
+    temperature: of an evaluation. holder: the generator that works on it, if any; since `granted`.
+    sent: when the grant was last sent."""
 
     id: int
     purpose: str
     row: int
     attempt: int = 1
+    budget: Budget = field(default_factory=Budget)
     temperature: float | None = None
     holder: str | None = None
     granted: float = 0.0
@@ -84,11 +87,13 @@ class LeaseBook:
         holders = {o.id: o for o in self._open.values() if o.purpose == "train" and o.holder}
         self._open = {i: o for i, o in self._open.items() if o.purpose == "eval"}
         tickets = []
+        spent = budgets(self._journal.tries())
         for row in self._journal.leases("leased", "delivered"):
             delivered = row.state == "delivered"
             state = TicketState.DELIVERED if delivered else TicketState.WAITING
             if not delivered:
                 entry = Open(id=row.id, purpose="train", row=row.row, attempt=row.attempt)
+                entry.budget = spent[row.id]
                 if held := holders.get(row.id):
                     entry, state = held, TicketState.LEASED
                 self._open[row.id] = entry
@@ -323,10 +328,10 @@ class LeaseBook:
         if foreign:
             self._send(member.peer, Cancel(leases=foreign))
 
-    def reclaim(self, member: Member) -> None:
-        """The generator is gone: its leases wait for another."""
+    def reclaim(self, member: Member, outcome: Outcome) -> None:
+        """The generator died or left: its leases wait for another."""
         for entry in [o for o in self._open.values() if o.holder == member.name]:
-            self._retry(entry, f"generator {member.name} was lost")
+            self._retry(entry, f"its generator {outcome.value}", outcome=outcome)
 
     def adopt(self, member: Member, leases: list[int], now: float) -> None:
         """After the coordinator's restart: the generator goes on with what it still holds."""
@@ -390,8 +395,23 @@ class LeaseBook:
         row = next(r for r in self._journal.leases("delivered") if r.id == lease)
         return Open(id=row.id, purpose=row.purpose, row=row.row, attempt=row.attempt)
 
-    def _retry(self, entry: Open, reason: str, *, permanent: bool = False) -> None:
-        if permanent or entry.attempt >= self._config.rollout.max_attempts:
+    def _retry(
+        self,
+        entry: Open,
+        reason: str,
+        *,
+        outcome: Outcome = Outcome.FAILED,
+        permanent: bool = False,
+    ) -> None:
+        self._journal.add_try(
+            lease=entry.id,
+            attempt=entry.attempt,
+            generator=entry.holder,
+            outcome=outcome.value,
+            reason=reason,
+        )
+        entry.budget.record(outcome)
+        if permanent or entry.budget.failures >= self._config.rollout.max_attempts:
             self._settle(entry, "failed", reason)
             return
         entry.attempt += 1

@@ -9,6 +9,7 @@ import heapq
 import itertools
 import json
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ from asyncds.rollout.codec import (
 )
 from asyncds.rollout.journal import Journal
 from services.coordinator.coordinator import Coordinator
+from services.coordinator.tries import DEATHS_PER_FAILURE
 
 TURN = 0.1
 VOCABULARY = 100_000
@@ -48,7 +50,7 @@ def make_config(**changes: Any) -> RunConfig:
             "max_lag": 2,
             "straggler_seconds": 10,
             "lease_seconds": 20,
-            "max_attempts": 20,
+            "max_attempts": 3,
         },
         "eval": {"every": 3, "n_problems": 3, "n_samples": 2, "interim_samples": 2},
         "checkpoint": {"every": 2},
@@ -224,16 +226,19 @@ class SimGenerator(Peer):
     def _outcome(self, work: Work) -> wire.Message:
         rng, faults, lease = self.sim.rng, self.sim.faults, work.lease
         if self.sim.faulty(faults.failed_lease):
+            self.sim.blunders[lease.id] += 1
             return wire.LeaseFailed(
                 lease=lease.id, attempt=lease.attempt, reason="engine error", permanent=False
             )
+        bad = self.sim.faulty(faults.bad_group)
+        self.sim.blunders[lease.id] += bad
         versions = (work.version, self.version) if lease.purpose == "train" else (self.version,)
         group = make_group(
             n=lease.group_size,
             versions=versions,
             prompt=(lease.id,),
             correct=tuple(rng.random() < self.sim.chance for _ in range(lease.group_size)),
-            token=VOCABULARY if self.sim.faulty(faults.bad_group) else 5,
+            token=VOCABULARY if bad else 5,
         )
         return wire.Delivered(
             lease=lease.id,
@@ -450,6 +455,8 @@ class Simulation:
         self.checkpoint = -1
         self.timeline: dict[int, set[int]] = {}
         """Leases trained at each step, since the checkpoint that the learner started from."""
+        self.blunders: Counter[int] = Counter()
+        """Failures reported and malformed groups made, by lease."""
         self.lags: list[int] = []
         self.steps: list[dict[str, Any]] = []
         self.evaluations: list[dict[str, Any]] = []
@@ -669,6 +676,16 @@ class Simulation:
         limit = r.dynamic_sampling.max_dropped * r.groups_per_step
         assert dropped <= limit * batches, "the learner is not kept waiting for ever"
 
+    def _check_tries(self) -> None:
+        rows = self.journal._db.execute("SELECT lease, outcome, reason FROM tries").fetchall()
+        overran = Counter(i for i, _, reason in rows if reason.startswith("no delivery within"))
+        failed = Counter(i for i, outcome, _ in rows if outcome == "failed")
+        died = Counter(i for i, outcome, _ in rows if outcome == "died")
+        assert failed - overran <= self.blunders, "one blunder burns one try, however often told"
+        for lease in self.journal.leases("failed"):
+            counted = failed[lease.id] + died[lease.id] // DEATHS_PER_FAILURE
+            assert counted >= self.config.rollout.max_attempts, "lost generators burn none"
+
     def _check(
         self,
         coordinator: Coordinator,
@@ -684,6 +701,7 @@ class Simulation:
                 assert coordinator.leases.held_by(member) == 0
         assert counts.get("batched", 0) <= self.config.rollout.groups_per_step, "one batch in hand"
         self._check_dynamic_sampling()
+        self._check_tries()
         acked = {i for _, m in sent if isinstance(m, wire.Ack) for i in m.leases}
         open_ = {r.id for r in self.journal.leases("leased")}
         open_ |= {r.id for r in self.journal.leases("leased", purpose="eval")}

@@ -8,6 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 from coordinator_simulation import VOCABULARY, Faults, Simulation, make_config
+from hypothesis import given
+from hypothesis import strategies as st
 from rollout_groups import make_group
 
 from asyncds.fleet.membership import Health
@@ -17,6 +19,7 @@ from asyncds.rollout.journal import Journal
 from services.coordinator.coordinator import Coordinator, State
 from services.coordinator.dynamic_sampling import DynamicSampling, Verdict
 from services.coordinator.leases import REGRANT_SECONDS
+from services.coordinator.tries import DEATHS_PER_FAILURE, Budget, Outcome, budgets
 
 GENERATOR = wire.GeneratorHello(
     name="g",
@@ -415,6 +418,51 @@ def test_work_of_a_generator_that_left_goes_to_another(desk: Desk) -> None:
     again = leases(desk.say(b"g", wire.Bye(leases=[])) + desk.tick(b"h"))
     assert {g.id for g in again if g.attempt == 2} == granted
     assert desk.member("g") is Health.DEAD
+
+
+def next_generator(desk: Desk, i: int, *last: wire.Message) -> set[int]:
+    """Another process of that name takes over from "g", which says its last words. The leases it
+    gets."""
+    desk.say(b"g", *last)
+    desk.say(b"g", REPLACE(GENERATOR, incarnation=f"g-{i}"))
+    desk.say(b"l", wire.LearnerHeartbeat(rank=0, staged=0, checkpoint=-1, phase=""))
+    desk.synced("g")
+    return {lease.id for lease in leases(desk.tick(b"g"))}
+
+
+def test_a_generator_that_leaves_burns_nothing(tmp_path: Path) -> None:
+    with closing(Desk(tmp_path, rollout__max_attempts=1)) as desk:
+        granted = {lease.id for lease in running(desk)}
+        for i in range(2 * DEATHS_PER_FAILURE):
+            assert next_generator(desk, i, wire.Bye(leases=[])) == granted
+        attempts = {r.attempt for r in desk.journal.leases("leased")}
+        assert attempts == {1 + 2 * DEATHS_PER_FAILURE}
+
+
+def test_a_lease_that_kills_its_generators_ends(tmp_path: Path) -> None:
+    """Also across a coordinator's restart, which forgets no death."""
+    attempts = 2
+    with closing(Desk(tmp_path, rollout__max_attempts=attempts)) as desk:
+        granted = {lease.id for lease in running(desk)}
+        assert next_generator(desk, 0) == granted
+    with closing(Desk(tmp_path, rollout__max_attempts=attempts)) as desk:
+        desk.say(b"l", LEARNER)
+        for i in range(1, attempts * DEATHS_PER_FAILURE):
+            assert next_generator(desk, i) == granted
+        assert desk.journal.ended() == {}
+        assert not next_generator(desk, 99) & granted
+        assert desk.journal.ended() == {"its generator died": len(granted)}
+
+
+@given(st.lists(st.sampled_from(Outcome)))
+def test_only_failures_and_deaths_in_a_row_count(outcomes: list[Outcome]) -> None:
+    budget = Budget()
+    for outcome in outcomes:
+        budget.record(outcome)
+    assert budget == budgets((7, outcome.value) for outcome in outcomes)[7]
+    letters = "".join(outcome.value[0] for outcome in outcomes if outcome is not Outcome.LEFT)
+    in_a_row = sum(len(run) // DEATHS_PER_FAILURE for run in letters.split("f"))
+    assert budget.failures == letters.count("f") + in_a_row
 
 
 def test_a_group_sent_before_the_learner_is_back_is_kept(tmp_path: Path) -> None:

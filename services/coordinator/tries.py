@@ -1,0 +1,45 @@
+"""What counts against `rollout.max_attempts`: work that failed, not generators that were lost.
+
+A generator that leaves in good order costs its leases nothing. One that dies may have been killed
+by a lease, so deaths count too, but not singly: every DEATHS_PER_FAILURE-th in a row, with no
+failure between, that the same lease was held at. A lease that kills every generator so ends after
+DEATHS_PER_FAILURE · max_attempts of them.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+DEATHS_PER_FAILURE = 3
+
+
+class Outcome(StrEnum):
+    """How a try without a group ended. FAILED: reported, malformed or overrun. DIED, LEFT: its
+    generator did."""
+
+    FAILED = "failed"
+    DIED = "died"
+    LEFT = "left"
+
+
+@dataclass(kw_only=True)
+class Budget:
+    """A lease's tries. failures: what counts. deaths: in a row, not counted yet."""
+
+    failures: int = 0
+    deaths: int = 0
+
+    def record(self, outcome: Outcome) -> None:
+        """A try ended."""
+        self.deaths += outcome is Outcome.DIED
+        if outcome is Outcome.FAILED or self.deaths == DEATHS_PER_FAILURE:
+            self.failures, self.deaths = self.failures + 1, 0
+
+
+def budgets(tries: Iterable[tuple[int, str]]) -> defaultdict[int, Budget]:
+    """By lease, from (lease, outcome) in the order of the tries."""
+    found: defaultdict[int, Budget] = defaultdict(Budget)
+    for lease, outcome in tries:
+        found[lease].record(Outcome(outcome))
+    return found
