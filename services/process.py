@@ -11,6 +11,7 @@ from pathlib import Path
 from asyncds.config.schema import RunConfig
 from asyncds.telemetry.catalogue import Metrics
 from asyncds.telemetry.server import Check, MetricsServer
+from asyncds.transport.keys import ClientKeys, ServerKeys, load_client_keys, load_server_keys
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,22 @@ def run_directory(config: RunConfig) -> Path:
 def coordinator_address(config: RunConfig) -> str:
     """Where the control plane is."""
     return f"tcp://{config.coordinator.host}:{config.coordinator.port}"
+
+
+def client_keys(config: RunConfig) -> ClientKeys | None:
+    """Keys of a link to the coordinator; None if links are not encrypted. Raises KeyFileError."""
+    curve = config.coordinator.curve
+    if curve is None:
+        return None
+    return load_client_keys(server=Path(curve.server_public), secret=Path(curve.client_secret))
+
+
+def server_keys(config: RunConfig) -> ServerKeys | None:
+    """The coordinator's keys; None if links are not encrypted. Raises KeyFileError."""
+    curve = config.coordinator.curve
+    if curve is None:
+        return None
+    return load_server_keys(secret=Path(curve.server_secret), clients=Path(curve.clients))
 
 
 def start_logging() -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from asyncds.cli.children import ChildFailedError, Children
+from asyncds.transport.keys import ClientKeys
 from asyncds.transport.observer import Observer
 
 LEAVE_SECONDS = 20.0
@@ -14,11 +15,13 @@ class ActiveRun:
     """The processes of a run: started by the constructor, tended and asked by `turn`, ended by
     `end`, which must be called."""
 
-    def __init__(self, *, children: Children, address: str, run_dir: Path) -> None:
-        """address: of the coordinator's control plane."""
+    def __init__(
+        self, *, children: Children, address: str, run_dir: Path, keys: ClientKeys | None
+    ) -> None:
+        """address: of the coordinator's control plane. keys: to it, if its links are encrypted."""
         self._children = children
         self._summary = run_dir / "summary.json"
-        self._observer = Observer(address)
+        self._observer = Observer(address, keys=keys)
         self._message = ""
         self._stopping = ""
         self.status: dict[str, Any] = {}

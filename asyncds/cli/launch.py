@@ -8,7 +8,8 @@ from asyncds.cli.children import Child, python
 from asyncds.cli.machine import gpus, uses_cuda, visible_devices
 from asyncds.cli.placement import place
 from asyncds.config.load import dump_config
-from asyncds.config.schema import RunConfig
+from asyncds.config.schema import CurveConfig, RunConfig
+from asyncds.transport.keys import ClientKeys, load_client_keys
 
 QUIET = {
     "VLLM_NO_USAGE_STATS": "1",
@@ -32,14 +33,28 @@ def make_run_directory(run: RunConfig) -> Path:
 
 
 def absolute_paths(run: RunConfig) -> RunConfig:
-    """With directories of models as absolute paths, so that a run can be read from anywhere."""
+    """With directories of models and key files as absolute paths, so that a run can be read from
+    anywhere."""
 
     def whole(name: str | None) -> str | None:
         return str(Path(name).resolve()) if name and Path(name).is_dir() else name
 
     generator = run.generator.model_copy(update={"model": whole(run.generator.model)})
     update = {"model": whole(run.model), "tokenizer": whole(run.tokenizer)}
-    return run.model_copy(update=update | {"generator": generator})
+    coordinator, curve = run.coordinator, run.coordinator.curve
+    if curve is not None:
+        # Not resolved: a link to keys that are replaced is followed when they are read.
+        paths = {key: str(Path(value).absolute()) for key, value in curve.model_dump().items()}
+        coordinator = coordinator.model_copy(update={"curve": CurveConfig(**paths)})
+    return run.model_copy(update=update | {"generator": generator, "coordinator": coordinator})
+
+
+def client_keys(run: RunConfig) -> ClientKeys | None:
+    """Keys of a link to the coordinator; None if links are not encrypted. Raises KeyFileError."""
+    curve = run.coordinator.curve
+    if curve is None:
+        return None
+    return load_client_keys(server=Path(curve.server_public), secret=Path(curve.client_secret))
 
 
 def arguments(run: RunConfig, *, port: int) -> list[str]:

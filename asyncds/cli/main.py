@@ -236,6 +236,23 @@ def compare(
     compare_command(runs, baseline=baseline, output=output, pairs=pairs)
 
 
+@app.command()
+def keys(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Directory of the keys.")],
+    name: Annotated[
+        list[str] | None, typer.Option(help="A client; several: --name A --name B.")
+    ] = None,
+) -> None:
+    """Make keys for encrypted links: the coordinator's, unless OUT has them, and each client's."""
+    from asyncds.transport.keys import KeyFileError, make_keys
+
+    try:
+        for path in make_keys(out, name or ["client"]):
+            print(path)
+    except KeyFileError as error:
+        raise UserError(str(error)) from error
+
+
 @app.command("tiny-model")
 def tiny_model(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Directory of the model.")],

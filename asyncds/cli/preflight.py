@@ -8,6 +8,12 @@ from pathlib import Path
 from asyncds.cli.machine import Gpu, existing, free_bytes, gpus, uses_cuda, version
 from asyncds.cli.model_directory import ModelFacts, check_model
 from asyncds.config.schema import RunConfig
+from asyncds.transport.keys import (
+    KeyFileError,
+    load_client_keys,
+    load_server_keys,
+    read_clients,
+)
 
 _GIB = 1 << 30
 _CHECKPOINT_BYTES_PER_PARAMETER = 16
@@ -25,6 +31,7 @@ def preflight(config: RunConfig, *, resume: bool = False) -> list[str]:
         *_packages(config),
         *_devices(config, gpus() if uses_cuda() else []),
         *_ports(config),
+        *_keys(config),
         *_run_directory(config, facts, resume=resume),
     ]
 
@@ -153,6 +160,40 @@ def _ports(config: RunConfig) -> list[str]:
             if why := _cannot_bind(host, port):
                 problems.append(f"{key}: {why}")
                 break
+    return problems
+
+
+def _keys(config: RunConfig) -> list[str]:
+    """Everything runs here, so that files of every role must be here, and fit."""
+    curve = config.coordinator.curve
+    if curve is None:
+        return []
+    problems = []
+    server = client = None
+    try:
+        server = load_server_keys(secret=Path(curve.server_secret), clients=Path(curve.clients))
+    except KeyFileError as error:
+        problems.append(f"coordinator.curve: {error}")
+    try:
+        client = load_client_keys(
+            server=Path(curve.server_public), secret=Path(curve.client_secret)
+        )
+    except KeyFileError as error:
+        problems.append(f"coordinator.curve: {error}")
+    if server is None or client is None:
+        return problems
+    if client.server != server.public:
+        problems.append(
+            f"coordinator.curve.server_public {curve.server_public} is not the public key of "
+            f"server_secret {curve.server_secret}: give the files of one pair"
+        )
+    allowed, unusable = read_clients(server.clients)
+    problems += [f"coordinator.curve.clients: {problem}" for problem in unusable]
+    if client.public not in allowed:
+        problems.append(
+            f"coordinator.curve.clients {curve.clients} lacks the public key of client_secret "
+            f"{curve.client_secret}: put it there"
+        )
     return problems
 
 

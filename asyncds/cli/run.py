@@ -57,6 +57,7 @@ def run_command(
         ),
         address=f"tcp://{run.coordinator.host}:{port}",
         run_dir=run_dir,
+        keys=launch.client_keys(run),
     )
     try:
         problem = _watch(active, console)

@@ -196,6 +196,7 @@ class Slot:
             children=Children([launch.coordinator(run, port=port), learner, *generators]),
             address=f"tcp://{run.coordinator.host}:{port}",
             run_dir=run_dir,
+            keys=launch.client_keys(run),
         )
 
     def finish(self) -> Outcome:

@@ -337,6 +337,20 @@ class CheckpointConfig(Section):
     """Older ones are deleted."""
 
 
+class CurveConfig(Section):
+    """Key files of encrypted links (`asyncds keys` makes them): a process reads those of its role.
+    docs/security.md says who needs which."""
+
+    server_secret: str
+    """File with the coordinator's secret key; for the coordinator."""
+    clients: str
+    """Directory of the public keys that are let in; for the coordinator."""
+    server_public: str
+    """File with the coordinator's public key; for everyone else."""
+    client_secret: str
+    """File with the process's own secret key; for everyone else."""
+
+
 class CoordinatorConfig(Section):
     """The coordinator and the links to it."""
 
@@ -344,8 +358,10 @@ class CoordinatorConfig(Section):
     """Address the coordinator binds and the others connect to."""
     port: Port = 0
     """Port of the control plane; 0 picks a free one (`asyncds run` only)."""
+    curve: CurveConfig | None = None
+    """Encrypt and authenticate the links with these keys; default: neither."""
     allow_unencrypted: bool = False
-    """Bind an address other than loopback although links are not encrypted or authenticated."""
+    """Bind an address other than loopback although `curve` is not set."""
     heartbeat_seconds: Seconds = 1
     """How often every process reports."""
     suspect_seconds: Seconds = 10
@@ -363,11 +379,13 @@ class CoordinatorConfig(Section):
             raise ValueError(
                 "heartbeat_seconds < suspect_seconds < dead_seconds must hold: raise the later one"
             )
-        if self.host not in ("127.0.0.1", "localhost") and not self.allow_unencrypted:
+        loopback = self.host in ("127.0.0.1", "localhost")
+        if not loopback and self.curve is None and not self.allow_unencrypted:
             raise ValueError(
-                f"the control plane is not encrypted and will not bind {self.host}: keep "
-                "coordinator.host at 127.0.0.1, or set coordinator.allow_unencrypted to true if "
-                "everyone who can reach that address may control the run"
+                f"the control plane is not encrypted and will not bind {self.host}: set "
+                "coordinator.curve (`asyncds keys` makes the keys), keep coordinator.host at "
+                "127.0.0.1, or set coordinator.allow_unencrypted to true if everyone who can reach "
+                "that address may control the run"
             )
         return self
 

@@ -143,6 +143,11 @@ CATALOGUE: dict[Role, tuple[Series, ...]] = {
         _counter("tokens_generated_total", "Completion tokens delivered for training [tokens]"),
         _counter("tokens_trained_total", "Completion tokens trained on [tokens]"),
         _counter("rejected_frames_total", "Frames that were no well-formed message [frames]"),
+        _counter(
+            "rejected_connections_total",
+            "Connections turned away, by reason [connections]",
+            reason=("not_allowed", "handshake"),
+        ),
     ),
     "generator": (
         _counter("tokens_total", "Completion tokens sampled [tokens]"),

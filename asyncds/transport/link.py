@@ -16,11 +16,19 @@ import zmq
 
 from asyncds.rollout.codec import MAX_FRAME_BYTES, decode_from_coordinator, encode
 from asyncds.rollout.wire import FromCoordinator, Identify, Message, Refused, Welcome
+from asyncds.transport.keys import ClientKeys
+from asyncds.transport.monitor import monitored, read_events
 
 log = logging.getLogger(__name__)
 
 HELLO_SECONDS = 1.0
 """How often an introduction is repeated until it is answered."""
+HANDSHAKES = (
+    zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+)
 
 
 class RefusedError(Exception):
@@ -36,7 +44,8 @@ class Link:
     gets every `Welcome`, the moment to repeat what is unacknowledged.
 
     hello, heartbeat: make the message of the moment. lost_seconds: `check` raises when the
-    coordinator was silent for longer.
+    coordinator was silent for longer. keys: of an encrypted link; None if the coordinator's links
+    are not encrypted.
     """
 
     def __init__(
@@ -49,6 +58,7 @@ class Link:
         heartbeat_seconds: float,
         lost_seconds: float,
         on_message: Callable[[FromCoordinator], None],
+        keys: ClientKeys | None = None,
     ) -> None:
         self._address = address
         self._identity = identity
@@ -57,6 +67,8 @@ class Link:
         self._heartbeat_seconds = heartbeat_seconds
         self._lost_seconds = lost_seconds
         self._on_message = on_message
+        self._keys = keys
+        self._trouble = ""
         self._outbox: deque[bytes] = deque()
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
@@ -89,8 +101,8 @@ class Link:
             self._raise_failure()
             if time.monotonic() > deadline:
                 raise LinkLostError(
-                    f"no coordinator answered at {self._address} within {timeout:g} s: is it "
-                    "running, and is the address right?"
+                    f"no coordinator answered at {self._address} within {timeout:g} s: "
+                    + (self._trouble or "is it running, and is the address right?")
                 )
 
     def check(self) -> None:
@@ -100,6 +112,7 @@ class Link:
         if silent > self._lost_seconds:
             raise LinkLostError(
                 f"the coordinator at {self._address} has been silent for {silent:.0f} s"
+                + (f": {self._trouble}" if self._trouble else "")
             )
 
     def close(self, timeout: float = 5.0) -> None:
@@ -141,10 +154,13 @@ class Link:
             context.term()
 
     def _talk(self, context: zmq.Context) -> None:
-        with context.socket(zmq.DEALER) as socket:
-            self._serve(socket)
+        with (
+            context.socket(zmq.DEALER) as socket,
+            monitored(context, socket, HANDSHAKES) as handshakes,
+        ):
+            self._serve(socket, handshakes)
 
-    def _serve(self, socket: zmq.Socket[bytes]) -> None:
+    def _serve(self, socket: zmq.Socket[bytes], handshakes: zmq.Socket[bytes]) -> None:
         # What is queued gets this long at the end; the default, for ever, would block `close`.
         socket.setsockopt(zmq.LINGER, 2000)
         socket.setsockopt(zmq.IDENTITY, self._identity.encode())
@@ -155,10 +171,13 @@ class Link:
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
         socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 20000)
+        if self._keys is not None:
+            self._keys.apply(socket)
         socket.connect(self._address)
         poller = zmq.Poller()
         poller.register(socket, zmq.POLLIN)
         poller.register(self._wake_read, zmq.POLLIN)
+        poller.register(handshakes, zmq.POLLIN)
         next_hello = next_heartbeat = 0.0
         while not (self._closing.is_set() and not self._outbox):
             now = time.monotonic()
@@ -178,6 +197,11 @@ class Link:
             ready = dict(poller.poll(int(pause * 1000)))
             if self._wake_read in ready:
                 os.read(self._wake_read, 4096)
+            if handshakes in ready:
+                for event, value in read_events(handshakes):
+                    self._shake_hands(event, value)
+                if self._failure is not None:
+                    return
             while socket in ready:
                 try:
                     frame = socket.recv(zmq.NOBLOCK)
@@ -187,6 +211,35 @@ class Link:
                 self._receive(decode_from_coordinator(frame))
                 if self._failure is not None:
                     return
+
+    def _shake_hands(self, event: zmq.Event, value: int) -> None:
+        """What can't become right by itself ends the link; ZeroMQ does not try again either."""
+        if event & zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            self._trouble = ""
+        elif event & zmq.EVENT_HANDSHAKE_FAILED_AUTH and self._keys is not None:
+            self._failure = RefusedError(
+                f"the coordinator at {self._address} does not allow the key in "
+                f"{self._keys.secret_file}: put its public key into the coordinator's directory of "
+                "allowed clients"
+            )
+        elif value == zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH:
+            self._failure = RefusedError(
+                f"the coordinator at {self._address} wants encrypted links: set coordinator.curve "
+                "to this process's keys"
+                if self._keys is None
+                else f"the coordinator at {self._address} does not encrypt its links: set "
+                "coordinator.curve for it too, or for neither"
+            )
+        else:
+            trouble = (
+                "who listens there breaks every handshake off: is it the coordinator?"
+                if self._keys is None
+                else "who listens there breaks every handshake off: is the public key in "
+                f"{self._keys.server_file} the coordinator's?"
+            )
+            if trouble != self._trouble:
+                log.warning("the coordinator at %s: %s", self._address, trouble)
+                self._trouble = trouble
 
     def _receive(self, message: FromCoordinator) -> None:
         match message:

@@ -6,16 +6,19 @@ import zmq
 
 from asyncds.rollout.codec import decode_from_coordinator, encode
 from asyncds.rollout.wire import Observe, Status, Stop
+from asyncds.transport.keys import ClientKeys
 
 
 class Observer:
-    """A short-spoken client of the control plane."""
+    """A short-spoken client of the control plane. keys: of an encrypted link."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, keys: ClientKeys | None = None) -> None:
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 1000)
         self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+        if keys is not None:
+            keys.apply(self._socket)
         self._socket.connect(address)
 
     def status(self, timeout: float) -> dict[str, Any] | None:

@@ -1,8 +1,23 @@
 """The coordinator's end of the control plane: one ZeroMQ ROUTER socket."""
 
+import math
+import os
+import socket
+import time
+from contextlib import ExitStack
+
 import zmq
 
-from asyncds.rollout.codec import MAX_FRAME_BYTES
+from asyncds.rollout.codec import MAX_FRAME_BYTES, encode
+from asyncds.rollout.wire import Refused
+from asyncds.transport.gate import AllowList, Gate
+from asyncds.transport.keys import ServerKeys
+from asyncds.transport.monitor import monitored, read_events
+from asyncds.transport.rejections import Rejections
+
+FAILED = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+MAX_PEERS = 10_000
+"""Peers whose keys are remembered; who was silent for longer than so many others is forgotten."""
 
 
 class BindError(Exception):
@@ -10,9 +25,15 @@ class BindError(Exception):
 
 
 class Router:
-    """Receives frames from any peer and sends frames to a peer it has heard from."""
+    """Receives frames from any peer and sends frames to a peer it has heard from.
 
-    def __init__(self, *, host: str, port: int) -> None:
+    keys: links are encrypted, and only peers whose keys are allowed are heard and spoken to; a key
+    that is taken off the list counts no more from then on, even on a link that is up.
+    rejections: what was turned away.
+    """
+
+    def __init__(self, *, host: str, port: int, keys: ServerKeys | None = None) -> None:
+        self.rejections = Rejections()
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, 2000)
@@ -26,6 +47,22 @@ class Router:
         self._socket.setsockopt(zmq.RCVHWM, 0)
         self._socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
         self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 20000)
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
+        self._open = ExitStack()
+        self._monitor = self._open.enter_context(
+            monitored(
+                self._context, self._socket, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | FAILED
+            )
+        )
+        self._poller.register(self._monitor, zmq.POLLIN)
+        self._addresses: dict[int, str] = {}
+        self._failing = False
+        self._allowed: AllowList | None = None
+        self._gate: Gate | None = None
+        self._users: dict[bytes, bytes] = {}
+        if keys is not None:
+            self._encrypt(keys)
         try:
             if port:
                 self._socket.bind(f"tcp://{host}:{port}")
@@ -39,21 +76,49 @@ class Router:
             ) from error
 
     def receive(self, timeout: float) -> list[tuple[bytes, bytes]]:
-        """(peer, frame) of everything that has arrived; waits up to `timeout` s for the first."""
-        received: list[tuple[bytes, bytes]] = []
-        if not self._socket.poll(int(timeout * 1000)):
-            return received
-        while len(received) < 1000:
-            try:
-                parts = self._socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                break
-            # Anything but [peer, frame] is not ours; an empty frame fails to decode and is counted.
-            received.append((parts[0], parts[1] if len(parts) == 2 else b""))
-        return received
+        """(peer, frame) of everything that has arrived; waits up to `timeout` s for the first.
+
+        Newcomers are let in or turned away meanwhile.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            left = max(0.0, deadline - time.monotonic())
+            ready = dict(self._poller.poll(math.ceil(left * 1000)))
+            now = time.monotonic()
+            if self._allowed is not None:
+                self._allowed.refresh(now)
+            if self._monitor in ready:
+                self._watch(now)
+            if self._gate is not None and self._gate.socket in ready:
+                self._gate.answer(now)
+            frames = self._frames(now) if self._socket in ready else []
+            if frames or now >= deadline:
+                return frames
 
     def send(self, peer: bytes, frame: bytes) -> bool:
-        """Queue a frame. False if the peer is not connected (it will introduce itself again)."""
+        """Queue a frame. False if the peer is not connected (it will introduce itself again), or
+        its key is no longer allowed."""
+        if self._allowed is not None and self._users.get(peer, b"") not in self._allowed:
+            return False
+        return self._send(peer, frame)
+
+    def close(self) -> None:
+        """Send what is queued (for at most two seconds) and close."""
+        self._open.close()
+        self._socket.close()
+        if self._gate is not None:
+            self._gate.close()
+        self._context.term()
+
+    def _encrypt(self, keys: ServerKeys) -> None:
+        keys.apply(self._socket)
+        self._allowed = AllowList(keys.clients)
+        self._allowed.refresh(time.monotonic())
+        self._gate = Gate(context=self._context, allowed=self._allowed, rejections=self.rejections)
+        self._gate.guard(self._socket)
+        self._poller.register(self._gate.socket, zmq.POLLIN)
+
+    def _send(self, peer: bytes, frame: bytes) -> bool:
         try:
             self._socket.send_multipart([peer, frame], zmq.NOBLOCK)
         except zmq.ZMQError as error:
@@ -62,7 +127,66 @@ class Router:
             return False
         return True
 
-    def close(self) -> None:
-        """Send what is queued (for at most two seconds) and close."""
-        self._socket.close()
-        self._context.term()
+    def _frames(self, now: float) -> list[tuple[bytes, bytes]]:
+        received: list[tuple[bytes, bytes]] = []
+        for _ in range(1000):
+            try:
+                parts = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                break
+            peer = parts[0].bytes
+            if self._allowed is not None and not self._vouched(peer, parts[-1], now):
+                continue
+            # Anything but [peer, frame] is not ours; an empty frame fails to decode and is counted.
+            received.append((peer, parts[1].bytes if len(parts) == 2 else b""))
+        return received
+
+    def _vouched(self, peer: bytes, frame: zmq.Frame, now: float) -> bool:
+        """Whether the key that `peer` was let in with is still allowed; if not, it is told once."""
+        assert self._allowed is not None
+        user = str(frame.get("User-Id")).encode()
+        known = self._users.pop(peer, None)
+        if user in self._allowed:
+            if len(self._users) >= MAX_PEERS:
+                del self._users[next(iter(self._users))]
+            self._users[peer] = user
+            return True
+        if known is not None:
+            reason = "its key was taken off the coordinator's list of allowed clients"
+            self.rejections.add(
+                "not_allowed",
+                address=str(frame.get("Peer-Address")),
+                what=reason,
+                now=now,
+            )
+            self._send(peer, encode(Refused(reason=reason)))
+        return False
+
+    def _watch(self, now: float) -> None:
+        """Learn whose handshakes failed. ZeroMQ tells the failure first, then which file descriptor
+        is closed for it, so addresses are looked up while the connection is up; the address of one
+        that was too short is not known."""
+        for event, value in read_events(self._monitor):
+            if event & zmq.EVENT_ACCEPTED:
+                self._addresses[value] = _peer_address(value)
+            elif event & FAILED:
+                self._failing = True
+            else:
+                address = self._addresses.pop(value, "an unknown address")
+                if self._failing:
+                    self._failing = False
+                    what = (
+                        "it did not complete the handshake"
+                        if self._allowed is None
+                        else "it did not complete the handshake: is it encrypted, and has it this "
+                        "coordinator's public key?"
+                    )
+                    self.rejections.add("handshake", address=address, what=what, now=now)
+
+
+def _peer_address(descriptor: int) -> str:
+    try:
+        with socket.socket(fileno=os.dup(descriptor)) as connection:
+            return str(connection.getpeername()[0])
+    except (OSError, IndexError):
+        return "an unknown address"

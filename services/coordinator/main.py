@@ -16,6 +16,7 @@ from asyncds.rollout.codec import ProtocolError, decode_to_coordinator, encode
 from asyncds.rollout.journal import Journal, JournalError
 from asyncds.rollout.wire import Message, Observe, Status
 from asyncds.telemetry.catalogue import build_metrics
+from asyncds.transport.keys import KeyFileError
 from asyncds.transport.router import BindError, Router
 from services.coordinator.coordinator import Coordinator, State
 from services.coordinator.telemetry import CoordinatorTelemetry
@@ -26,6 +27,7 @@ from services.process import (
     metrics_server,
     on_signals,
     run_directory,
+    server_keys,
     start_logging,
 )
 
@@ -49,8 +51,12 @@ def main(config: RunConfig) -> int:
         return BAD_INPUT
     with closing(journal):
         try:
-            router = Router(host=config.coordinator.host, port=config.coordinator.port)
-        except BindError as error:
+            router = Router(
+                host=config.coordinator.host,
+                port=config.coordinator.port,
+                keys=server_keys(config),
+            )
+        except (BindError, KeyFileError) as error:
             log.error("%s", error)
             return BAD_INPUT
         with closing(router):
@@ -81,7 +87,8 @@ def _serve(config: RunConfig, router: Router, journal: Journal) -> int:
     on_signals(stop_reason.append)
     ready = lambda: "" if coordinator.state is not State.STARTING else coordinator.waiting_for()  # noqa: E731
     with metrics_server(config, metrics, place=0, healthy=lambda: "", ready=ready):
-        log.info("control plane at tcp://%s:%d", config.coordinator.host, router.port)
+        links = "encrypted" if config.coordinator.curve else "not encrypted"
+        log.info("control plane at tcp://%s:%d, %s", config.coordinator.host, router.port, links)
         while not coordinator.over(time.monotonic()):
             frames = router.receive(TURN_SECONDS)
             now = time.monotonic()
@@ -95,6 +102,7 @@ def _serve(config: RunConfig, router: Router, journal: Journal) -> int:
             if coordinator.state is not before:
                 log.info("the run is %s %s", coordinator.state.value, coordinator.message)
             telemetry.sample(now)
+            telemetry.connections(router.rejections.counts)
             for peer, message in outbox:
                 router.send(peer, encode(message))
             outbox.clear()

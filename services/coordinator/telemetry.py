@@ -3,6 +3,7 @@
 import math
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,12 @@ class CoordinatorTelemetry:
             m.histogram("sync_seconds").observe(seconds)
         files = [self._journal.path, Path(f"{self._journal.path}-wal")]
         m.gauge("journal_bytes").set(sum(f.stat().st_size for f in files if f.exists()))
+
+    def connections(self, rejected: Mapping[str, int]) -> None:
+        """rejected: connections turned away so far, by reason."""
+        for reason, n in rejected.items():
+            name = "rejected_connections_total"
+            self._advance(f"connection/{reason}", n, name=name, reason=reason)
 
     def _advance(self, key: str, total: int, *, name: str = "groups_total", **labels: str) -> None:
         self._metrics.counter(name, **labels).inc(total - self._seen[key])

@@ -18,6 +18,7 @@ from asyncds.scoring.scorer import Scorer, ScorerUnavailableError
 from asyncds.tasks.base import Row, Split, Task
 from asyncds.tasks.registry import make_task
 from asyncds.telemetry.catalogue import build_metrics
+from asyncds.transport.keys import ClientKeys, KeyFileError
 from asyncds.transport.link import Link, LinkLostError, RefusedError
 from asyncds.weights.probe import probe_tokens
 from services.generator.generator import Generator
@@ -26,6 +27,7 @@ from services.process import (
     BAD_INPUT,
     DONE,
     FAILURE,
+    client_keys,
     coordinator_address,
     metrics_server,
     signals_async,
@@ -71,11 +73,12 @@ def serve_runs(assignments: Assignments, *, name: str, index: str) -> int:
 async def _serve(config: RunConfig, engine: KeptEngine, *, name: str, index: int) -> int:
     options = config.task.model_dump(exclude={"kind"})
     try:
+        keys = client_keys(config)
         task = make_task(config.task.kind, **options)
         started = await engine.started(config)
         async with _scorer(config) as scorer:
-            return await _generate(config, task, scorer, started, name=name, index=index)
-    except (ValueError, OSError) as error:
+            return await _generate(config, task, scorer, started, keys=keys, name=name, index=index)
+    except (KeyFileError, ValueError, OSError) as error:
         log.error("%s", error)
         return BAD_INPUT
     except (TimeoutError, LinkLostError, RefusedError, EngineDeadError) as error:
@@ -106,6 +109,7 @@ async def _generate(
     scorer: Scorer,
     engine: GenerationEngine,
     *,
+    keys: ClientKeys | None,
     name: str,
     index: int,
 ) -> int:
@@ -160,6 +164,7 @@ async def _generate(
             heartbeat_seconds=config.coordinator.heartbeat_seconds,
             lost_seconds=config.coordinator.lost_seconds,
             on_message=receive,
+            keys=keys,
         )
         try:
             await asyncio.to_thread(link.wait_welcome, config.coordinator.lost_seconds)

@@ -15,6 +15,7 @@ from asyncds.engine.tokenizer import load_tokenizer, vocabulary_fingerprint
 from asyncds.engine.training import NonFiniteError, TrainingEngine
 from asyncds.rollout.wire import PROTOCOL, Bye, FromCoordinator, LearnerHello
 from asyncds.telemetry.catalogue import build_metrics
+from asyncds.transport.keys import ClientKeys, KeyFileError
 from asyncds.transport.link import Link, LinkLostError, RefusedError
 from asyncds.weights.probe import probe_tokens
 from asyncds.weights.sender import WeightSender
@@ -28,6 +29,7 @@ from services.process import (
     BAD_INPUT,
     DONE,
     FAILURE,
+    client_keys,
     coordinator_address,
     metrics_server,
     run_directory,
@@ -64,13 +66,20 @@ def _serve(config: RunConfig) -> int:
     if not torch.cuda.is_available():
         torch.set_num_threads(config.learner.cpu_threads)
     try:
+        keys = client_keys(config)
         engine = _make_engine(config)
         step = _restore(engine, config)
-    except (CheckpointError, UnsupportedModelError, ValueError, OSError) as error:
+    except (
+        KeyFileError,
+        CheckpointError,
+        UnsupportedModelError,
+        ValueError,
+        OSError,
+    ) as error:
         log.error("%s", error)
         return BAD_INPUT
     try:
-        reason = _train(engine, config, step)
+        reason = _train(engine, config, step, keys)
     except DrainedError as told:
         reason = str(told)
     except (BatchLateError, LinkLostError, RefusedError, NonFiniteError) as error:
@@ -122,7 +131,7 @@ def _restore(engine: TrainingEngine, config: RunConfig) -> int:
     return int(checkpoint.load(engine, newest)["step"])
 
 
-def _train(engine: TrainingEngine, config: RunConfig, step: int) -> str:
+def _train(engine: TrainingEngine, config: RunConfig, step: int, keys: ClientKeys | None) -> str:
     metrics = build_metrics("learner")
     first = engine.rank == 0
     vocab_size = engine.causal_lm.config.get_text_config().vocab_size
@@ -187,6 +196,7 @@ def _train(engine: TrainingEngine, config: RunConfig, step: int) -> str:
             heartbeat_seconds=config.coordinator.heartbeat_seconds,
             lost_seconds=config.coordinator.lost_seconds,
             on_message=receive,
+            keys=keys,
         )
         try:
             if first:

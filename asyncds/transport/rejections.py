@@ -1,0 +1,32 @@
+"""Connections that were turned away: counted, and logged without filling the log."""
+
+import logging
+from collections import Counter
+
+log = logging.getLogger(__name__)
+
+QUIET_SECONDS = 60.0
+"""At most one line per address in this time."""
+MAX_ADDRESSES = 1000
+"""Addresses remembered; beyond it nothing is logged, only counted."""
+REASONS = ("not_allowed", "handshake")
+"""A key that is not on the list, or no handshake as it should be: not encrypted, made for another
+server key, broken off, or noise."""
+
+
+class Rejections:
+    """counts: by reason."""
+
+    def __init__(self) -> None:
+        self.counts = Counter(dict.fromkeys(REASONS, 0))
+        self._logged: dict[str, float] = {}
+
+    def add(self, reason: str, *, address: str, what: str, now: float) -> None:
+        """Count one. what: completes "refused a connection from ADDRESS: …"."""
+        self.counts[reason] += 1
+        if now - self._logged.get(address, -QUIET_SECONDS) < QUIET_SECONDS:
+            return
+        self._logged = {a: at for a, at in self._logged.items() if now - at < QUIET_SECONDS}
+        if len(self._logged) < MAX_ADDRESSES:
+            self._logged[address] = now
+            log.warning("refused a connection from %s: %s", address, what)
