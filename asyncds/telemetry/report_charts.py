@@ -19,6 +19,9 @@ from asyncds.telemetry.charts import (
 from asyncds.telemetry.evaluations import by_temperature
 from asyncds.telemetry.numbers import percent
 
+MOST_PARTS = 5
+"""Lags or generators with a curve of their own."""
+
 Evaluation = dict[str, Any]
 MetricsLine = dict[str, Any]
 
@@ -106,8 +109,12 @@ def report_charts(
         ),
         chart(
             "Entropy",
-            "Of the policy, nats per token.",
-            over_steps(("entropy", "learner/entropy")),
+            "Of the policy, nats per token; of correct and of incorrect completions.",
+            over_steps(
+                ("entropy", "learner/entropy"),
+                ("correct", "learner/entropy_correct"),
+                ("incorrect", "learner/entropy_incorrect"),
+            ),
         ),
         chart(
             "Lag at consumption",
@@ -137,6 +144,27 @@ def report_charts(
             "Mismatch",
             "KL divergence of the sampling policy and the learner, nats per token.",
             over_steps(("mismatch", "learner/mismatch_kl"), ("to base", "learner/kl")),
+        ),
+        chart(
+            "Mismatch by lag",
+            "The same for tokens of one lag, in weight versions.",
+            over_steps(*_parts(lines, "mismatch_kl", "lag")),
+        ),
+        chart(
+            "Mismatch by generator",
+            "The same for the tokens of one generator.",
+            over_steps(*_parts(lines, "mismatch_kl", "generator")),
+        ),
+        chart(
+            "Effective sample size",
+            "Share of a batch's tokens that the importance weights leave; by lag.",
+            over_steps(("all tokens", "learner/ess"), *_parts(lines, "ess", "lag")),
+            top=1.0,
+        ),
+        chart(
+            "Ratio",
+            "Of the policy to the one that the loss compares it with: quantiles over tokens.",
+            over_steps(*((name, f"learner/ratio/{name}") for name in ("p01", "p50", "p99"))),
         ),
         chart(
             "Differential smoothing",
@@ -211,6 +239,15 @@ def _equivalences(lines: Sequence[MetricsLine]) -> list[tuple[str, str]]:
     keys = dict.fromkeys(key for line in lines for key in line if key.startswith("distinct/"))
     named = [(key.removeprefix("distinct/"), key) for key in keys]
     return named or [("per group", "distinct_correct")]
+
+
+def _parts(lines: Sequence[MetricsLine], name: str, part: str) -> list[tuple[str, str]]:
+    """(name, key) of the curves of a diagnostic by lag or by generator, at most as many as are told
+    apart; none where there is one part only."""
+    prefix = f"learner/{name}/{part}="
+    found = {key.removeprefix(prefix) for line in lines for key in line if key.startswith(prefix)}
+    ordered = sorted(found, key=lambda value: (len(value), value))[:MOST_PARTS]
+    return [(f"{part} {v}", prefix + v) for v in ordered] if len(ordered) > 1 else []
 
 
 def _usual_samples(evaluations: Sequence[Evaluation]) -> int:

@@ -14,6 +14,7 @@ from asyncds.telemetry.comparison import compare
 from asyncds.telemetry.evaluations import evaluation_counts
 from asyncds.telemetry.numbers import duration, number, percent
 from asyncds.telemetry.report import write_report
+from asyncds.telemetry.report_charts import report_charts
 from asyncds.telemetry.rollouts import read_rollout
 from asyncds.telemetry.texts import decoder, ids_as_text
 
@@ -47,6 +48,8 @@ def test_a_finished_run(tmp_path: Path) -> None:
         "Distinct correct answers",
         "Entropy",
         "Lag at consumption",
+        "Mismatch by lag",
+        "Effective sample size",
         "Throughput",
         "Who waits",
         "Weight sync",
@@ -56,7 +59,7 @@ def test_a_finished_run(tmp_path: Path) -> None:
         "groups_per_step: 2",
     ):
         assert title in page.text, title
-    assert page.tags.count("svg") == 19
+    assert page.tags.count("svg") == 22
     for title in (
         "Pass@k while training, T 0.6",
         "Distinct correct answers, held out, T 1",
@@ -69,6 +72,22 @@ def test_a_finished_run(tmp_path: Path) -> None:
     assert path.read_text().count('class="whisker"') == 2 * (2 * 4 + 3 * 4 + 2 + 2)
     assert re.search(r"base, version 0: \d of 8 right", page.text)
     assert "result, version 60" in page.text
+
+
+def test_diagnostics_by_lag_and_by_generator() -> None:
+    lines = [
+        {
+            "step": step,
+            "learner/mismatch_kl/lag=0": 0.001,
+            "learner/mismatch_kl/lag=10": 0.003,
+            "learner/mismatch_kl/lag=2": 0.002,
+            "learner/mismatch_kl/generator=only-one": 0.004,
+        }
+        for step in (1, 2)
+    ]
+    charts = {chart.title: chart for chart in report_charts(lines, [], {})}
+    assert [name for _, name in charts["Mismatch by lag"].legend] == ["lag 0", "lag 2", "lag 10"]
+    assert not charts["Mismatch by generator"].svg
 
 
 def test_it_needs_no_network_and_no_script(tmp_path: Path) -> None:
