@@ -2,13 +2,16 @@
 
 import socket
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from asyncds.cli.children import Child, python
+from asyncds.cli.errors import UserError
 from asyncds.cli.machine import gpus, uses_cuda, visible_devices
 from asyncds.cli.placement import place
 from asyncds.config.load import dump_config
 from asyncds.config.schema import CurveConfig, RunConfig
+from asyncds.rollout.journal import Journal, JournalError
 from asyncds.transport.keys import ClientKeys, load_client_keys
 
 QUIET = {
@@ -24,11 +27,18 @@ def run_directory(run: RunConfig) -> Path:
 
 
 def make_run_directory(run: RunConfig) -> Path:
-    """Make the run's directory, with its configuration; an earlier summary is removed."""
+    """Make the run's directory, with its configuration. What is left of an earlier end, its summary
+    and that the run was told to stop, is removed. Raises UserError if its journal can't be used."""
     run_dir = run_directory(run)
     (run_dir / "logs").mkdir(parents=True, exist_ok=True)
     (run_dir / "summary.json").unlink(missing_ok=True)
     (run_dir / "config.yaml").write_text(dump_config(run))
+    if (run_dir / "journal.db").exists():
+        try:
+            with closing(Journal(run_dir / "journal.db")) as journal, journal.transaction():
+                journal.forget_stop()
+        except JournalError as error:
+            raise UserError(str(error)) from error
     return run_dir
 
 

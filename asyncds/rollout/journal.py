@@ -189,6 +189,18 @@ class Journal:
         """Keep a value with the run."""
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
+    def stop_reason(self) -> str | None:
+        """Why the run was told to stop, if it was and has not stopped yet."""
+        return self.meta("stop")
+
+    def remember_stop(self, reason: str) -> None:
+        """The run was told to stop."""
+        self.set_meta("stop", reason)
+
+    def forget_stop(self) -> None:
+        """The run has stopped, or is resumed."""
+        self._db.execute("DELETE FROM meta WHERE key = 'stop'")
+
     # --- leases and groups ----------------------------------------------------------------------
 
     def next_lease_id(self) -> int:

@@ -120,6 +120,9 @@ class Coordinator:
         self.state = State.STARTING
         self.message = ""
         self.rejected_frames = 0
+        self._recalled = False
+        if (reason := journal.stop_reason()) is not None:
+            self._recall_stop(reason)
 
     # --- messages -------------------------------------------------------------------------------
 
@@ -430,7 +433,10 @@ class Coordinator:
     # --- the end --------------------------------------------------------------------------------
 
     def stop(self, reason: str) -> None:
-        """End in good order before all steps are done."""
+        """End in good order before all steps are done. A coordinator that dies before `ended` still
+        knows it."""
+        if not self.state.final:
+            self._journal.remember_stop(reason)
         if not self._learner:
             self._conclude(State.INTERRUPTED, reason)
         elif self.state in (State.STARTING, State.RUNNING):
@@ -441,6 +447,17 @@ class Coordinator:
             self._status, self.message = State.INTERRUPTED, reason
             self._drop_round()
             self.leases.cancel_all()
+
+    def _recall_stop(self, reason: str) -> None:
+        """The coordinator before this one was told to stop and died before it had."""
+        log.warning("the run was told to stop (%s) before this coordinator started", reason)
+        self._recalled = True
+        self._finish(reason, State.INTERRUPTED)
+        self.leases.cancel_all()
+
+    def ended(self) -> None:
+        """The process ends, the run is over: who starts the coordinator again resumes the run."""
+        self._journal.forget_stop()
 
     def _drop_round(self) -> None:
         if self.leases.round is not None:
@@ -463,6 +480,10 @@ class Coordinator:
                 State.FAILED,
                 f"no progress for {limit:g} s: {self.waiting_for()}",
             )
+        elif self._recalled and not self._learner:
+            # It may be there, with steps to save, and has to be told; or dead, like in `stop`.
+            if now - self._learner_seen > self._config.coordinator.dead_seconds:
+                self._conclude(self._status, self.message)
         elif self.state is State.FINISHING:
             saved = self._saved_step >= self.batches.trained
             evaluated = self._plan.finished or self._status is State.INTERRUPTED

@@ -335,6 +335,8 @@ class LeaseBook:
 
     def adopt(self, member: Member, leases: list[int], now: float) -> None:
         """After the coordinator's restart: the generator goes on with what it still holds."""
+        if not self.accepting:
+            return
         version = self._scheduler.version_at(self._scheduler.step)
         for entry in (self._open[i] for i in leases if i in self._open):
             if entry.holder is None and entry.purpose == "train":

@@ -106,6 +106,8 @@ def _serve(config: RunConfig, router: Router, journal: Journal) -> int:
             for peer, message in outbox:
                 router.send(peer, encode(message))
             outbox.clear()
+    with journal.transaction():
+        coordinator.ended()
     telemetry.summarise()
     telemetry.close()
     log.info("the run is %s %s", coordinator.state.value, coordinator.message)

@@ -578,6 +578,8 @@ class Simulation:
         end = self.now + limit
         while not until():
             if self.coordinator is not None and self.coordinator.over(self.now):
+                with self.journal.transaction():
+                    self.coordinator.ended()
                 return
             assert self.now < end, (
                 "no end after "

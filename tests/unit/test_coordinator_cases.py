@@ -704,6 +704,45 @@ def test_a_stopped_run_can_be_resumed(tmp_path: Path) -> None:
     assert sorted(sim.timeline) == list(range(6))
 
 
+@pytest.mark.parametrize("turns", [0, 3, 10])
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_stop_outlives_the_coordinator(tmp_path: Path, turns: int, alone: bool) -> None:
+    """`turns` after it was told to stop it dies; `alone`, so does the learner, for good."""
+    sim = Simulation(tmp_path, config=make_config(steps=500))
+    sim.run(limit=100, until=lambda: len(sim.timeline) == 3)
+    assert sim.coordinator is not None
+    sim.coordinator.stop("Ctrl-C")
+    for _ in range(turns):
+        sim.turn()
+    if alone and sim.learner is not None:
+        sim.kill(sim.learner, back_after=None)
+    sim.kill_coordinator(back_after=2)
+    sim.run(limit=40, until=lambda: sim.coordinator is not None)
+    assert sim.coordinator is not None
+    assert sim.coordinator.state is State.FINISHING
+    sim.run(limit=40)
+    assert (sim.coordinator.state, sim.coordinator.message) == (State.INTERRUPTED, "Ctrl-C")
+    assert len(sim.timeline) <= 4, "only the step in hand was finished"
+    assert alone or sim.checkpoint == sim.coordinator.batches.trained >= 2
+    assert alone or not any(g.alive for g in sim.generators.values()), "all were told to leave"
+    assert sim.journal.stop_reason() is None, "who starts it again resumes it"
+
+
+def test_a_recalled_stop_grants_nothing_and_takes_what_comes(tmp_path: Path) -> None:
+    with closing(Desk(tmp_path)) as desk:
+        lease, other, *_ = running(desk)
+        desk.say(b"l", wire.Stop(reason=""))
+    with closing(Desk(tmp_path)) as desk:
+        held = [lease.id, other.id]
+        assert only(desk.say(b"g", REPLACE(GENERATOR, leases=held)), wire.Refused) == []
+        desk.say(b"l", LEARNER)
+        answer = desk.say(b"g", wire.GeneratorHeartbeat(version=0, leases=held, stats={}))
+        assert only(answer, wire.Cancel) == [wire.Cancel(leases=held)]
+        assert wire.Ack(leases=[lease.id]) in desk.say(b"g", delivered(lease))
+        assert desk.journal.counts()["delivered"] == 1
+        assert desk.c.state is State.FINISHING
+
+
 def test_a_stall_ends_in_a_sentence(tmp_path: Path) -> None:
     sim = Simulation(
         tmp_path,

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from asyncds.cli.errors import UserError
+from asyncds.cli.launch import make_run_directory
+from asyncds.config.load import load_config
 from asyncds.rollout.journal import Journal
 from asyncds.transport.observer import Observer
 from asyncds.transport.router import Router
@@ -94,6 +97,8 @@ def test_told_to_stop_before_anybody_came(config: Path, number: int) -> None:
         assert process.wait(DEADLINE) == 0
     summary = json.loads((config.parent / "runs" / "r" / "summary.json").read_text())
     assert (summary["status"], summary["steps"]) == ("interrupted", 0)
+    with closing(Journal(config.parent / "runs" / "r" / "journal.db", read_only=True)) as journal:
+        assert journal.stop_reason() is None, "it has stopped"
 
 
 def test_an_observer_may_end_the_run(config: Path) -> None:
@@ -105,6 +110,19 @@ def test_an_observer_may_end_the_run(config: Path) -> None:
         assert observer.status(DEADLINE) is not None
         observer.stop("enough")
         assert process.wait(DEADLINE) == 0
+
+
+def test_a_run_that_was_aborted_while_it_stopped_can_be_resumed(config: Path) -> None:
+    run = load_config(config)
+    file = make_run_directory(run) / "journal.db"
+    with closing(Journal(file)) as journal:
+        journal.remember_stop("Ctrl-C")
+    make_run_directory(run)
+    with closing(Journal(file, read_only=True)) as journal:
+        assert journal.stop_reason() is None
+    file.write_bytes(b"not a database at all" * 100)
+    with pytest.raises(UserError, match="cannot open the journal"):
+        make_run_directory(run)
 
 
 def test_a_port_in_use_is_bad_input(config: Path) -> None:
