@@ -386,7 +386,10 @@ class Coordinator:
             if self.leases.round is None:
                 self.weights.reconcile(now)
             self.leases.grant(now)
-            self.batches.fill()
+            # Until the base model is evaluated the learner keeps its weights, so that they can be
+            # sent again, whoever dies meanwhile.
+            if not (self._plan.base_is_due and self.batches.trained == 0):
+                self.batches.fill()
             self._end(now)
 
     def _evaluate(self, now: float) -> None:

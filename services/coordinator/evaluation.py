@@ -52,6 +52,11 @@ class EvaluationPlan:
         self._due.popleft()
 
     @property
+    def base_is_due(self) -> bool:
+        """The base model was not evaluated yet, nor overtaken."""
+        return bool(self._due) and self._due[0].step == 0
+
+    @property
     def finished(self) -> bool:
         """Nothing is left to evaluate."""
         return not self._due

@@ -457,6 +457,7 @@ class Simulation:
         """Leases trained at each step, since the checkpoint that the learner started from."""
         self.blunders: Counter[int] = Counter()
         """Failures reported and malformed groups made, by lease."""
+        self.base_evaluated = False
         self.lags: list[int] = []
         self.steps: list[dict[str, Any]] = []
         self.evaluations: list[dict[str, Any]] = []
@@ -660,6 +661,7 @@ class Simulation:
         assert set(sequences.values()) == {self.config.rollout.group_size}
         again = set(sequences) & set().union(*self.timeline.values())
         assert not again, f"leases {again} trained twice"
+        assert self.base_evaluated, "the base model is evaluated before anything is trained"
         assert step not in self.timeline
         assert step < self.config.steps
         self.timeline[step] = set(sequences)
@@ -704,6 +706,9 @@ class Simulation:
         assert counts.get("batched", 0) <= self.config.rollout.groups_per_step, "one batch in hand"
         self._check_dynamic_sampling()
         self._check_tries()
+        first = next(iter(self.journal.evaluations()), {"version": 0, "step": 0})
+        assert (first["version"], first["step"]) == (0, 0)
+        self.base_evaluated = "n_problems" in first
         acked = {i for _, m in sent if isinstance(m, wire.Ack) for i in m.leases}
         open_ = {r.id for r in self.journal.leases("leased")}
         open_ |= {r.id for r in self.journal.leases("leased", purpose="eval")}

@@ -596,6 +596,30 @@ def test_weights_stay_put_while_an_evaluation_is_open(desk: Desk) -> None:
     assert (result["version"], result["n_problems"], result["pass@k"]["1"]) == (0, 3, 0.0)
 
 
+def test_whoever_dies_the_base_model_is_evaluated_first(tmp_path: Path) -> None:
+    sim = Simulation(tmp_path, config=make_config())
+
+    def half_done() -> bool:
+        round = sim.coordinator and sim.coordinator.leases.round
+        return round is not None and 0 < round.done < round.total
+
+    sim.run(limit=100, until=half_done)
+    sim.kill_coordinator(back_after=5)
+    sim.run(limit=100, until=half_done)
+    for generator in sim.generators.values():
+        sim.kill(generator, back_after=5)
+    sim.turn()
+    sim.run(limit=100, until=half_done)
+    assert sim.learner is not None
+    sim.kill(sim.learner, back_after=5)
+    sim.turn()
+    sim.run(limit=300)
+    assert sim.coordinator is not None
+    assert sim.coordinator.state is State.FINISHED
+    evaluated = [(e["version"], e["step"]) for e in sim.journal.evaluations()]
+    assert evaluated == [(0, 0), (3, 3), (6, 6)]
+
+
 def test_an_evaluation_on_other_weights_is_malformed(desk: Desk) -> None:
     granted = running(desk, evaluate=False)
     lease = next(g for g in granted if g.purpose == "eval")
