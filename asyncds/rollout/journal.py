@@ -12,7 +12,10 @@ one transaction, so the caller decides what becomes durable together. The file m
 others (`asyncds inspect`) at any time.
 """
 
+import fcntl
 import json
+import os
+import socket
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
@@ -115,10 +118,20 @@ class GroupRow:
 
 
 class Journal:
-    """One writer; opened by the coordinator, or read-only by tools."""
+    """Opened by the coordinator, or read-only by tools. There is one writer at a time: a lock on
+    `<path>.lock` shuts others out, in this process too, and ends with the process."""
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
+        self._lock = -1 if read_only else _lock(path)
+        try:
+            self._open(read_only=read_only)
+        except BaseException:
+            self._unlock()
+            raise
+
+    def _open(self, *, read_only: bool) -> None:
+        path = self.path
         try:
             if read_only:
                 self._db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
@@ -148,6 +161,12 @@ class Journal:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def begin(self) -> None:
         """Open a transaction, if none is open."""
@@ -438,3 +457,26 @@ class Journal:
         ).fetchone()
         keys = ("delivered", "tokens_generated", "trained", "tokens_trained", "lag_mean", "lag_max")
         return dict(zip(keys, row, strict=True))
+
+
+def _lock(path: Path) -> int:
+    """A descriptor that holds the lock until it is closed. The file says who has it, for people."""
+    file = path.with_name(path.name + ".lock")
+    try:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise JournalError(f"cannot open the journal {path}: {error}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        owner = os.read(descriptor, 500).decode(errors="replace") or "another process"
+        os.close(descriptor)
+        if not isinstance(error, BlockingIOError):
+            raise JournalError(f"cannot lock the journal {path}: {error}") from error
+        raise JournalError(
+            f"the journal {path} is written by {owner}: end that first, or give this run another "
+            "name"
+        ) from error
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+    return descriptor

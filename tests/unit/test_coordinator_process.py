@@ -137,6 +137,21 @@ def test_a_port_in_use_is_bad_input(config: Path) -> None:
         assert "Traceback" not in errors
 
 
+def test_a_second_coordinator_of_a_run_is_bad_input(config: Path) -> None:
+    port = free_port()
+    with (
+        coordinator(config, port) as first,
+        closing(Observer(f"tcp://127.0.0.1:{port}")) as observer,
+    ):
+        assert observer.status(DEADLINE) is not None
+        with coordinator(config, free_port()) as second:
+            _, errors = second.communicate(timeout=DEADLINE)
+            assert second.returncode == 2
+            assert f"written by process {first.pid} on" in errors
+            assert "Traceback" not in errors
+        assert observer.status(DEADLINE) is not None, "the first goes on"
+
+
 def test_a_journal_of_another_version_is_bad_input(config: Path) -> None:
     run = config.parent / "runs" / "r"
     run.mkdir(parents=True)

@@ -1,5 +1,6 @@
 """The journal: states of a lease, restart, rewind, and what a killed writer leaves behind."""
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -205,6 +206,38 @@ def test_a_killed_writer_loses_nothing_committed_and_keeps_nothing_else(path: Pa
         assert [g.payload for g in journal.groups()] == [b"group 1"]
         with journal.transaction():
             deliver(journal, 2)
+
+
+def test_a_second_writer_is_shut_out_and_readers_are_not(path: Path, journal: Journal) -> None:
+    owner = rf"journal\.db is written by process {os.getpid()} on \S+: end that first"
+    for _ in range(2):
+        with pytest.raises(JournalError, match=owner):
+            Journal(path)
+    with journal.transaction():
+        journal.set_meta("a", "b")
+        with closing(Journal(path, read_only=True)) as reader:
+            assert reader.meta("a") is None
+    journal.close()
+    with closing(Journal(path)) as again:
+        assert again.meta("a") == "b"
+
+
+def test_a_killed_writer_shuts_nobody_out(path: Path) -> None:
+    script = Path(__file__).with_name("journal_killed_writer.py")
+    with subprocess.Popen([sys.executable, str(script), str(path)], stdout=subprocess.PIPE) as p:
+        assert p.stdout is not None
+        assert p.stdout.readline() == b"begun\n"
+        with pytest.raises(JournalError, match=f"written by process {p.pid} "):
+            Journal(path)
+        p.kill()
+    Journal(path).close()
+
+
+def test_one_that_can_not_be_opened_is_not_locked(path: Path) -> None:
+    path.write_bytes(b"not a database at all" * 100)
+    for _ in range(2):
+        with pytest.raises(JournalError, match="cannot open the journal"):
+            Journal(path)
 
 
 def test_dropped_evaluations_free_nothing_that_is_finished(journal: Journal) -> None:
