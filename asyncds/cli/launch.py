@@ -31,14 +31,14 @@ def make_run_directory(run: RunConfig) -> Path:
     and that the run was told to stop, is removed. Raises UserError if its journal can't be used."""
     run_dir = run_directory(run)
     (run_dir / "logs").mkdir(parents=True, exist_ok=True)
-    (run_dir / "summary.json").unlink(missing_ok=True)
-    (run_dir / "config.yaml").write_text(dump_config(run))
     if (run_dir / "journal.db").exists():
         try:
             with closing(Journal(run_dir / "journal.db")) as journal, journal.transaction():
                 journal.forget_stop()
         except JournalError as error:
             raise UserError(str(error)) from error
+    (run_dir / "summary.json").unlink(missing_ok=True)
+    (run_dir / "config.yaml").write_text(dump_config(run))
     return run_dir
 
 

@@ -139,9 +139,27 @@ class Journal:
                 self._db = sqlite3.connect(path, isolation_level=None)
                 self._db.execute("PRAGMA journal_mode=WAL")
                 self._db.execute("PRAGMA synchronous=FULL")
+                self._check_pages()
             self._check_schema(create=not read_only)
         except sqlite3.Error as error:
             raise JournalError(f"cannot open the journal {path}: {error}") from error
+
+    def _check_pages(self) -> None:
+        """Read the whole file once: what is damaged is better found now than in the middle of the
+        run, when its owner may have overwritten the copies."""
+        try:
+            found = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        except sqlite3.OperationalError:
+            raise  # locked, or not readable: not damaged
+        except sqlite3.DatabaseError as error:
+            found = str(error)
+        if found != "ok":
+            problem = " ".join(found.split())
+            raise JournalError(
+                f"the journal {self.path} is damaged ({problem}): put a good copy in its place, or "
+                f"move {self.path.name} and {self.path.name}-wal away; the run then goes on from "
+                "its newest checkpoint with an empty record"
+            )
 
     def _check_schema(self, *, create: bool) -> None:
         tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]

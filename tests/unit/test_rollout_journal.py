@@ -263,6 +263,39 @@ def test_another_schema_is_refused_in_words(path: Path) -> None:
             Journal(path, read_only=read_only)
 
 
+def damage(path: Path, *, page: int) -> None:
+    """Overwrite a page of 4096 bytes, of which the first holds the schema."""
+    with path.open("r+b") as file:
+        file.seek(4096 * page)
+        file.write(b"\xa5" * 4096)
+
+
+def test_every_damaged_page_is_found_at_the_start(path: Path) -> None:
+    with closing(Journal(path)) as journal, journal.transaction():
+        for id in range(1, 60):
+            journal.add_lease(id=id, purpose="train", row=1, attempt=1, evaluation=None)
+            journal.deliver(
+                lease=id,
+                generator="g",
+                oldest=0,
+                newest=0,
+                n=1,
+                n_correct=0,
+                reward=0.0,
+                tokens=1,
+                payload=b"x" * 600,
+            )
+    whole = path.read_bytes()
+    assert len(whole) // 4096 > 10
+    for page in range(1, len(whole) // 4096):
+        path.write_bytes(whole)
+        damage(path, page=page)
+        with pytest.raises(JournalError, match=r"journal\.db is damaged \(.*\): put a good copy"):
+            Journal(path)
+    path.write_bytes(whole)
+    Journal(path).close()
+
+
 def test_what_is_no_journal_is_refused_in_words(path: Path, tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="cannot open the journal"):
         Journal(path, read_only=True)
