@@ -1,5 +1,6 @@
 # The commands of this repository; `make help` lists them. Variables:
 #   ARGS         more arguments, e.g. make quickstart ARGS="steps=50", make test ARGS="-k lease"
+#   STUDY        which of configs/studies `make study` makes
 #   ALGO         the advantage that quickstart trains with: ds_grpo, grpo
 #   ACCEL        cpu or gpu: which requirements the environment holds
 #   VENV         the environment's folder; PYTHON, the interpreter it is made with
@@ -8,10 +9,11 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test test-unit lint env install-gpu lock clean
+.PHONY: help quickstart study test test-unit lint env install-gpu lock clean
 
 ARGS ?=
 ALGO ?= ds_grpo
+STUDY ?= diversity
 ACCEL ?= cpu
 VENV ?= $(if $(filter gpu,$(ACCEL)),.venv-gpu,.venv)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
@@ -29,6 +31,11 @@ quickstart: $(INSTALLED) ## train a tiny model on Countdown with asynchronous DS
 	$(RUN) asyncds tiny-model $(MODEL)
 	$(RUN) asyncds run --replace configs/quickstart.yaml $(if $(filter-out ds_grpo,$(ALGO)),\
 		algorithm.advantage.kind=$(ALGO) name=quickstart-$(ALGO)) $(ARGS)
+
+study: $(INSTALLED) ## make what is missing of a study (hours; Ctrl-C, and go on later)
+	$(RUN) asyncds tiny-model models/tiny-countdown-1 --seed 1 --held-out 256
+	$(RUN) asyncds tiny-model models/tiny-countdown-2 --seed 2 --held-out 256
+	$(RUN) asyncds sweep configs/studies/$(STUDY).yaml --results docs/studies/$(STUDY) $(ARGS)
 
 test: $(INSTALLED) ## run all tests
 	$(RUN) pytest $(ARGS)
@@ -62,6 +69,6 @@ lock: ## pin requirements/*.lock anew (needs uv); ARGS=--upgrade for newer versi
 		$(ARGS) --output-file requirements/gpu.lock
 
 clean: ## remove the environments, the tiny model and caches; runs/ stays
-	rm -rf .venv .venv-gpu $(MODEL) build dist *.egg-info
+	rm -rf .venv .venv-gpu $(MODEL) $(MODEL)-[0-9]* build dist *.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find asyncds services tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

@@ -59,6 +59,11 @@ def _not_a_directory(model: str, key: str) -> list[str]:
     path = Path(model)
     if path.name == "tiny-countdown":
         return [f"{key} {model} is not there: make it with `asyncds tiny-model {model}`"]
+    if path.name.startswith("tiny-"):
+        return [
+            f"{key} {model} is not there: `asyncds tiny-model` makes tiny models, and `make study` "
+            "those of the studies"
+        ]
     looks_local = (
         model.startswith((".", "/", "~"))
         or _HUB_ID.fullmatch(model) is None

@@ -71,7 +71,8 @@ def sweep_command(
         return 1
     if len(failed) < len(planned):
         where = results or folder
-        compare_command([where], baseline=sweep.baseline, output=where, pairs=False)
+        there = [where / one.name for one in planned if (where / one.name).exists()]
+        compare_command(there, baseline=sweep.baseline, output=where, pairs=False)
     return 1 if failed else 0
 
 

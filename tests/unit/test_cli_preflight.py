@@ -57,6 +57,8 @@ def test_missing_tiny_model_says_how_to_make_it(
     monkeypatch.chdir(tmp_path)
     (found,) = problems("models/tiny-countdown", tmp_path)
     assert found.endswith("make it with `asyncds tiny-model models/tiny-countdown`")
+    (found,) = problems("models/tiny-countdown-1", tmp_path)
+    assert found.endswith("`make study` those of the studies")
 
 
 @pytest.mark.parametrize("name", ["./qwen", "/nowhere/qwen", "a/b/c", "~/qwen"])
