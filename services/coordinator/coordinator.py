@@ -99,6 +99,7 @@ class Coordinator:
             probe_tolerance=config.probe_tolerance,
             first_sync=1 + starts * SYNCS_PER_START,
             send=send,
+            on_go=self.leases.expect_version,
         )
         trained, selected = journal.progress()
         journal.drop_evaluations()

@@ -71,6 +71,7 @@ class LeaseBook:
         self._refills: deque[int] = deque(json.loads(journal.meta("refills") or "[]"))
         self._dynamic_sampling = DynamicSampling(config=config, journal=journal)
         self._evaluation: deque[int] = deque()
+        self._newest = int(journal.meta("newest_version") or -1)
         self._next_id = journal.next_lease_id()
         self._cursor = PromptCursor(seed=config.seed, position=int(journal.meta("cursor") or 0))
         self.rows: dict[str, int] = {}
@@ -295,7 +296,17 @@ class LeaseBook:
             seen = set(group.versions.tolist())
             if seen != {self.round.version}:
                 raise ProtocolError(f"versions {seen} in an evaluation of {self.round.version}")
+        newest = int(group.versions.max())
+        if newest > self._newest:
+            raise ProtocolError(f"weights {newest}, newer than any that were sent ({self._newest})")
         return group
+
+    def expect_version(self, version: int) -> None:
+        """Generators may have these weights from now on. Of a learner that went back to a
+        checkpoint the versions are lower, while groups of the one before are still on their way."""
+        if version > self._newest:
+            self._newest = version
+            self._journal.set_meta("newest_version", str(version))
 
     def failed(self, member: Member, message: LeaseFailed) -> Ack:
         """A generator could not fulfil a lease. Of an earlier attempt that is old news: it was

@@ -39,9 +39,12 @@ class WeightDesk:
         probe_tolerance: float,
         first_sync: int,
         send: Callable[[bytes, Message], None],
+        on_go: Callable[[int], None],
     ) -> None:
+        """on_go: gets every version that a broadcast of is about to begin."""
         self._fleet = fleet
         self._send = send
+        self._on_go = on_go
         self._transfer_seconds = transfer_seconds
         self._probe_every = probe_every
         self._sync = WeightSync(
@@ -132,6 +135,7 @@ class WeightDesk:
             return
         sync = self.current
         assert sync is not None
+        self._on_go(sync.version)
         go = Go(
             sync=sync.id,
             version=sync.version,

@@ -37,6 +37,8 @@ from services.coordinator.tries import DEATHS_PER_FAILURE
 
 TURN = 0.1
 VOCABULARY = 100_000
+UNSENT = 1000
+"""A version of no weights that there are."""
 
 
 def make_config(**changes: Any) -> RunConfig:
@@ -233,12 +235,15 @@ class SimGenerator(Peer):
         bad = self.sim.faulty(faults.bad_group)
         self.sim.blunders[lease.id] += bad
         versions = (work.version, self.version) if lease.purpose == "train" else (self.version,)
+        strange_token = bad and rng.random() < 0.5
+        if bad and not strange_token:
+            versions = (*versions, UNSENT)
         group = make_group(
             n=lease.group_size,
             versions=versions,
             prompt=(lease.id,),
             correct=tuple(rng.random() < self.sim.chance for _ in range(lease.group_size)),
-            token=VOCABULARY if bad else 5,
+            token=VOCABULARY if strange_token else 5,
         )
         return wire.Delivered(
             lease=lease.id,
@@ -706,6 +711,7 @@ class Simulation:
         assert counts.get("batched", 0) <= self.config.rollout.groups_per_step, "one batch in hand"
         self._check_dynamic_sampling()
         self._check_tries()
+        assert not list(self.journal.groups("g.newest >= ?", (UNSENT,)))
         first = next(iter(self.journal.evaluations()), {"version": 0, "step": 0})
         assert (first["version"], first["step"]) == (0, 0)
         self.base_evaluated = "n_problems" in first
@@ -731,6 +737,7 @@ class Simulation:
 
 def _valid(message: wire.Delivered) -> bool:
     try:
-        return int(unpack_group(message.group).completion_ids.max()) < VOCABULARY
+        group = unpack_group(message.group)
+        return group.completion_ids.max() < VOCABULARY and group.versions.max() < UNSENT
     except ProtocolError:
         return False

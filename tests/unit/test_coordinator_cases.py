@@ -323,6 +323,23 @@ def test_a_malformed_group_is_retried_then_failed_with_its_reason(tmp_path: Path
         assert desk.c._progress == progress, "what is thrown away is no progress"
 
 
+def test_weights_that_were_never_sent_are_malformed(tmp_path: Path) -> None:
+    """What was sent is known after a coordinator died and a learner went back to a checkpoint."""
+    with closing(Desk(tmp_path)) as desk:
+        first, second, *_ = running(desk)
+        desk.say(b"g", delivered(first, versions=(0, 1)))
+        (reason,) = [row[0] for row in desk.journal._db.execute("SELECT reason FROM tries")]
+        assert reason == "malformed: weights 1, newer than any that were sent (0)"
+        desk.say(b"l", wire.LearnerHeartbeat(rank=0, staged=1, checkpoint=-1, phase=""))
+        desk.synced("g", version=1)
+    with closing(Desk(tmp_path)) as desk:
+        desk.say(b"l", REPLACE(LEARNER, incarnation="l2"))
+        desk.say(b"g", REPLACE(GENERATOR, leases=[first.id, second.id]))
+        desk.synced("g", version=0)
+        desk.say(b"g", delivered(second, versions=(0, 2)), delivered(first, versions=(0, 1)))
+        assert [r.id for r in desk.journal.leases("delivered")] == [first.id]
+
+
 @pytest.mark.parametrize("n", [1, 3])
 def test_a_group_of_the_wrong_size_is_malformed(desk: Desk, n: int) -> None:
     lease = running(desk)[0]
