@@ -179,19 +179,20 @@ class Link:
         poller.register(self._wake_read, zmq.POLLIN)
         poller.register(handshakes, zmq.POLLIN)
         next_hello = next_heartbeat = 0.0
+        sent = True
         while not (self._closing.is_set() and not self._outbox):
             now = time.monotonic()
             if not self._welcomed.is_set():
                 if now >= next_hello:
-                    socket.send(encode(self._hello()))
+                    _send(socket, encode(self._hello()))
                     next_hello = now + HELLO_SECONDS
             else:
                 if self._heartbeat is not None and now >= next_heartbeat:
-                    socket.send(encode(self._heartbeat()))
+                    _send(socket, encode(self._heartbeat()))
                     next_heartbeat = now + self._heartbeat_seconds
-                while self._outbox:
-                    socket.send(self._outbox.popleft())
-            if self._closing.is_set() and not self._welcomed.is_set():
+                while self._outbox and (sent := _send(socket, self._outbox[0])):
+                    self._outbox.popleft()
+            if self._closing.is_set() and not (self._welcomed.is_set() and sent):
                 break
             pause = min(HELLO_SECONDS, self._heartbeat_seconds)
             ready = dict(poller.poll(int(pause * 1000)))
@@ -252,3 +253,12 @@ class Link:
                 self._failure = RefusedError(reason)
             case _:
                 self._on_message(message)
+
+
+def _send(socket: zmq.Socket[bytes], frame: bytes) -> bool:
+    """False if there is no connection, not even one in the making: a handshake was refused."""
+    try:
+        socket.send(frame, zmq.NOBLOCK)
+    except zmq.Again:
+        return False
+    return True

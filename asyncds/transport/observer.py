@@ -1,12 +1,15 @@
 """Asking a running coordinator how the run is doing, or to end it."""
 
+import logging
 from typing import Any
 
 import zmq
 
 from asyncds.rollout.codec import decode_from_coordinator, encode
-from asyncds.rollout.wire import Observe, Status, Stop
+from asyncds.rollout.wire import Message, Observe, Status, Stop
 from asyncds.transport.keys import ClientKeys
+
+log = logging.getLogger(__name__)
 
 
 class Observer:
@@ -23,7 +26,7 @@ class Observer:
 
     def status(self, timeout: float) -> dict[str, Any] | None:
         """The newest status, or None if the coordinator does not answer within `timeout` s."""
-        self._socket.send(encode(Observe()))
+        self._send(Observe())
         answer = None
         while self._socket.poll(int(timeout * 1000) if answer is None else 0):
             message = decode_from_coordinator(self._socket.recv())
@@ -33,7 +36,14 @@ class Observer:
 
     def stop(self, reason: str) -> None:
         """Ask for an orderly end."""
-        self._socket.send(encode(Stop(reason=reason)))
+        self._send(Stop(reason=reason))
+
+    def _send(self, message: Message) -> None:
+        # Where a handshake was refused there is no connection, and a blocking send waits for ever.
+        try:
+            self._socket.send(encode(message), zmq.NOBLOCK)
+        except zmq.Again:
+            log.debug("no connection to send on: the handshake was refused")
 
     def close(self) -> None:
         """Close the connection."""

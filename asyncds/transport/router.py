@@ -16,6 +16,7 @@ from asyncds.transport.monitor import monitored, read_events
 from asyncds.transport.rejections import Rejections
 
 FAILED = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+UNKNOWN = "an unknown address"
 MAX_PEERS = 10_000
 """Peers whose keys are remembered; who was silent for longer than so many others is forgotten."""
 
@@ -172,7 +173,7 @@ class Router:
             elif event & FAILED:
                 self._failing = True
             else:
-                address = self._addresses.pop(value, "an unknown address")
+                address = self._addresses.pop(value, UNKNOWN)
                 if self._failing:
                     self._failing = False
                     what = (
@@ -185,8 +186,18 @@ class Router:
 
 
 def _peer_address(descriptor: int) -> str:
+    """By now the connection may be closed, and the number another file's."""
     try:
-        with socket.socket(fileno=os.dup(descriptor)) as connection:
+        copy = os.dup(descriptor)
+    except OSError:
+        return UNKNOWN
+    try:
+        connection = socket.socket(fileno=copy)
+    except OSError:
+        os.close(copy)
+        return UNKNOWN
+    with connection:
+        try:
             return str(connection.getpeername()[0])
-    except (OSError, IndexError):
-        return "an unknown address"
+        except (OSError, IndexError):
+            return UNKNOWN

@@ -1,0 +1,227 @@
+"""What strangers may send to the coordinator's port: noise, broken greetings, frames without end.
+Over real sockets; nothing of it may stop the router, fill its memory or keep its files open."""
+
+import random
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import psutil
+import pytest
+import zmq
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from asyncds.rollout import wire
+from asyncds.rollout.codec import (
+    MAX_FRAME_BYTES,
+    ProtocolError,
+    decode_to_coordinator,
+    encode,
+)
+from asyncds.transport.keys import load_client_keys, load_server_keys, make_keys
+from asyncds.transport.observer import Observer
+from asyncds.transport.router import Router
+
+DEADLINE = 20.0
+MIB = 1 << 20
+PROCESS = psutil.Process()
+
+
+def greeting(mechanism: bytes) -> bytes:
+    """ZMTP 3.1: signature, version, mechanism, role, filler."""
+    return b"\xff" + bytes(8) + b"\x7f\x03\x01" + mechanism.ljust(20, b"\0") + bytes(32)
+
+
+def command(name: bytes, body: bytes) -> bytes:
+    """A long ZMTP command frame."""
+    content = bytes([len(name)]) + name + body
+    return b"\x06" + len(content).to_bytes(8, "big") + content
+
+
+READY = command(b"READY", b"\x0bSocket-Type\x00\x00\x00\x06DEALER")
+HELLO = command(b"HELLO", bytes(194))
+INITIATE = command(b"INITIATE", bytes(300))
+
+
+class Served:
+    """A router in a thread that answers every `Observe`."""
+
+    def __init__(self, keys: Path | None) -> None:
+        self.keys = keys and load_client_keys(
+            server=keys / "server.key", secret=keys / "client.key_secret"
+        )
+        server = keys and load_server_keys(
+            secret=keys / "server.key_secret", clients=keys / "clients"
+        )
+        self.router = Router(host="127.0.0.1", port=0, keys=server)
+        self.noise = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.router.port), DEADLINE)
+
+    def answers(self) -> bool:
+        address = f"tcp://127.0.0.1:{self.router.port}"
+        with closing(Observer(address, keys=self.keys)) as observer:
+            return observer.status(DEADLINE) == {"well": True}
+
+    def settled(self, files: int) -> bool:
+        """Whether no more than `files` are open, once what was closed has been noticed."""
+        deadline = time.monotonic() + DEADLINE
+        while PROCESS.num_fds() > files:
+            if time.monotonic() > deadline:
+                return False
+            threading.Event().wait(0.02)
+        return True
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            for peer, frame in self.router.receive(0.05):
+                try:
+                    message = decode_to_coordinator(frame)
+                except ProtocolError:
+                    self.noise += 1
+                    continue
+                if isinstance(message, wire.Observe):
+                    self.router.send(peer, encode(wire.Status(run={"well": True})))
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(DEADLINE)
+        self.router.close()
+
+
+@pytest.fixture(scope="module", params=["plain", "curve"])
+def served(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
+    keys = None
+    if request.param == "curve":
+        keys = tmp_path_factory.mktemp("keys")
+        make_keys(keys, ["client"])
+    with closing(Served(keys)) as served:
+        assert served.answers()
+        yield served
+
+
+def memory() -> int:
+    rss: int = PROCESS.memory_info().rss
+    return rss
+
+
+GREETINGS = [greeting(m) for m in (b"NULL", b"CURVE", b"PLAIN", b"", b"\xff" * 20)]
+WHOLE = [g + rest for g in GREETINGS for rest in (b"", READY, HELLO, HELLO + INITIATE)]
+
+
+@st.composite
+def _noise(draw: st.DrawFn) -> bytes:
+    """The start of a conversation, cut, with bytes changed, and noise behind it."""
+    data = bytearray(draw(st.sampled_from(WHOLE)))
+    del data[draw(st.integers(0, len(data))) :]
+    for at in draw(st.lists(st.integers(0, 400), max_size=4)):
+        if at < len(data):
+            data[at] = draw(st.integers(0, 255))
+    return bytes(data) + draw(st.binary(max_size=100))
+
+
+@settings(max_examples=40)
+@example(noise=[bytes(64)])
+@example(noise=[b"GET / HTTP/1.1\r\n\r\n"])
+@given(noise=st.lists(_noise(), min_size=20, max_size=20))
+def test_greetings_that_are_cut_or_nonsense_leave_others_served(
+    served: Served, noise: list[bytes]
+) -> None:
+    files = PROCESS.num_fds()
+    for data in noise:
+        with served.connect() as connection:
+            connection.sendall(data)
+    assert served.answers()
+    assert served.settled(files + 4)
+
+
+def test_thousands_of_connections_of_noise_leave_no_memory_or_files_behind(
+    served: Served,
+) -> None:
+    rng = random.Random(0)
+    before, files = 0, PROCESS.num_fds()
+    for i in range(3000):
+        if i == 1000:
+            before = memory()
+        start = rng.choice(WHOLE)
+        with served.connect() as connection:
+            connection.sendall(start[: rng.randrange(len(start) + 1)] + rng.randbytes(50))
+    assert served.settled(files + 4)
+    assert served.answers()
+    assert memory() - before < 16 * MIB
+    assert sum(served.router.rejections.counts.values()) > 1000
+
+
+def test_random_frames_are_no_messages_and_leave_others_served() -> None:
+    """From a peer that may speak: its frames are noise, or messages with bytes changed."""
+    rng = random.Random(1)
+    with closing(Served(None)) as served, zmq.Context() as context:
+        with context.socket(zmq.DEALER) as dealer:
+            dealer.connect(f"tcp://127.0.0.1:{served.router.port}")
+            whole = encode(wire.Bye(leases=[1, 2], reason="r"))
+            for i in range(4000):
+                if i % 2:
+                    frame = bytearray(whole)
+                    frame[rng.randrange(len(frame))] = rng.randrange(256)
+                    dealer.send(bytes(frame[: rng.randrange(len(frame) + 1)]))
+                else:
+                    parts = [rng.randbytes(rng.randrange(200)) for _ in range(rng.randrange(1, 4))]
+                    dealer.send_multipart(parts)
+            assert served.answers()
+        deadline = time.monotonic() + DEADLINE
+        while served.noise < 3000:
+            assert time.monotonic() < deadline
+            assert served.answers()
+
+
+@pytest.mark.parametrize("size", [MAX_FRAME_BYTES + 1, 1 << 40, (1 << 63) - 1, (1 << 64) - 1])
+@pytest.mark.parametrize("kind", [b"\x02", b"\x06"], ids=["message", "command"])
+@pytest.mark.parametrize("introduced", [False, True])
+def test_who_announces_a_frame_over_the_limit_is_cut_off(
+    served: Served, introduced: bool, kind: bytes, size: int
+) -> None:
+    mechanism = b"NULL" if served.keys is None else b"CURVE"
+    start = {(True, b"NULL"): READY, (True, b"CURVE"): HELLO}.get((introduced, mechanism), b"")
+    before = memory()
+    with served.connect() as connection:
+        connection.sendall(greeting(mechanism) + start + kind + size.to_bytes(8, "big"))
+        connection.settimeout(DEADLINE)
+        assert cut(connection)
+    assert memory() - before < 16 * MIB
+    assert served.answers()
+
+
+def test_announcing_large_frames_and_not_sending_them_takes_no_memory(served: Served) -> None:
+    before = memory()
+    mechanism, start = (b"NULL", READY) if served.keys is None else (b"CURVE", b"")
+    idle = [served.connect() for _ in range(20)]
+    for connection in idle:
+        header = b"\x02" + MAX_FRAME_BYTES.to_bytes(8, "big")
+        connection.sendall(greeting(mechanism) + start + header + b"x")
+    assert served.answers()
+    assert memory() - before < 32 * MIB
+    for connection in idle:
+        connection.close()
+    assert served.answers()
+
+
+def cut(connection: socket.socket) -> bool:
+    """Whether the other side closes, within the time limit of the connection."""
+    try:
+        while connection.recv(1 << 16):
+            pass
+    except ConnectionResetError:
+        return True
+    except TimeoutError:
+        return False
+    return True
