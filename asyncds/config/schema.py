@@ -137,7 +137,8 @@ class RolloutConfig(Section):
     lease_seconds: Seconds = 300
     """A generator that has not delivered a group after this long loses it to another."""
     max_attempts: int = Field(3, ge=1)
-    """How often a group is tried before it is recorded as failed."""
+    """How often a group may fail before it is recorded as failed. Generators that leave while they
+    work on it do not count; of those that die, every third in a row does."""
     dynamic_sampling: DynamicSamplingConfig = DynamicSamplingConfig()
 
     @property

@@ -4,18 +4,21 @@
 
     deepspeed/     what training continues from: DeepSpeed's own files, one or more per rank
     hf/            the weights as a Hugging Face directory: from_pretrained and vLLM load it
-    manifest.json  what the files must be, and the caller's state
+    manifest.json  sizes and SHA-256 of the files, and the caller's state
 
 It is written under another name, flushed to disk and renamed, so that a directory called
 ``step-N`` is complete unless the disk lost something, which the manifest shows. All ranks write to
-the same directory: on several nodes it must be on a shared file system.
+the same directory: on several nodes it must be on a shared file system. Rank 0 reads everything
+once for the manifest, and once more before it is loaded, while the others wait.
 """
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +30,13 @@ from transformers.utils import cached_file
 
 from asyncds.engine.training import TrainingEngine
 
+log = logging.getLogger(__name__)
+
 MANIFEST = "manifest.json"
 _DEEPSPEED, _HF = "deepspeed", "hf"
 _TAG = "state"
-_PARTIAL, _REPLACED = ".partial-", ".replaced-"
-_HASHED_BYTES = 16 * 2**20
+_PARTIAL, _REPLACED, _DAMAGED = ".partial-", ".replaced-", "damaged-"
+_READERS = 8
 # Copied byte for byte, so that learner and generators can compare them.
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -98,14 +103,15 @@ def export(engine: TrainingEngine, directory: Path) -> None:
 
 
 def load(engine: TrainingEngine, directory: Path) -> dict[str, Any]:
-    """Verify a checkpoint, restore the engine from it, and return the caller's state. A collective.
+    """Restore the engine from a checkpoint, and return the caller's state. A collective.
 
     The engine must be new (a ZeRO-3 engine that has trained cannot be loaded into), with the ranks,
-    ZeRO stage and dtype of the one that saved.
+    ZeRO stage and dtype of the one that saved. Files are taken as they are: ``newest`` or
+    ``verify`` come first.
 
-    Raises CheckpointError where anything is missing, damaged or different.
+    Raises CheckpointError where it is of another layout, or DeepSpeed finds nothing.
     """
-    manifest = verify(directory)
+    manifest = _manifest(directory)
     for key, mine in _layout(engine).items():
         if manifest[key] != mine:
             raise CheckpointError(
@@ -120,32 +126,46 @@ def load(engine: TrainingEngine, directory: Path) -> dict[str, Any]:
 
 
 def verify(directory: Path) -> dict[str, Any]:
-    """Compare a checkpoint's files with its manifest (sizes, and hashes of those below 16 MiB).
+    """Compare a checkpoint's files with its manifest: sizes and hashes, a piece at a time.
 
     Returns the manifest. Raises CheckpointError, naming every file that is missing or not whole.
     """
-    try:
-        manifest = json.loads((directory / MANIFEST).read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{directory} is not a checkpoint: {error}") from error
-    problems = []
-    for name, expected in manifest["files"].items():
-        file = directory / name
-        if not file.is_file():
-            problems.append(f"{name} is missing")
-        elif (size := file.stat().st_size) != expected["bytes"]:
-            problems.append(f"{name} has {size} of {expected['bytes']} bytes")
-        elif "sha256" in expected and _sha256(file) != expected["sha256"]:
-            problems.append(f"{name} has other content than was written")
+    manifest = _manifest(directory)
+    files = manifest["files"]
+    with ThreadPoolExecutor(_READERS) as readers:
+        found = readers.map(lambda name: _problem(directory / name, files[name]), files)
+        problems = [f"{name} {p}" for name, p in zip(files, found, strict=True) if p]
     if problems:
         raise CheckpointError(f"{directory}: " + "; ".join(problems))
     return manifest
 
 
-def latest(root: Path) -> Path | None:
-    """The checkpoint ``step-N`` with the largest N that was completed, or None."""
-    complete = _complete(root)
-    return complete[-1] if complete else None
+def newest(root: Path) -> Path | None:
+    """The checkpoint ``step-N`` with the largest N that is whole, or None without any.
+
+    Newer ones that are damaged are named in the log and set aside as ``damaged-step-N``, so that
+    ``prune`` keeps none of them in place of a good one. To be called by one process, with no save
+    in progress. Raises CheckpointError if there are checkpoints and all are damaged.
+    """
+    damaged: dict[Path, str] = {}
+    for directory in reversed(_complete(root)):
+        try:
+            verify(directory)
+        except CheckpointError as error:
+            damaged[directory] = str(error)
+            continue
+        for bad, problem in damaged.items():
+            aside = bad.with_name(_DAMAGED + bad.name)
+            shutil.rmtree(aside, ignore_errors=True)
+            bad.rename(aside)
+            log.error("%s. It is now %s; starting from %s", problem, aside.name, directory.name)
+        return directory
+    if damaged:
+        raise CheckpointError(
+            f"no checkpoint is whole: {'. '.join(damaged.values())}. Put a good copy in place, or "
+            f"move {root} away to start from the base model"
+        )
+    return None
 
 
 def prune(root: Path, *, keep_last: int) -> None:
@@ -158,6 +178,30 @@ def prune(root: Path, *, keep_last: int) -> None:
     leftovers = [path for mark in (_PARTIAL, _REPLACED) for path in root.glob(f"{mark}*")]
     for path in [*_complete(root)[:-keep_last], *leftovers]:
         shutil.rmtree(path)
+
+
+def _manifest(directory: Path) -> dict[str, Any]:
+    try:
+        manifest: dict[str, Any] = json.loads((directory / MANIFEST).read_text())
+        if not {"files", "state"} <= manifest.keys():
+            raise ValueError(f"{MANIFEST} lacks entries")
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{directory} is not a checkpoint: {error}") from error
+    return manifest
+
+
+def _problem(file: Path, expected: Mapping[str, Any]) -> str:
+    """What is wrong with a file, or ""."""
+    try:
+        if not file.is_file():
+            return "is missing"
+        if (size := file.stat().st_size) != expected["bytes"]:
+            return f"has {size} of {expected['bytes']} bytes"
+        if "sha256" in expected and _sha256(file) != expected["sha256"]:
+            return "has other content than was written"
+    except OSError as error:
+        return f"cannot be read: {error}"
+    return ""
 
 
 def _complete(root: Path) -> list[Path]:
@@ -188,17 +232,18 @@ def _full_weights(engine: TrainingEngine) -> dict[str, Tensor]:
 
 
 def _describe(directory: Path) -> dict[str, dict[str, Any]]:
-    described = {}
-    for file in sorted(path for path in directory.rglob("*") if path.is_file()):
-        entry: dict[str, Any] = {"bytes": file.stat().st_size}
-        if entry["bytes"] < _HASHED_BYTES:
-            entry["sha256"] = _sha256(file)
-        described[str(file.relative_to(directory))] = entry
-    return described
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    with ThreadPoolExecutor(_READERS) as readers:
+        hashes = readers.map(_sha256, files)
+        return {
+            str(file.relative_to(directory)): {"bytes": file.stat().st_size, "sha256": digest}
+            for file, digest in zip(files, hashes, strict=True)
+        }
 
 
 def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _flush(directory: Path) -> None:

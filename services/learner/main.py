@@ -3,6 +3,7 @@
 import logging
 import threading
 import uuid
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -123,12 +124,14 @@ def _make_engine(config: RunConfig) -> TrainingEngine:
 
 
 def _restore(engine: TrainingEngine, config: RunConfig) -> int:
-    """Load the newest checkpoint of the run, if it has one; the number of batches it has seen."""
-    newest = checkpoint.latest(run_directory(config) / "checkpoints")
-    if newest is None:
+    """Load the newest checkpoint of the run that is whole, if it has any; the number of batches it
+    has seen. Rank 0 looks for it: if it finds none that is whole, the gang ends with it."""
+    root = run_directory(config) / "checkpoints"
+    newest = agree_on(str(checkpoint.newest(root) or "") if engine.rank == 0 else "")
+    if not newest:
         return 0
     log.info("starting from %s", newest)
-    return int(checkpoint.load(engine, newest)["step"])
+    return int(checkpoint.load(engine, Path(newest))["step"])
 
 
 def _train(engine: TrainingEngine, config: RunConfig, step: int, keys: ClientKeys | None) -> str:

@@ -1,6 +1,7 @@
 """The parts of a checkpoint that need no engine: what is complete, whole, or to be removed."""
 
 import json
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,8 +12,8 @@ from asyncds.engine.checkpoint import (
     MANIFEST,
     CheckpointError,
     _describe,
-    latest,
     load,
+    newest,
     prune,
     verify,
 )
@@ -67,12 +68,65 @@ def test_another_layout_is_refused_with_a_way_out(tmp_path: Path, change: dict[s
     assert str(tmp_path / "step-1" / "hf") in str(e.value)
 
 
-def test_latest_counts_numbers_and_ignores_what_is_not_complete(tmp_path: Path) -> None:
-    assert latest(tmp_path) is None
+def test_large_files_are_hashed_too_and_not_read_at_once(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "step-1"
+    checkpoint.mkdir()
+    size = 64 * 2**20
+    with (checkpoint / "optimizer.pt").open("wb") as file:
+        file.truncate(size)
+    tracemalloc.start()
+    files = _describe(checkpoint)
+    (checkpoint / MANIFEST).write_text(json.dumps({**LAYOUT, "state": {}, "files": files}))
+    verify(checkpoint)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < size / 8
+    with (checkpoint / "optimizer.pt").open("r+b") as file:
+        file.seek(size // 2)
+        file.write(b"\1")
+    with pytest.raises(CheckpointError, match=r"optimizer\.pt has other content"):
+        verify(checkpoint)
+
+
+def test_the_newest_whole_one_is_used_and_damaged_ones_are_set_aside(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for step in (2, 4, 6, 8):
+        write(tmp_path / f"step-{step}")
+    (tmp_path / "step-6" / "optimizer.pt").write_bytes(b"moment")
+    (tmp_path / "step-8" / MANIFEST).write_text('{"files": ')
+    assert newest(tmp_path) == tmp_path / "step-4"
+    assert "optimizer.pt has 6 of 7 bytes. It is now damaged-step-6; starting" in caplog.text
+    assert "step-8 is not a checkpoint" in caplog.text
+    write(tmp_path / "step-5")
+    prune(tmp_path, keep_last=1)
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert names == ["damaged-step-6", "damaged-step-8", "step-5"]
+    assert newest(tmp_path) == tmp_path / "step-5"
+
+
+def test_if_all_are_damaged_nothing_is_touched_and_nothing_starts(tmp_path: Path) -> None:
+    for step in (2, 4):
+        (write(tmp_path / f"step-{step}") / "optimizer.pt").unlink()
+    with pytest.raises(CheckpointError, match=r"step-4: optimizer\.pt is missing\. .*step-2.*move"):
+        newest(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-2", "step-4"]
+
+
+@pytest.mark.parametrize("manifest", ["[]", "{}", '{"files": {}}', "\0"])
+def test_a_manifest_that_says_too_little_is_none(tmp_path: Path, manifest: str) -> None:
+    checkpoint = write(tmp_path / "step-1")
+    (checkpoint / MANIFEST).write_text(manifest)
+    with pytest.raises(CheckpointError, match="is not a checkpoint"):
+        verify(checkpoint)
+
+
+def test_newest_counts_numbers_and_ignores_what_is_not_complete(tmp_path: Path) -> None:
+    assert newest(tmp_path) is None
     for name in ("step-9", "step-10", ".partial-step-11"):
         write(tmp_path / name)
     (tmp_path / "step-12").mkdir()
-    assert latest(tmp_path) == tmp_path / "step-10"
+    assert newest(tmp_path) == tmp_path / "step-10"
 
 
 def test_prune_keeps_the_last_and_removes_leftovers(tmp_path: Path) -> None:
