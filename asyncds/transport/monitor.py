@@ -22,7 +22,7 @@ def monitored(
     try:
         yield pair
     finally:
-        socket.monitor(None, 0)  # type: ignore[arg-type]
+        socket.monitor(None, 0)
         pair.close(0)
 
 
