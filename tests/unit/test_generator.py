@@ -30,7 +30,7 @@ LEASE = wire.Lease(
     purpose="train",
     split="train",
     row=0,
-    attempt=1,
+    attempt=2,
     group_size=3,
     seed=5,
     temperature=1.0,
@@ -211,6 +211,7 @@ def test_survivors_of_a_straggling_group_are_delivered() -> None:
         desk.generator.receive(wire.Grant(leases=[LEASE]))
         [delivered] = await desk.link.said(wire.Delivered)
         assert len(unpack_group(delivered.group).lengths) == 2
+        assert delivered.attempt == LEASE.attempt
 
     serve(scene)
 
@@ -222,6 +223,7 @@ def test_too_few_survivors_fail_the_lease() -> None:
         [failed] = await desk.link.said(wire.LeaseFailed)
         assert not failed.permanent
         assert "only 1 of 3" in failed.reason
+        assert failed.attempt == LEASE.attempt
 
     serve(scene)
 
