@@ -137,9 +137,8 @@ def compare_groups(groups: Sequence[RunGroup], *, baseline: str | None = None) -
 
 
 def temperatures(groups: Sequence[RunGroup]) -> list[float | None]:
-    """Those of all runs, ascending; unknown ones first."""
-    seen = {t for group in groups for run in group.runs for t in run.temperatures}
-    return sorted(seen, key=lambda t: (t is not None, t or 0.0))
+    """Those of any run, in the order in which the runs have them."""
+    return list(dict.fromkeys(t for g in groups for run in g.runs for t in run.temperatures))
 
 
 def common_ks(groups: Sequence[RunGroup], temperature: float | None) -> list[str]:

@@ -301,8 +301,8 @@ def test_an_unknown_baseline_is_told_the_labels(tmp_path: Path) -> None:
 def test_every_temperature_has_a_table(tmp_path: Path) -> None:
     small_run(tmp_path / "r0", temperatures=(1.0, 0.6), **GRPO)
     small_run(tmp_path / "r1", temperatures=(1.0,), **ds())
-    cool, warm = compared(tmp_path).results
-    assert [t.temperature for t in (cool, warm)] == [0.6, 1.0]
+    warm, cool = compared(tmp_path).results
+    assert [t.temperature for t in (warm, cool)] == [1.0, 0.6]
     assert [len(t.rows) for t in (cool, warm)] == [1, 2]
     assert [len(t.paired) for t in (cool, warm)] == [0, 1]
     assert cool.rows[0].values["pass@1"].mean > warm.rows[0].values["pass@1"].mean
