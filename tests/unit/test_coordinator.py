@@ -1,5 +1,6 @@
 """The coordinator among simulated peers that are late, die, return and talk out of turn."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,18 @@ def test_a_run_ends_well_whatever_happens(tmp_path: Path, faults: Faults, seed: 
     sim = Simulation(tmp_path, config=config, generators=1 + seed % 3, faults=faults, seed=seed)
     sim.run(limit=1500)
     finished(sim)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_stop_is_not_forgotten_whatever_happens(tmp_path: Path, seed: int) -> None:
+    config = make_config(rollout__max_lag=seed % 3, steps=500)
+    faults = replace(CHAOS["everything"], kill_coordinator=0.3)
+    sim = Simulation(tmp_path, config=config, generators=1 + seed % 3, faults=faults, seed=seed)
+    sim.run(limit=400, until=lambda: sim.now > 10 + 10 * seed and sim.coordinator is not None)
+    assert sim.coordinator is not None
+    with sim.journal.transaction():
+        sim.coordinator.stop("enough")
+    sim.run(limit=400)
+    assert sim.coordinator is not None
+    assert (sim.coordinator.state, sim.coordinator.message) == (State.INTERRUPTED, "enough")
+    assert sim.journal.stop_reason() is None
