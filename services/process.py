@@ -4,13 +4,15 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from asyncds.config.schema import RunConfig
 from asyncds.telemetry.catalogue import Metrics
 from asyncds.telemetry.server import Check, MetricsServer
+from asyncds.telemetry.state_dump import dump_state
 from asyncds.transport.keys import ClientKeys, ServerKeys, load_client_keys, load_server_keys
 
 log = logging.getLogger(__name__)
@@ -22,6 +24,15 @@ DONE, FAILURE, BAD_INPUT = 0, 1, 2
 def run_directory(config: RunConfig) -> Path:
     """`<runs_dir>/<name>`."""
     return Path(config.runs_dir) / config.name
+
+
+def dump(config: RunConfig, *, name: str, reason: str, state: Mapping[str, Any]) -> None:
+    """Write down what this process is doing, in the run directory; from any thread."""
+    try:
+        path = dump_state(run_directory(config) / "dumps", name=name, reason=reason, state=state)
+        log.error("%s; what this process is doing: %s", reason, path)
+    except OSError as error:
+        log.error("%s; what this process is doing could not be written: %s", reason, error)
 
 
 def coordinator_address(config: RunConfig) -> str:

@@ -73,7 +73,38 @@ class KnightsKnavesTask(Section):
     user turn in English that asks for `<think>` and `<answer>`; a wrong answer earns 0.1."""
 
 
-TaskConfig = CountdownTask | KnightsKnavesTask
+class MathDataset(Section):
+    """A Hugging Face data set of mathematical problems with their answers."""
+
+    dataset: str
+    """Hub id, local directory, or a .jsonl, .json or .parquet file."""
+    subset: str | None = None
+    """The data set's configuration, if it has several."""
+    split: str = "train"
+    """The split of the data set, by its own name for it; a file is all `train`."""
+    problem_field: str = "problem"
+    """Column of the problem; `outer.inner` for a field of a structured one."""
+    answer_field: str = "answer"
+    """Column of the answer: LaTeX, a number, a list, or a solution with a \\boxed answer."""
+    n: int | None = Field(None, ge=1)
+    """Only the first n rows; default: all."""
+
+
+class MathTask(Section):
+    """Solve mathematical problems; the final answer stands in a box. Needs `asyncds[math]`."""
+
+    kind: Literal["math"]
+    train: tuple[MathDataset, ...] = Field(min_length=1)
+    """Data sets to train on. Problems that are in `eval` too are left out."""
+    eval: tuple[MathDataset, ...] = Field(min_length=1)
+    """Data sets to evaluate on, one after the other; never trained on."""
+    n_validation: int = Field(0, ge=0)
+    """Problems of `train` held out to tune on (`eval.split`); never trained on."""
+    seed: int = 0
+    """Decides which problems are held out."""
+
+
+TaskConfig = CountdownTask | KnightsKnavesTask | MathTask
 
 
 class SamplingConfig(Section):
@@ -369,6 +400,9 @@ class CoordinatorConfig(Section):
     """After this long without a word a generator gets no new work."""
     dead_seconds: Seconds = 60
     """After this long it is dead, and its work goes to others."""
+    watch_seconds: Seconds = 300
+    """After this long without any progress the log says who waits for whom, and every process
+    writes what it is doing to `dumps` in the run directory; again every so often."""
     stall_seconds: Seconds = 1800
     """After this long without any progress the run ends as failed, saying who waits for whom."""
     lost_seconds: Seconds = 600

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-PROTOCOL = 3
+PROTOCOL = 4
 """Both ends must have the same number; a difference is refused at `Hello`."""
 
 
@@ -317,6 +317,12 @@ class Drain(Message, frozen=True):
     reason: str
 
 
+class Dump(Message, frozen=True):
+    """The run does not move: write down what this process is doing."""
+
+    reason: str
+
+
 class Status(Message, frozen=True):
     """The run at a glance, for people: plain values only."""
 
@@ -352,5 +358,6 @@ FromCoordinator = (
     | Batch
     | Finish
     | Drain
+    | Dump
     | Status
 )

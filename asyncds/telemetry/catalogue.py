@@ -142,6 +142,7 @@ CATALOGUE: dict[Role, tuple[Series, ...]] = {
         _gauge("journal_bytes", "Size of the journal with its write-ahead log [bytes]"),
         _counter("tokens_generated_total", "Completion tokens delivered for training [tokens]"),
         _counter("tokens_trained_total", "Completion tokens trained on [tokens]"),
+        _counter("stalls_total", "Times that nothing moved for watch_seconds [stalls]"),
         _counter("rejected_frames_total", "Frames that were no well-formed message [frames]"),
         _counter(
             "rejected_connections_total",

@@ -19,6 +19,7 @@ from services.coordinator.batches import BatchDesk
 from services.coordinator.evaluation import Due, EvaluationPlan
 from services.coordinator.leases import LeaseBook
 from services.coordinator.tries import Outcome
+from services.coordinator.watchdog import Watchdog
 from services.coordinator.weights import LEARNER, WeightDesk
 
 log = logging.getLogger(__name__)
@@ -45,8 +46,9 @@ class State(StrEnum):
 
 
 class Coordinator:
-    """One run. `on_step` gets every trained batch's metrics, `on_evaluation` every result,
-    `on_rewind` is called when the journal may have gone back to an earlier step."""
+    """One run. `on_step` gets every trained batch's metrics, `on_evaluation` every result.
+    `on_rewind` is called when the journal may have gone back to an earlier step, `on_stall` with
+    who waits for whom whenever nothing has moved for a while."""
 
     def __init__(
         self,
@@ -57,6 +59,7 @@ class Coordinator:
         on_step: Callable[[dict[str, Any]], None],
         on_evaluation: Callable[[dict[str, Any]], None],
         on_rewind: Callable[[], None],
+        on_stall: Callable[[str], None],
         now: float,
     ) -> None:
         self._config = config
@@ -65,6 +68,7 @@ class Coordinator:
         self._on_step = on_step
         self._on_evaluation = on_evaluation
         self._on_rewind = on_rewind
+        self._on_stall = on_stall
         r, c, w = config.rollout, config.coordinator, config.weights
         self.fleet = Fleet(suspect_seconds=c.suspect_seconds, dead_seconds=c.dead_seconds)
         self.scheduler = Scheduler(
@@ -114,7 +118,7 @@ class Coordinator:
         self._tokenizer = ""
         self._data = ""
         self._saved_step = journal.saved()
-        self._progress = now
+        self.watchdog = Watchdog(seconds=config.coordinator.watch_seconds, now=now)
         self._drained_at: float | None = None
         self._finish_reason = ""
         self._status = State.FINISHED
@@ -163,7 +167,7 @@ class Coordinator:
                 before = self.leases.counts.events["delivered"]
                 self._send(member.peer, self.leases.delivered(member, message))
                 if self.leases.counts.events["delivered"] > before:
-                    self._progress = now
+                    self.watchdog.moved(now)
             case wire.LeaseFailed():
                 self._send(member.peer, self.leases.failed(member, message))
             case wire.Prepared():
@@ -189,7 +193,7 @@ class Coordinator:
                     if message.checkpoint > self._saved_step:
                         self._saved_step = message.checkpoint
                         self._journal.checkpointed(message.checkpoint)
-                        self._progress = now
+                        self.watchdog.moved(now)
             case wire.BatchRequest():
                 self._batch_request(peer, message, now)
             case wire.Prepared():
@@ -232,7 +236,7 @@ class Coordinator:
             return
         metrics = self.batches.request(peer, message)
         if metrics is not None:
-            self._progress = now
+            self.watchdog.moved(now)
             self._on_step(metrics)
 
     # --- introductions --------------------------------------------------------------------------
@@ -382,6 +386,7 @@ class Coordinator:
         if self.state is State.FINISHING:
             self._dismiss()
         if not self.state.final:
+            self._watch(now)
             self.leases.expire(now)
             self._evaluate(now)
             if self.leases.round is None:
@@ -403,7 +408,7 @@ class Coordinator:
                 self.leases.open_round(
                     version=self.weights.published, step=step, n_samples=self._due.n_samples
                 )
-                self._progress = now
+                self.watchdog.moved(now)
             return
         if round.complete:
             results = round.results(
@@ -415,7 +420,7 @@ class Coordinator:
                 self._journal.finish_evaluation(id, result)
             self.leases.close_round()
             self._plan.done()
-            self._progress = now
+            self.watchdog.moved(now)
             for result in results.values():
                 self._on_evaluation(result)
         elif not any(m.health in (Health.HEALTHY, Health.SUSPECT) for m in self.fleet):
@@ -477,9 +482,18 @@ class Coordinator:
         for peer in self.batches.dismiss():
             self._send(peer, wire.Finish(reason=self._finish_reason))
 
+    def _watch(self, now: float) -> None:
+        if not self.watchdog.barks(now):
+            return
+        reason = f"no progress for {self.watchdog.still(now):.0f} s: {self.waiting_for()}"
+        log.error("%s", reason)
+        for peer in [*self._learner.values(), *(m.peer for m in self.fleet.alive())]:
+            self._send(peer, wire.Dump(reason=reason))
+        self._on_stall(reason)
+
     def _end(self, now: float) -> None:
         limit = self._config.coordinator.stall_seconds
-        if now - self._progress > limit:
+        if self.watchdog.still(now) > limit:
             self._conclude(
                 State.FAILED,
                 f"no progress for {limit:g} s: {self.waiting_for()}",
@@ -538,13 +552,18 @@ class Coordinator:
             return "generators wait for the learner"
         return "nobody waits"
 
+    def _stall(self, now: float) -> str:
+        """What to tell people while nothing moves, or ""."""
+        still = self.watchdog.still(now)
+        return f"no progress for {still:.0f} s" if self.watchdog.has_barked else ""
+
     def status(self, now: float) -> dict[str, Any]:
         """The run at a glance: plain values."""
         round = self.leases.round
         return {
             "name": self._config.name,
             "state": "evaluating" if round is not None else self.state.value,
-            "message": self.message,
+            "message": self.message or self._stall(now),
             "step": self.batches.trained,
             "steps": self._config.steps,
             "version": max(self.weights.published, 0),

@@ -80,6 +80,7 @@ def _serve(config: RunConfig, router: Router, journal: Journal) -> int:
         on_step=telemetry.step,
         on_evaluation=telemetry.evaluation,
         on_rewind=telemetry.rewind,
+        on_stall=telemetry.stall,
         now=time.monotonic(),
     )
     telemetry.coordinator = coordinator

@@ -1,5 +1,6 @@
 """What the coordinator writes and exports: metrics.jsonl, summary.json, Prometheus series."""
 
+import logging
 import math
 import time
 from collections import Counter
@@ -14,8 +15,11 @@ from asyncds.rollout.scheduler import TicketState
 from asyncds.telemetry.catalogue import Metrics
 from asyncds.telemetry.evaluations import by_temperature
 from asyncds.telemetry.run_log import RunLog
+from asyncds.telemetry.state_dump import dump_state
 from asyncds.telemetry.summary import Summary, percentiles, write_summary
 from services.coordinator.coordinator import Coordinator
+
+log = logging.getLogger(__name__)
 
 HISTORY = 200
 """Steps of the reward curve that `status` carries."""
@@ -105,6 +109,14 @@ class CoordinatorTelemetry:
         lines = self._journal.steps()
         log = RunLog(self._run_dir / "metrics.jsonl", lines=lines)
         return log, [line.get("reward") for line in lines]
+
+    def stall(self, reason: str) -> None:
+        """Nothing moves: count it, and write down what the coordinator knows."""
+        assert self.coordinator is not None
+        self._metrics.counter("stalls_total").inc()
+        state = self.coordinator.status(time.monotonic())
+        path = dump_state(self._run_dir / "dumps", name="coordinator", reason=reason, state=state)
+        log.error("what every process is doing: %s", path.parent)
 
     def evaluation(self, result: dict[str, Any]) -> None:
         """An evaluation is finished."""

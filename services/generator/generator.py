@@ -5,6 +5,7 @@ import json
 import logging
 import time
 from collections import deque
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -111,6 +112,18 @@ class Generator:
                 "seconds": time.monotonic() - self._started,
             },
         )
+
+    def state(self) -> dict[str, Any]:
+        """What it is doing, for people; called by the link's thread, reads only."""
+        return {
+            "version": self._version,
+            "failure": self._failure,
+            "working on": list(self._work),
+            "not acknowledged": list(self._unacknowledged),
+            "agreed to": None if self._prepared is None else self._prepared.sync,
+            "updating": self._update is not None and not self._update.done(),
+            "engine": asdict(self._engine.stats()),
+        }
 
     def not_ready(self) -> str:
         """Why it serves nothing, or ""."""

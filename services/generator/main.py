@@ -12,7 +12,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from asyncds.config.schema import RunConfig
 from asyncds.engine.generation import GenerationEngine
 from asyncds.engine.tokenizer import load_tokenizer, vocabulary_fingerprint
-from asyncds.rollout.wire import PROTOCOL, Bye, FromCoordinator, GeneratorHello
+from asyncds.rollout.wire import PROTOCOL, Bye, Dump, FromCoordinator, GeneratorHello
 from asyncds.scoring.make import make_scorer
 from asyncds.scoring.scorer import Scorer, ScorerUnavailableError
 from asyncds.tasks.base import Row, Split, Task
@@ -29,6 +29,7 @@ from services.process import (
     FAILURE,
     client_keys,
     coordinator_address,
+    dump,
     metrics_server,
     signals_async,
     start_logging,
@@ -135,6 +136,9 @@ async def _generate(
     multiplicity = _multiplicity(task, task.rows(config.eval.split)[:counted])
 
     def receive(message: FromCoordinator) -> None:
+        if isinstance(message, Dump):
+            dump(config, name=name, reason=message.reason, state=generator.state())
+            return
         loop.call_soon_threadsafe(generator.receive, message)
 
     with metrics_server(

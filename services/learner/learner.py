@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch.distributed as dist
 
@@ -76,6 +77,10 @@ class Learner:
             checkpoint=self._saved,
             phase=self.phase,
         )
+
+    def state(self) -> dict[str, Any]:
+        """What it is doing, for people."""
+        return {"phase": self.phase, "step": self.step, "staged": self._staged.version}
 
     def run(self, *, link: Link, inbox: Inbox, publisher: Publisher | None) -> str:
         """Train until told to leave; returns the reason.

@@ -14,7 +14,7 @@ from asyncds.engine.checkpoint import CheckpointError
 from asyncds.engine.policy_model import UnsupportedModelError
 from asyncds.engine.tokenizer import load_tokenizer, vocabulary_fingerprint
 from asyncds.engine.training import NonFiniteError, TrainingEngine
-from asyncds.rollout.wire import PROTOCOL, Bye, FromCoordinator, LearnerHello
+from asyncds.rollout.wire import PROTOCOL, Bye, Dump, FromCoordinator, LearnerHello
 from asyncds.telemetry.catalogue import build_metrics
 from asyncds.transport.keys import ClientKeys, KeyFileError
 from asyncds.transport.link import Link, LinkLostError, RefusedError
@@ -32,6 +32,7 @@ from services.process import (
     FAILURE,
     client_keys,
     coordinator_address,
+    dump,
     metrics_server,
     run_directory,
     start_logging,
@@ -170,6 +171,9 @@ def _train(engine: TrainingEngine, config: RunConfig, step: int, keys: ClientKey
     publisher: Publisher | None = None
 
     def receive(message: FromCoordinator) -> None:
+        if isinstance(message, Dump):
+            name = f"learner-{engine.rank}"
+            dump(config, name=name, reason=message.reason, state=learner.state())
         inbox.receive(message)
         if publisher is not None:
             publisher.receive(message)

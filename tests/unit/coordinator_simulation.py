@@ -495,6 +495,7 @@ class Simulation:
             on_step=self.steps.append,
             on_evaluation=self.evaluations.append,
             on_rewind=lambda: None,
+            on_stall=lambda reason: None,
             now=self.now,
         )
 

@@ -57,6 +57,7 @@ class Desk:
         self.journal = Journal(path / "journal.db")
         self.now = 0.0
         self._sent: list[tuple[bytes, wire.Message]] = []
+        self.stalls: list[str] = []
         self.c = Coordinator(
             config=make_config(**config),
             journal=self.journal,
@@ -64,6 +65,7 @@ class Desk:
             on_step=lambda metrics: None,
             on_evaluation=lambda result: None,
             on_rewind=lambda: None,
+            on_stall=self.stalls.append,
             now=0.0,
         )
 
@@ -310,8 +312,8 @@ def test_what_was_too_old_is_refilled_across_a_coordinators_restart(tmp_path: Pa
 def test_a_malformed_group_is_retried_then_failed_with_its_reason(tmp_path: Path) -> None:
     with closing(Desk(tmp_path, rollout__max_attempts=2)) as desk:
         lease = running(desk)[0]
-        progress = desk.c._progress
-        desk.now = 5.0
+        still = desk.c.watchdog.still(desk.now)
+        desk.now += 5.0
         answer = desk.say(b"g", delivered(lease, token=VOCABULARY))
         assert wire.Ack(leases=[lease.id]) in answer
         (again,) = [g for g in leases(answer) if g.id == lease.id]
@@ -320,7 +322,7 @@ def test_a_malformed_group_is_retried_then_failed_with_its_reason(tmp_path: Path
         assert desk.journal.ended() == {
             f"malformed: token id {VOCABULARY} outside the vocabulary of {VOCABULARY}": 1
         }
-        assert desk.c._progress == progress, "what is thrown away is no progress"
+        assert desk.c.watchdog.still(desk.now) == still + 5, "what is thrown away is no progress"
 
 
 def test_weights_that_were_never_sent_are_malformed(tmp_path: Path) -> None:
@@ -795,6 +797,25 @@ def test_a_stall_ends_in_a_sentence(tmp_path: Path) -> None:
     assert sim.coordinator is not None
     assert sim.coordinator.state is State.FAILED
     assert sim.coordinator.message.startswith("no progress for 30 s: ")
+
+
+def test_whoever_is_there_is_asked_what_it_does_while_nothing_moves(tmp_path: Path) -> None:
+    with closing(Desk(tmp_path, coordinator__watch_seconds=30)) as desk:
+        desk.say(b"l", LEARNER)
+        desk.say(b"g", GENERATOR)
+
+        def said_at(seconds: int) -> list[wire.Message]:
+            desk.now = seconds
+            desk.say(b"l", wire.LearnerHeartbeat(rank=0, staged=-1, checkpoint=-1, phase=""))
+            return desk.say(b"g", wire.GeneratorHeartbeat(version=-1, leases=[], stats={}))
+
+        quiet = [only(said_at(t), wire.Dump) for t in range(1, 30)]
+        assert not any(quiet)
+        assert desk.stalls == []
+        [dump] = only(said_at(30), wire.Dump)
+        assert dump.reason == f"no progress for 30 s: {desk.c.waiting_for()}"
+        assert desk.stalls == [dump.reason]
+        assert desk.c.status(desk.now)["message"] == "no progress for 30 s"
 
 
 @pytest.mark.parametrize(
