@@ -21,9 +21,10 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_shipped_configurations_are_valid() -> None:
-    files = sorted((ROOT / "configs").glob("*.yaml"))
-    assert files
-    for path in files:
+    runs, paper = (sorted((ROOT / "configs").glob(p)) for p in ("*.yaml", "paper/*.yaml"))
+    assert runs
+    assert len(paper) == 5
+    for path in runs + paper:
         load_config(path)
 
 

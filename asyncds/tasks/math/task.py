@@ -1,0 +1,75 @@
+"""Mathematical problems as a task: which ones, how they are asked, how answers are judged."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from asyncds.tasks import base
+from asyncds.tasks.base import Prompt, Row, Score, Split
+from asyncds.tasks.math.dataset import Problem, Source, different, load_problems
+from asyncds.tasks.math.verifier import score_boxed
+from asyncds.tasks.splits import Rows, hold_out
+
+INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
+
+
+class MathTask:
+    """Answer a problem; the answer, in a box, is right or wrong.
+
+    train, eval: data sets (keyword arguments of ``Source``), one after the other. A problem that is
+    also in one for evaluation is left out of training, and of equal ones the first is kept.
+    n_validation, seed: the others are shuffled by ``seed``, and the first ``n_validation`` are held
+    out.
+
+    All correct answers to a problem are the same answer: the task has no diversity of answers.
+    """
+
+    name = "math"
+    equivalences = ("value",)
+    equivalence = "value"
+
+    def __init__(
+        self,
+        *,
+        train: Sequence[Mapping[str, Any]],
+        eval: Sequence[Mapping[str, Any]],
+        n_validation: int = 0,
+        seed: int = 0,
+    ) -> None:
+        self._train = [Source(**source) for source in train]
+        self._eval = [Source(**source) for source in eval]
+        self._n_validation = n_validation
+        self._seed = seed
+
+    def rows(self, split: Split) -> Sequence[Row]:
+        """The problems of a split; the fields of a row are ``problem`` and ``answer``."""
+        return Rows(self._problems[split], _fields)
+
+    def prompt(self, row: Row) -> Prompt:
+        return [{"role": "user", "content": f"{row.fields['problem']}\n\n{INSTRUCTION}"}]
+
+    def score(self, row: Row, completion: str) -> Score:
+        """As ``verifier.score_boxed``, which may raise, hang or run out of memory: any text is
+        accepted under the limits of a scorer alone."""
+        return score_boxed(completion, row.fields["answer"])
+
+    def multiplicity(self, row: Row) -> dict[str, int] | None:
+        """One, however many ways there are to write it."""
+        return {self.equivalence: 1}
+
+    def fingerprint(self) -> str:
+        return base.fingerprint(self)
+
+    @cached_property
+    def _problems(self) -> dict[Split, list[Problem]]:
+        held_out = [problem for source in self._eval for problem in load_problems(source)]
+        others = different(
+            (problem for source in self._train for problem in load_problems(source)),
+            besides=held_out,
+        )
+        train, validation = hold_out(others, self._n_validation, seed=self._seed)
+        return {"train": train, "validation": validation, "eval": held_out}
+
+
+def _fields(problem: Problem) -> dict[str, Any]:
+    return {"problem": problem.problem, "answer": problem.answer}
