@@ -9,7 +9,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help quickstart study test test-unit lint env install-gpu lock clean
+.PHONY: help quickstart study test test-unit tools lint env install-gpu lock clean
 
 ARGS ?=
 ALGO ?= ds_grpo
@@ -37,11 +37,14 @@ study: $(INSTALLED) ## make what is missing of a study (hours; Ctrl-C, and go on
 	$(RUN) asyncds tiny-model models/tiny-countdown-2 --seed 2 --held-out 256
 	$(RUN) asyncds sweep configs/studies/$(STUDY).yaml --results docs/studies/$(STUDY) $(ARGS)
 
-test: $(INSTALLED) ## run all tests
+test: $(INSTALLED) tools ## run all tests
 	$(RUN) pytest $(ARGS)
 
-test-unit: $(INSTALLED) ## run the tests that take seconds
+test-unit: $(INSTALLED) tools ## run the tests that take seconds
 	$(RUN) pytest -m "not slow" tests/unit $(ARGS)
+
+tools: ## fetch the tools that tests of deploy/ need into .tools, if they are not there
+	@deploy/install/tools.sh
 
 lint: $(INSTALLED) ## check style, formatting and types
 	$(RUN) ruff check
@@ -69,6 +72,6 @@ lock: ## pin requirements/*.lock anew (needs uv); ARGS=--upgrade for newer versi
 		$(ARGS) --output-file requirements/gpu.lock
 
 clean: ## remove the environments, the tiny model and caches; runs/ stays
-	rm -rf .venv .venv-gpu $(MODEL) $(MODEL)-[0-9]* build dist *.egg-info
+	rm -rf .venv .venv-gpu .tools $(MODEL) $(MODEL)-[0-9]* build dist *.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find asyncds services tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

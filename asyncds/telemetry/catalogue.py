@@ -140,6 +140,8 @@ CATALOGUE: dict[Role, tuple[Series, ...]] = {
         _histogram("sync_seconds", "Weight sync, from prepare to verified [seconds]", _SECONDS),
         _counter("syncs_total", "Weight syncs, by result [syncs]", result=("ok", "failed")),
         _gauge("journal_bytes", "Size of the journal with its write-ahead log [bytes]"),
+        _gauge("disk_free_bytes", "Free space on the disk of the run directory [bytes]"),
+        _gauge("disk_size_bytes", "Size of the disk of the run directory [bytes]"),
         _counter("tokens_generated_total", "Completion tokens delivered for training [tokens]"),
         _counter("tokens_trained_total", "Completion tokens trained on [tokens]"),
         _counter("stalls_total", "Times that nothing moved for watch_seconds [stalls]"),

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import shutil
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -162,6 +163,9 @@ class CoordinatorTelemetry:
             m.histogram("sync_seconds").observe(seconds)
         files = [self._journal.path, Path(f"{self._journal.path}-wal")]
         m.gauge("journal_bytes").set(sum(f.stat().st_size for f in files if f.exists()))
+        disk = shutil.disk_usage(self._run_dir)
+        m.gauge("disk_free_bytes").set(disk.free)
+        m.gauge("disk_size_bytes").set(disk.total)
 
     def connections(self, rejected: Mapping[str, int]) -> None:
         """rejected: connections turned away so far, by reason."""

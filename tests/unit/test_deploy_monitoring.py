@@ -1,0 +1,366 @@
+"""Rules, dashboards and their pages, checked by promtool and by a Prometheus that scrapes servers
+of all three roles. No Grafana: the dashboards' queries are run, their looks are not seen."""
+
+import json
+import math
+import os
+import re
+import runpy
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, get_args
+
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry
+from test_coordinator_evaluation import make_config
+
+from asyncds.rollout.journal import Journal
+from asyncds.telemetry.catalogue import CATALOGUE, Metrics, Role, Series, build_metrics
+from asyncds.telemetry.server import MetricsServer
+from services.coordinator.leases import LeaseCounts
+from services.coordinator.telemetry import CoordinatorTelemetry
+
+ROOT = Path(__file__).parents[2]
+PROMETHEUS = ROOT / "deploy/prometheus"
+GRAFANA = ROOT / "deploy/grafana"
+ROLES = get_args(Role)
+VALUES = {
+    "bound": "low",
+    "equivalence": "written",
+    "generator": "generator-0",
+    "k": "8",
+    "lag": "2",
+    "temperature": "1",
+}
+"""Of labels whose values a run brings."""
+DEADLINE_SECONDS = 60.0
+NAME = re.compile(r"\basyncds[\w:]+")
+SELECTOR = re.compile(r"\basyncds[\w:]+(?:\{[^}]*\})?")
+
+
+def tool(name: str) -> str:
+    path = os.pathsep.join((str(ROOT / ".tools/bin"), os.environ["PATH"]))
+    found = shutil.which(name, path=path)
+    if found is None:
+        pytest.skip(f"{name} is missing: deploy/install/tools.sh fetches it, or says why it can't")
+    return found
+
+
+def promtool(*arguments: str) -> str:
+    done = subprocess.run(
+        [tool("promtool"), *arguments],
+        capture_output=True,
+        text=True,
+        cwd=PROMETHEUS,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def rules(kind: str) -> list[dict[str, Any]]:
+    groups = yaml.safe_load((PROMETHEUS / "rules.yaml").read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"] if kind in rule]
+
+
+ALERTS = {rule["alert"]: rule for rule in rules("alert")}
+RECORDED = {rule["record"]: rule for rule in rules("record")}
+
+
+def panels() -> list[dict[str, Any]]:
+    pages = [json.loads(path.read_text()) for path in sorted(GRAFANA.glob("*.json"))]
+    return [p for page in pages for p in page["panels"] if p["type"] != "row"]
+
+
+def targets() -> list[tuple[str, str]]:
+    """(query, legend) of every panel, with Grafana's variables filled in."""
+    return [
+        (
+            t["expr"].replace("$run", ".*").replace("$__rate_interval", "1m"),
+            t["legendFormat"],
+        )
+        for p in panels()
+        for t in p["targets"]
+    ]
+
+
+def expressions() -> list[str]:
+    return [query for query, _ in targets()] + [
+        r["expr"] for r in (*rules("alert"), *rules("record"))
+    ]
+
+
+def exported(role: Role, series: Series) -> set[str]:
+    name = f"asyncds_{role}_{series.name}"
+    if series.kind == "histogram":
+        return {f"{name}_bucket", f"{name}_sum", f"{name}_count"}
+    return {name}
+
+
+# --- the files alone ----------------------------------------------------------------------------
+
+
+def test_only_series_that_exist_are_asked_for_and_each_is_shown_somewhere() -> None:
+    used = {name for expression in expressions() for name in NAME.findall(expression)}
+    known = {n for role in ROLES for series in CATALOGUE[role] for n in exported(role, series)}
+    assert used - known - set(RECORDED) == set()
+    unseen = {
+        f"{role} {series.name}"
+        for role in ROLES
+        for series in CATALOGUE[role]
+        if not exported(role, series) & used
+    }
+    assert unseen == set()
+
+
+def test_every_series_is_documented_as_it_is() -> None:
+    rows = [
+        f"| `asyncds_{role}_{s.name}` | {s.kind} | {', '.join(s.labels)} | {s.help} |"
+        for role in ROLES
+        for s in CATALOGUE[role]
+    ]
+    page = (ROOT / "docs/metrics.md").read_text().splitlines()
+    assert [line for line in page if line.startswith("| `asyncds_")] == rows
+    recorded = [line.split("`")[1] for line in page if line.startswith("| `asyncds:")]
+    assert sorted(recorded) == sorted(RECORDED)
+
+
+def test_every_alert_has_a_severity_a_summary_and_a_runbook() -> None:
+    page = (ROOT / "docs/operations.md").read_text()
+    headings = re.findall(r"^### (Asyncds\w+)$", page, re.MULTILINE)
+    assert sorted(headings) == sorted(ALERTS)
+    for name, rule in ALERTS.items():
+        severity = rule["labels"]["severity"]
+        assert severity in ("critical", "warning")
+        assert rule["annotations"]["summary"].endswith(".")
+        assert rule["annotations"]["runbook"] == f"docs/operations.md#{name.lower()}"
+        text = page.split(f"### {name}\n")[1].split("\n#")[0].strip()
+        assert text.startswith(f"*{severity}.*"), f"{name} is not called {severity}"
+        assert "**Do:**" in text, f"{name} does not say what to do"
+
+
+def test_dashboards_are_what_their_script_writes() -> None:
+    build = runpy.run_path(str(GRAFANA / "build.py"))
+    assert {p.stem for p in GRAFANA.glob("*.json")} == set(build["DASHBOARDS"])
+    for name in build["DASHBOARDS"]:
+        written = (GRAFANA / f"{name}.json").read_text()
+        assert written == build["text"](name), "run python deploy/grafana/build.py"
+
+
+def test_panels_are_titled_explained_and_apart() -> None:
+    for path in sorted(GRAFANA.glob("*.json")):
+        page = json.loads(path.read_text())
+        assert len({p["id"] for p in page["panels"]}) == len(page["panels"])
+        taken: set[tuple[int, int]] = set()
+        for p in page["panels"]:
+            at = p["gridPos"]
+            cells = {
+                (x, y)
+                for x in range(at["x"], at["x"] + at["w"])
+                for y in range(at["y"], at["y"] + at["h"])
+            }
+            assert not cells & taken, p["title"]
+            assert at["x"] + at["w"] <= 24, p["title"]
+            taken |= cells
+            assert p["title"]
+            assert p["type"] == "row" or p["description"].endswith((".", "md"))
+            assert len({t["refId"] for t in p.get("targets", [])}) == len(p.get("targets", []))
+
+
+def test_the_space_that_is_left_is_measured(tmp_path: Path) -> None:
+    """The coordinator is a stand-in; the telemetry and the disk are real."""
+    metrics = build_metrics("coordinator")
+    journal = Journal(tmp_path / "journal.db")
+    telemetry = CoordinatorTelemetry(
+        config=make_config(), run_dir=tmp_path, journal=journal, metrics=metrics
+    )
+    idle: Any = SimpleNamespace(
+        scheduler=SimpleNamespace(outstanding=0, count=lambda state: 0),
+        leases=SimpleNamespace(oldest_seconds=lambda now: 0.0, counts=LeaseCounts()),
+        weights=SimpleNamespace(published=0, results={}, take_new_seconds=list),
+        fleet=[],
+        rejected_frames=0,
+    )
+    telemetry.coordinator = idle
+    telemetry.sample(0.0)
+    telemetry.close()
+    journal.close()
+    size = metrics.registry.get_sample_value("asyncds_coordinator_disk_size_bytes")
+    free = metrics.registry.get_sample_value("asyncds_coordinator_disk_free_bytes")
+    assert size == shutil.disk_usage(tmp_path).total
+    assert free is not None
+    assert 0 < free < size
+
+
+# --- promtool -----------------------------------------------------------------------------------
+
+
+def test_prometheus_takes_configuration_and_rules() -> None:
+    assert "SUCCESS" in promtool("check", "config", "prometheus.yaml")
+    assert "SUCCESS" in promtool("check", "rules", "rules.yaml")
+
+
+def test_every_alert_fires_with_its_fault_and_none_on_a_healthy_run() -> None:
+    assert "SUCCESS" in promtool("test", "rules", "tests.yaml")
+
+
+def test_no_alert_is_without_a_fault_that_sets_it_off() -> None:
+    cases = yaml.safe_load((PROMETHEUS / "tests.yaml").read_text())["tests"]
+    fired = {
+        alert
+        for case in cases
+        for check in case["promql_expr_test"]
+        for sample in check["exp_samples"]
+        for alert in re.findall(r'alertname="(\w+)"', sample["labels"])
+    }
+    assert fired == set(ALERTS)
+
+
+# --- a real Prometheus --------------------------------------------------------------------------
+
+
+class Run:
+    """Every series of a role with a value, as after some batches. `go_on` is one batch more."""
+
+    def __init__(self, role: Role) -> None:
+        self._metrics: Metrics = build_metrics(role)
+        self._table = CATALOGUE[role]
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        return self._metrics.registry
+
+    def go_on(self) -> None:
+        for series in self._table:
+            ways: list[dict[str, str]] = [{}]
+            for label, values in series.labels.items():
+                ways = [{**w, label: v} for w in ways for v in values or (VALUES[label],)]
+            for labels in ways:
+                match series.kind:
+                    case "counter":
+                        self._metrics.counter(series.name, **labels).inc()
+                    case "gauge":
+                        self._metrics.gauge(series.name, **labels).set(0.5)
+                    case "histogram":
+                        self._metrics.histogram(series.name, **labels).observe(0.5)
+
+
+class Prometheus:
+    """Its HTTP API."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def get(self, page: str, **parameters: str) -> Any:
+        query = urllib.parse.urlencode(parameters)
+        with urllib.request.urlopen(f"{self._url}/api/v1/{page}?{query}", timeout=10) as response:
+            answer = json.load(response)
+        assert answer["status"] == "success", answer
+        return answer["data"]
+
+    def series(self, query: str) -> list[dict[str, Any]]:
+        """Raises HTTPError where the query is none."""
+        return self.get("query", query=query)["result"]
+
+
+@pytest.fixture(scope="module")
+def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Prometheus, list[Run]]]:
+    """The shipped configuration and rules, faster, and with the addresses of servers here."""
+    folder = tmp_path_factory.mktemp("prometheus")
+    program = tool("prometheus")
+    runs = {role: Run(role) for role in ROLES}
+    config = yaml.safe_load((PROMETHEUS / "prometheus.yaml").read_text())
+    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    (folder / "rules.yaml").write_text(
+        (PROMETHEUS / "rules.yaml").read_text().replace("interval: 15s", "interval: 1s")
+    )
+    with ExitStack() as stack:
+        for group in config["scrape_configs"][0]["static_configs"]:
+            server = MetricsServer(
+                registry=runs[group["labels"]["role"]].registry,
+                host="127.0.0.1",
+                port=0,
+                healthy=lambda: "",
+                ready=lambda: "",
+            )
+            stack.callback(server.close)
+            group["targets"] = [f"127.0.0.1:{server.port}"]
+        (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        log = stack.enter_context((folder / "log").open("wb"))
+        process = subprocess.Popen(
+            [
+                program,
+                f"--config.file={folder / 'prometheus.yaml'}",
+                f"--storage.tsdb.path={folder / 'data'}",
+                f"--web.listen-address=127.0.0.1:{port}",
+            ],
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "GOMAXPROCS": "1"},
+        )
+        stack.callback(process.wait, 30)
+        stack.callback(process.kill)
+        prometheus = Prometheus(f"http://127.0.0.1:{port}")
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while True:
+            try:
+                prometheus.get("status/buildinfo")
+                break
+            except urllib.error.URLError:
+                said = (folder / "log").read_text()[-2000:]
+                assert process.poll() is None, said
+                assert time.monotonic() < deadline, said
+                time.sleep(0.1)
+        yield prometheus, list(runs.values())
+
+
+def wait_for(prometheus: Prometheus, runs: list[Run], queries: set[str]) -> dict[str, Any]:
+    """The series of each query, once all have some with a value; the run goes on meanwhile."""
+    found: dict[str, Any] = {}
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while missing := sorted(queries - set(found)):
+        assert time.monotonic() < deadline, f"no series with a value: {missing}"
+        for run in runs:
+            run.go_on()
+        for query in missing:
+            series = prometheus.series(query)
+            if series and not any(math.isnan(float(s["value"][1])) for s in series):
+                found[query] = series
+        time.sleep(0.5)
+    return found
+
+
+def named(legend: str, labels: dict[str, str]) -> str:
+    return re.sub(r"{{(\w+)}}", lambda match: labels[match[1]], legend)
+
+
+def test_every_panel_shows_series_with_the_labels_of_its_legend(
+    scraped: tuple[Prometheus, list[Run]],
+) -> None:
+    found = wait_for(*scraped, {query for query, _ in targets()})
+    for query, legend in targets():
+        for label in re.findall(r"{{(\w+)}}", legend):
+            assert all(s["metric"].get(label) for s in found[query]), (query, label)
+        shown = [named(legend, s["metric"]) for s in found[query]]
+        assert len(set(shown)) == len(shown), f"{query} has several series called {shown}"
+
+
+def test_every_rule_works_on_what_is_exported(scraped: tuple[Prometheus, list[Run]]) -> None:
+    selectors = {s for rule in ALERTS.values() for s in SELECTOR.findall(rule["expr"])}
+    wait_for(*scraped, selectors | set(RECORDED))
+    prometheus, _ = scraped
+    states = [r for g in prometheus.get("rules")["groups"] for r in g["rules"]]
+    assert {r["name"] for r in states} == set(ALERTS) | set(RECORDED)
+    assert {r["name"]: r.get("lastError", "") for r in states if r["health"] != "ok"} == {}
