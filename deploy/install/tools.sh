@@ -37,7 +37,7 @@ has() {
 # prometheus and promtool, out of Debian's or Ubuntu's package; apt verifies its signature.
 prometheus() {
     has prometheus promtool && return
-    command -v apt-get dpkg >/dev/null || {
+    { type -P apt-get && type -P dpkg; } >/dev/null || {
         missing Prometheus "there is no apt; put prometheus and promtool into PATH."
         return
     }

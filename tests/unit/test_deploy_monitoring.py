@@ -275,7 +275,8 @@ class Prometheus:
 
 @pytest.fixture(scope="module")
 def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Prometheus, list[Run]]]:
-    """The shipped configuration and rules, faster, and with the addresses of servers here."""
+    """The shipped configuration and rules, faster, and with the addresses of servers here: a
+    coordinator, two learner ranks, two generators."""
     folder = tmp_path_factory.mktemp("prometheus")
     program = tool("prometheus")
     runs = {role: Run(role) for role in ROLES}
@@ -286,15 +287,20 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Promethe
     )
     with ExitStack() as stack:
         for group in config["scrape_configs"][0]["static_configs"]:
-            server = MetricsServer(
-                registry=runs[group["labels"]["role"]].registry,
-                host="127.0.0.1",
-                port=0,
-                healthy=lambda: "",
-                ready=lambda: "",
-            )
-            stack.callback(server.close)
-            group["targets"] = [f"127.0.0.1:{server.port}"]
+            role = group["labels"]["role"]
+            servers = [
+                MetricsServer(
+                    registry=runs[role].registry,
+                    host="127.0.0.1",
+                    port=0,
+                    healthy=lambda: "",
+                    ready=lambda: "",
+                )
+                for _ in range(1 if role == "coordinator" else 2)
+            ]
+            for server in servers:
+                stack.callback(server.close)
+            group["targets"] = [f"127.0.0.1:{server.port}" for server in servers]
         (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
