@@ -4,13 +4,16 @@ import os
 import re
 import runpy
 import shutil
+import signal
+import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jsonschema  # type: ignore[import-untyped]
+import jsonschema
 import pytest
 import yaml
 
@@ -305,6 +308,61 @@ def test_a_signal_reaches_the_process_and_ends_the_pod(tmp_path: Path) -> None:
     assert not (tmp_path / "over").exists()
 
 
+def test_a_real_coordinator_starts_answers_its_probe_and_is_killed_by_its_hook(
+    tmp_path: Path,
+) -> None:
+    objects = render(example("cpu-demo"))
+    (spec,) = pod_specs(one(objects, "StatefulSet", "coordinator"))
+    config = tmp_path / "config.yaml"
+    config.write_text(one(objects, "ConfigMap", "-config")["data"]["config.yaml"])
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    hook = spec["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][-1]
+    here = {
+        name: body.replace("/tmp/", f"{tmp_path}/")
+        for name, body in (
+            ("role", (CHART / "files/role.sh").read_text()),
+            ("probe", (CHART / "files/probe.sh").read_text()),
+            ("hook", hook),
+        )
+    }
+    env = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "CONFIG": str(config),
+        "RUN_DIRECTORY": str(tmp_path / "trial"),
+        "METRICS_PORT": str(port),
+        "HOLD": "1",
+    }
+
+    def shell(name: str, *arguments: str) -> subprocess.Popen[str]:
+        command = ["sh", "-c", here[name], name, *arguments]
+        return subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
+
+    overrides = (f"runs_dir={tmp_path}", f"telemetry.port={port}", "coordinator.port=0")
+    with shell("role", "coordinator", *overrides) as pod:
+        try:
+            assert pod.stderr is not None
+            log = ""
+            while "control plane at tcp://0.0.0.0" not in log:
+                line = pod.stderr.readline()
+                assert line, f"it ended: {log}"
+                log += line
+            with shell("probe") as probe:
+                _, why = probe.communicate(timeout=30)
+            assert probe.returncode == 0, why
+            with shell("hook") as killing:
+                assert killing.wait(timeout=30) == 0
+            assert pod.wait(timeout=30) == 128 + signal.SIGKILL
+        finally:
+            if pod.poll() is None:
+                with shell("hook") as killing:
+                    killing.wait(timeout=30)
+    assert (tmp_path / "trial/journal.db").exists()
+    with shell("probe") as probe:
+        probe.communicate(timeout=30)
+    assert probe.returncode != 0
+
+
 def test_keys_of_a_role_are_mounted_for_it_alone() -> None:
     objects = render(example("8x8"))
     for kind, name, files in (
@@ -332,6 +390,18 @@ def test_an_autoscaled_pool_has_no_replicas() -> None:
     scaled = one(objects, "ScaledObject")
     assert scaled["spec"]["scaleTargetRef"]["name"].endswith("-spot")
     assert "- 2" in scaled["spec"]["triggers"][0]["metadata"]["query"]
+
+
+def test_budgets_keep_the_whole_gang_and_most_of_each_pool() -> None:
+    objects = render(example("multi-node-rdma"))
+    budget = one(objects, "PodDisruptionBudget", "-learner")["spec"]
+    # maxUnavailable needs a scale subresource, which a Job does not have.
+    assert budget["minAvailable"] == 4
+    assert "maxUnavailable" not in budget
+    labels = one(objects, "JobSet")["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]
+    assert budget["selector"]["matchLabels"].items() <= labels["metadata"]["labels"].items()
+    pool = one(objects, "PodDisruptionBudget", "-main")["spec"]
+    assert pool["maxUnavailable"] == "25%"
 
 
 def test_hpa_where_it_is_asked_for() -> None:
