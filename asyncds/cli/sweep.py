@@ -67,7 +67,7 @@ def sweep_command(
     for outcome in failed:
         console.print(outcome_line(outcome))
     if interrupted:
-        console.print(f"go on with: asyncds sweep {file}")
+        console.print("the same command goes on with it")
         return 1
     if len(failed) < len(planned):
         where = results or folder

@@ -68,7 +68,7 @@ def outcome_line(outcome: Outcome) -> Text:
     line = Text.assemble((f"{outcome.status:<9} ", style), (outcome.name, "bold"))
     line.append(f"  {duration(outcome.seconds)}", "dim")
     evaluations = (outcome.summary or {}).get("eval") or []
-    for row in compare(evaluations):
+    for row in (r for r in compare(evaluations) if r.result):
         line.append(f"  {row.name} {row.result}")
     if outcome.problem:
         line.append(f"\n{outcome.problem}")
