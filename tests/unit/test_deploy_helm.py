@@ -413,6 +413,14 @@ def test_hpa_where_it_is_asked_for() -> None:
     assert not [o for o in objects if o["kind"] == "ScaledObject"]
 
 
+def test_a_pool_says_only_what_differs_from_the_defaults() -> None:
+    more = "generators.pools.main.resources.requests.cpu=1500m"
+    (spec,) = pod_specs(one(render(example("8x8"), more), "Deployment", "-main"))
+    resources = spec["containers"][0]["resources"]
+    assert resources["requests"] == {"cpu": "1500m", "memory": "64Gi", "nvidia.com/gpu": "2"}
+    assert resources["limits"]["memory"] == "128Gi"
+
+
 def test_a_changed_configuration_restarts_pods() -> None:
     def sums(*sets: str) -> set[str]:
         return set(re.findall(r"checksum/config: (\w+)", text(example("8x8"), *sets)))
