@@ -1,6 +1,7 @@
 """The engine of a generator's process, from run to run."""
 
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any, Self
@@ -10,6 +11,8 @@ import torch
 from asyncds.config.schema import RunConfig
 from asyncds.engine.generation import GenerationEngine
 from asyncds.engine.tokenizer import load_tokenizer, vocabulary_fingerprint
+
+log = logging.getLogger(__name__)
 
 STOP_SECONDS = 10.0
 """How long the engine may take to end."""
@@ -40,6 +43,7 @@ class KeptEngine:
             if config.scoring.backend == "ray":
                 # A process forked while Ray's threads run may inherit a lock that nobody releases.
                 os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
+            log.info("starting an engine for %s", config.generator.model or config.model)
             self._engine, self._made_for = await _start_engine(config), wanted
         return self._engine
 

@@ -36,7 +36,7 @@ def test_two_runs_in_one_engine_then_nothing_left_to_do(runner: Runner) -> None:
     assert first.code == 0, first.output
     logs = runner.root / "pair" / "logs"
     engine = (logs / "slot-0-generator-0.log").read_text()
-    assert engine.count("Initializing a V1 LLM engine") == 1
+    assert engine.count("starting an engine for") == 1
     assert engine.count("leaving: ") == 2
     learner = (logs / "slot-0-learner.log").read_text()
     assert learner.count("Setting accelerator") <= 1

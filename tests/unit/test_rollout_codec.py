@@ -99,6 +99,7 @@ FROM_COORDINATOR = [
     SHARD,
     wire.Finish(reason="done"),
     wire.Drain(reason="done"),
+    wire.Dump(reason="nobody moves"),
     wire.Status(run={"step": 1, "fleet": [{"name": "g"}]}),
 ]
 
