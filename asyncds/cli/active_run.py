@@ -41,9 +41,6 @@ class ActiveRun:
         """Start again what died, and ask for the status, `timeout` seconds at most."""
         if self._summary.exists():
             self._message = "the run is over; its processes are leaving"
-        elif self._stopping:
-            self._observer.stop(self._stopping)
-            self._message = "ending the run: checkpoint, drain, summary (Ctrl-C again to abort)"
         else:
             try:
                 self._message = "; ".join(self._children.tend()) or self._message
@@ -51,6 +48,9 @@ class ActiveRun:
                 self._observer.stop(str(error).splitlines()[0])
                 self.problem = str(error)
                 return
+            if self._stopping:
+                self._observer.stop(self._stopping)
+                self._message = "ending the run: checkpoint, drain, summary (Ctrl-C again to abort)"
         status = self._observer.status(timeout) or self.status
         self.status = status | ({"message": self._message} if self._message else {})
 

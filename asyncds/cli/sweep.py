@@ -17,6 +17,7 @@ from asyncds.cli.children import Child, Children
 from asyncds.cli.compare import compare_command
 from asyncds.cli.errors import UserError
 from asyncds.cli.interrupts import interrupts
+from asyncds.cli.live import plain_line
 from asyncds.cli.machine import uses_cuda
 from asyncds.cli.preflight import preflight
 from asyncds.cli.sweep_view import Outcome, Progress, outcome_line, render
@@ -28,6 +29,8 @@ from asyncds.rollout.journal import Journal
 from asyncds.telemetry.summary import read_summary
 
 POLL_SECONDS = 0.5
+PLAIN_SECONDS = 60.0
+"""Between two lines of a run where the output is not a terminal."""
 
 
 def sweep_command(
@@ -299,10 +302,19 @@ def _run_all(
 
 @contextmanager
 def _display(console: Console) -> Iterator[Callable[[Progress], None]]:
-    """A function that shows how far the sweep is: in place on a terminal, else not at all, since
-    every run that ends is a line."""
+    """A function that shows how far the sweep is: in place on a terminal, else a line now and then
+    for each run under way."""
     if not console.is_terminal:
-        yield lambda progress: None
+        last = time.monotonic()
+
+        def lines(progress: Progress) -> None:
+            nonlocal last
+            if time.monotonic() - last >= PLAIN_SECONDS:
+                last = time.monotonic()
+                for status in progress.active:
+                    print(f"{status.get('name')} {plain_line(status)}", flush=True)
+
+        yield lines
         return
     with Live(console=console, refresh_per_second=4) as live:
         yield lambda progress: live.update(render(progress))

@@ -5,32 +5,17 @@ import types
 from pathlib import Path
 
 import pytest
+from command import Command
 from synthetic_run import make_model, make_run
 
-from asyncds.cli import doctor, main
+from asyncds.cli import doctor
 from asyncds.cli.doctor import Finding
 from asyncds.cli.inspect import printable
 
 
 @pytest.fixture
-def asyncds(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> "Command":
+def asyncds(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     return Command(monkeypatch, capsys)
-
-
-class Command:
-    """Runs `asyncds …` in this process; (exit code, stdout, stderr)."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self._monkeypatch = monkeypatch
-        self._capsys = capsys
-
-    def __call__(self, *arguments: str | Path) -> tuple[int, str, str]:
-        self._monkeypatch.setattr(sys, "argv", ["asyncds", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit:
-            main.main()
-        out, err = self._capsys.readouterr()
-        code = exit.value.code
-        return (code if isinstance(code, int) else 0), out, err
 
 
 @pytest.fixture

@@ -1,35 +1,17 @@
 """`asyncds compare`, run in this process."""
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
+from command import Command
 from synthetic_runs import small_run
-
-from asyncds.cli import main
 
 
 @pytest.fixture
-def compare(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> "Command":
+def compare(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     monkeypatch.setenv("COLUMNS", "120")
-    return Command(monkeypatch, capsys)
-
-
-class Command:
-    """Runs `asyncds compare …`; (exit code, stdout, stderr)."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self._monkeypatch = monkeypatch
-        self._capsys = capsys
-
-    def __call__(self, *arguments: str | Path) -> tuple[int, str, str]:
-        self._monkeypatch.setattr(sys, "argv", ["asyncds", "compare", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit:
-            main.main()
-        out, err = self._capsys.readouterr()
-        code = exit.value.code
-        return (code if isinstance(code, int) else 0), out, err
+    return Command(monkeypatch, capsys, "compare")
 
 
 @pytest.fixture

@@ -2,11 +2,11 @@
 
 import json
 import re
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
+from html_page import Page
 from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_runs import small_run
@@ -28,22 +28,6 @@ from asyncds.telemetry.run_results import LeftOut, RunResult, find_runs, read_re
 
 HOSTILE = "<script>alert(1)</script> | *x*"
 SVG = "{http://www.w3.org/2000/svg}"
-
-
-class Page(HTMLParser):
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.text = ""
-        self.links: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.links += [v or "" for k, v in attrs if k in ("href", "src", "action")]
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 def comparison(root: Path) -> GroupComparison:

@@ -1,9 +1,9 @@
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from html_page import Page
 from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_run import make_run
@@ -19,22 +19,6 @@ from asyncds.telemetry.rollouts import read_rollout
 from asyncds.telemetry.texts import decoder, ids_as_text
 
 HOSTILE = "<script>alert(1)</script>"
-
-
-class Page(HTMLParser):
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.text = ""
-        self.links: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.links += [v or "" for k, v in attrs if k in ("href", "src", "action")]
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 def test_a_finished_run(tmp_path: Path) -> None:
