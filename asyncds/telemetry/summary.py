@@ -1,7 +1,8 @@
 """summary.json: what a run reached. The keys may be relied on by people and tools."""
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,10 @@ import numpy as np
 from asyncds.telemetry.files import replace_file, to_json
 
 Status = Literal["finished", "interrupted", "failed"]
+
+DIAGNOSTICS = ("mismatch_kl", "ess", "entropy", "grad_norm")
+"""Measures of the learner that say how a run fared (docs/metrics.md), as metrics.jsonl has them
+after `learner/`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +28,9 @@ class Summary:
     batch on.
     generator_pause_fraction: share of the generators' time paused for new weights.
     weight_sync_seconds: {"p50", "p95"}, see `percentiles`. lag: {"mean", "max"} in weight versions,
-    at consumption. eval: results of `Journal.evaluations()`, the base model's first.
+    at consumption. diagnostics: {name: {"mean", "min", "max"}} over the steps, of the measures in
+    `DIAGNOSTICS` that the learner reported. eval: results of `Journal.evaluations()`, the base
+    model's first.
     """
 
     status: Status
@@ -40,7 +47,21 @@ class Summary:
     generator_pause_fraction: float
     weight_sync_seconds: dict[str, float | None]
     lag: dict[str, float]
+    diagnostics: dict[str, dict[str, float]]
     eval: list[dict[str, Any]]
+
+
+def diagnose(steps: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Mean, least and largest of each of `DIAGNOSTICS` over the lines of metrics.jsonl that have a
+    finite value of it."""
+    found = {}
+    for name in DIAGNOSTICS:
+        values = [v for s in steps if (v := s.get(f"learner/{name}")) is not None]
+        finite = [v for v in values if math.isfinite(v)]
+        if finite:
+            mean = math.fsum(finite) / len(finite)
+            found[name] = {"mean": mean, "min": min(finite), "max": max(finite)}
+    return found
 
 
 def percentiles(values: Sequence[float]) -> dict[str, float | None]:

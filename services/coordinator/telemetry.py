@@ -17,7 +17,7 @@ from asyncds.telemetry.catalogue import Metrics
 from asyncds.telemetry.evaluations import by_temperature
 from asyncds.telemetry.run_log import RunLog
 from asyncds.telemetry.state_dump import dump_state
-from asyncds.telemetry.summary import Summary, percentiles, write_summary
+from asyncds.telemetry.summary import Summary, diagnose, percentiles, write_summary
 from services.coordinator.coordinator import Coordinator
 
 log = logging.getLogger(__name__)
@@ -229,6 +229,7 @@ class CoordinatorTelemetry:
                 generator_pause_fraction=paused / served if served else 0.0,
                 weight_sync_seconds=percentiles(list(coordinator.weights.seconds)),
                 lag={"mean": totals["lag_mean"], "max": totals["lag_max"]},
+                diagnostics=diagnose(steps),
                 eval=self._journal.evaluations(),
             ),
         )

@@ -65,6 +65,7 @@ def test_summary_has_what_others_rely_on(run: Result) -> None:
     assert 0 <= summary["learner_idle_fraction"] <= 1
     assert 0 < summary["generator_pause_fraction"] < 1
     assert summary["weight_sync_seconds"]["p50"] > 0
+    assert 0 < summary["diagnostics"]["ess"]["min"] <= 1
     base, result = summary["eval"]
     assert (base["version"], result["version"]) == (0, 10)
     assert set(base["pass@k"]) == {"1", "4"}

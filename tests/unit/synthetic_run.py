@@ -85,6 +85,7 @@ def make_run(root: Path, *, steps: int = 60, finished: bool = True, hostile: boo
                 generator_pause_fraction=0.08,
                 weight_sync_seconds=percentiles([0.2, 0.21, 0.25]),
                 lag={"mean": totals["lag_mean"], "max": totals["lag_max"]},
+                diagnostics={"ess": {"mean": 0.97, "min": 0.9, "max": 1.0}},
                 eval=evals,
             ),
         )

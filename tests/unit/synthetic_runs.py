@@ -101,5 +101,6 @@ def _summary(status: Status, steps: int, wall: float, evaluations: list[dict[str
         generator_pause_fraction=0.1,
         weight_sync_seconds=percentiles([0.2]),
         lag={"mean": 1.5, "max": 3},
+        diagnostics={"ess": {"mean": 0.97, "min": 0.9, "max": 1.0}},
         eval=evaluations,
     )

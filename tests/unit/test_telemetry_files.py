@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from asyncds.telemetry.run_log import RunLog, read_run_log
-from asyncds.telemetry.summary import Summary, percentiles, read_summary, write_summary
+from asyncds.telemetry.summary import Summary, diagnose, percentiles, read_summary, write_summary
 
 
 def summary(**changes: object) -> Summary:
@@ -24,6 +24,7 @@ def summary(**changes: object) -> Summary:
         "generator_pause_fraction": 0.1,
         "weight_sync_seconds": percentiles([]),
         "lag": {"mean": 0.5, "max": 1},
+        "diagnostics": {"ess": {"mean": 0.9, "min": 0.8, "max": 1.0}},
         "eval": [{"version": 0, "pass@k": {"1": 0.1}}],
     }
     return Summary(**(values | changes))  # type: ignore[arg-type]
@@ -73,6 +74,13 @@ def test_summary_has_the_keys_that_may_be_relied_on(tmp_path: Path) -> None:
     assert values["eval"][0]["pass@k"] == {"1": 0.1}
     assert read_summary(path) == values
     assert [p.name for p in tmp_path.iterdir()] == ["summary.json"]
+
+
+def test_diagnostics_are_of_the_steps_that_have_them() -> None:
+    steps = [{"learner/ess": 1.0}, {}, {"learner/ess": None}, {"learner/ess": float("inf")}]
+    steps += [{"learner/ess": 0.5, "learner/loss": 3.0}]
+    assert diagnose(steps) == {"ess": {"mean": 0.75, "min": 0.5, "max": 1.0}}
+    assert diagnose([]) == {}
 
 
 def test_percentiles() -> None:
