@@ -262,6 +262,9 @@ def tiny_model(
     operands: Annotated[
         int, typer.Option(min=3, max=4, help="How many numbers a Countdown problem has.")
     ] = 3,
+    max_number: Annotated[
+        int, typer.Option(min=2, max=10, help="Largest number of a Countdown problem.")
+    ] = 10,
     seed: Annotated[int, typer.Option(help="Of its weights and its data.")] = 0,
     held_out: Annotated[
         int, typer.Option(min=0, help="Problems not taught: a run's n_eval + n_validation.")
@@ -276,6 +279,7 @@ def tiny_model(
             out,
             task=task,
             operands=operands,
+            max_number=max_number,
             seed=seed,
             held_out=held_out,
             threads=threads,

@@ -18,7 +18,14 @@ from asyncds.tasks.countdown.verifier import score_plain
 from asyncds.tasks.knights_knaves import tiny as knights_knaves
 from asyncds.tasks.registry import make_task
 from asyncds.tasks.tiny.demonstrations import demonstrations
-from asyncds.tasks.tiny.model import LESSONS, Recipe, TinyTask, make_tiny_model, save_untrained
+from asyncds.tasks.tiny.model import (
+    LESSONS,
+    Recipe,
+    TinyTask,
+    make_tiny_model,
+    save_untrained,
+    taught,
+)
 from asyncds.tasks.tiny.tokenizer import EOS, PAD, word_tokenizer
 
 pytestmark = pytest.mark.slow
@@ -91,7 +98,13 @@ def test_it_is_made_once(trained: tuple[Path, list[tuple[int, int, float]]]) -> 
     assert (out / "model.safetensors").stat().st_mtime_ns == before
     with pytest.raises(FileExistsError, match="not a model of this recipe"):
         make_tiny_model(out, recipe=replace(SHORT, seed=1))
-    assert json.loads((out / "recipe.json").read_text())["seed"] == 0
+    recipe = json.loads((out / "recipe.json").read_text())
+    assert recipe["seed"] == 0
+    del recipe["max_number"]  # a file that does not say has the default
+    (out / "recipe.json").write_text(json.dumps(recipe))
+    make_tiny_model(out, recipe=SHORT, progress=lambda *step: pytest.fail("trained again"))
+    with pytest.raises(FileExistsError, match="not a model of this recipe"):
+        make_tiny_model(out, recipe=replace(SHORT, max_number=5))
 
 
 def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
@@ -150,20 +163,27 @@ def test_other_tasks_and_sizes(
 
 class TestDemonstrations:
     @pytest.mark.parametrize(
-        ("task", "size"),
-        [("countdown", 3), ("countdown", 4), ("knights_knaves", 3), ("knights_knaves", 4)],
+        ("task", "options"),
+        [
+            ("countdown", {"operands": 3}),
+            ("countdown", {"operands": 4}),
+            ("countdown", {"operands": 4, "max_number": 5}),
+            ("knights_knaves", {"people": 3}),
+            ("knights_knaves", {"people": 4}),
+        ],
     )
     def test_held_out_problems_are_not_shown(
-        self, task: TinyTask, size: int, monkeypatch: pytest.MonkeyPatch
+        self, task: TinyTask, options: dict[str, int], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(countdown, "EXPRESSIONS", 30_000)
-        lesson = LESSONS[task]
-        tokenizer = word_tokenizer(lesson.WORDS, max_length=64)
-        problems = [p for group in lesson.taught(size, held_out=256, seed=3) for p in group]
+        tokenizer = word_tokenizer(LESSONS[task].WORDS, max_length=64)
+        size, *largest = options.values()
+        recipe = Recipe(task=task, size=size, held_out=256, task_seed=3)
+        recipe = replace(recipe, max_number=largest[0]) if largest else recipe
+        problems = [p for group in taught(recipe) for p in group]
         shown = {prompt for prompt, _ in problems}
-        assert len(shown) == len(problems) > 2_000
-        option = {"countdown": "operands", "knights_knaves": "people"}[task]
-        asked = make_task(task, n_eval=156, n_validation=100, seed=3, **{option: size})
+        assert len(shown) == len(problems) > 1_800
+        asked = make_task(task, n_eval=156, n_validation=100, seed=3, **options)
         held_out = [asked.prompt(row) for s in ("eval", "validation") for row in asked.rows(s)]
         assert len(held_out) == 256
         assert not shown & set(held_out)
@@ -180,7 +200,7 @@ class TestDemonstrations:
 
     def test_every_assignment_is_babbled(self) -> None:
         tokenizer = word_tokenizer(knights_knaves.WORDS, max_length=64)
-        data = demonstrations(knights_knaves.taught(3, held_out=128, seed=0), tokenizer)
+        data = demonstrations(taught(Recipe(task="knights_knaves", size=3)), tokenizer)
         _, answers = data.batch(np.random.default_rng(0), 4000, babble=1.0)
         _, counts = np.unique(answers, axis=0, return_counts=True)
         assert len(counts) == 8

@@ -43,12 +43,17 @@ class Space:
             )
 
     @property
-    def is_small(self) -> bool:
-        """Whether the space can be enumerated: choices of numbers × orders × shapes × operators."""
+    def expressions(self) -> int:
+        """At most so many there are: choices of numbers × orders × shapes × operators."""
         n = self.operands
         choices = comb(self.max_number + n - 1, n)
         shapes = comb(2 * n - 2, n - 1) // n
-        return choices * factorial(n) * shapes * len(OPERATORS) ** (n - 1) <= MAX_EXPRESSIONS
+        return choices * factorial(n) * shapes * len(OPERATORS) ** (n - 1)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether the space can be enumerated."""
+        return self.expressions <= MAX_EXPRESSIONS
 
     def has_target(self, value: Fraction) -> bool:
         """Whether a value is an integer within the range of targets."""

@@ -13,20 +13,20 @@ from asyncds.tasks.splits import hold_out
 from asyncds.tasks.tiny.demonstrations import Group
 
 WORDS = (*map(str, range(100)), *"+-*/()=:")
-ENUMERATED_OPERANDS = 3
+MAX_ENUMERATED = 1_000_000
+"""Expressions of a space of which all solutions are taught."""
 EXPRESSIONS = 200_000
 
 
-def taught(operands: int, *, held_out: int, seed: int) -> Iterator[Group]:
+def taught(space: Space, *, held_out: int, seed: int) -> Iterator[Group]:
     """Problems and their solutions, but for the ``held_out`` problems that a Countdown task of the
     same ``seed`` holds out; a group has the same numbers.
 
-    Up to three operands: every problem with all its solutions. Beyond, there are too many: those of
-    200,000 random expressions.
+    Every problem with all its solutions, where the space has no more than a million expressions.
+    Beyond, there are too many: those of 200,000 random expressions.
     """
-    space = Space(operands=operands)
     train, left_out = hold_out(every_problem(space), held_out, seed=seed)
-    if operands <= ENUMERATED_OPERANDS:
+    if space.expressions <= MAX_ENUMERATED:
         return enumerated(train)
     return _sampled(space, set(left_out), seed=seed)
 

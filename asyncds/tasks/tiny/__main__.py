@@ -13,13 +13,14 @@ def main(
     *,
     task: TinyTask = "countdown",
     operands: int = 3,
+    max_number: int = 10,
     seed: int = 0,
     held_out: int = 128,
     threads: int | None = None,
 ) -> None:
     """Train a tiny model of a task and write it to OUT, unless it is there already."""
     size = operands if task == "countdown" else 3
-    recipe = tiny_recipe(task, size=size, seed=seed, held_out=held_out)
+    recipe = tiny_recipe(task, size=size, max_number=max_number, seed=seed, held_out=held_out)
     columns = (
         TextColumn("tiny base model"),
         BarColumn(),

@@ -11,7 +11,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from asyncds.tasks.countdown import tiny as countdown
 from asyncds.tasks.knights_knaves import tiny as knights_knaves
-from asyncds.tasks.tiny.demonstrations import Demonstrations, demonstrations
+from asyncds.tasks.tiny.demonstrations import Demonstrations, Group, demonstrations
 from asyncds.tasks.tiny.tokenizer import save_tokenizer, word_tokenizer
 
 MAX_LENGTH = 256
@@ -31,6 +31,7 @@ RECIPE_FILE = "recipe.json"
 
 TinyTask = Literal["countdown", "knights_knaves"]
 LESSONS = {"countdown": countdown, "knights_knaves": knights_knaves}
+MAX_NUMBER = 10
 
 # docs/tasks.md has what models of these steps solve.
 STEPS: dict[tuple[TinyTask, int], dict[str, int]] = {
@@ -48,6 +49,7 @@ class Recipe:
     """How the model is made. Equal recipes make equal models (on one machine, one thread count).
 
     task, size: what is learnt, and how many operands or people its problems have.
+    max_number: the largest number of a Countdown problem.
     seed: of the initial weights and the order of the data. held_out, task_seed: the problems left
     out of the training data; a task of that seed holds out the same ones, so ``held_out`` must be
     at least its n_eval + n_validation.
@@ -56,6 +58,7 @@ class Recipe:
 
     task: TinyTask = "countdown"
     size: int = 3
+    max_number: int = MAX_NUMBER
     seed: int = 0
     held_out: int = 128
     task_seed: int = 0
@@ -69,10 +72,23 @@ class Recipe:
     max_grad_norm: float = 1.0
 
 
-def tiny_recipe(task: TinyTask, *, size: int, seed: int = 0, held_out: int = 128) -> Recipe:
+def tiny_recipe(
+    task: TinyTask,
+    *,
+    size: int,
+    max_number: int = MAX_NUMBER,
+    seed: int = 0,
+    held_out: int = 128,
+) -> Recipe:
     """The recipe of a task's base model, tuned for each task and size."""
-    steps = STEPS[task, size]
-    return Recipe(task=task, size=size, seed=seed, held_out=held_out, **steps)
+    return Recipe(
+        task=task,
+        size=size,
+        max_number=max_number,
+        seed=seed,
+        held_out=held_out,
+        **STEPS[task, size],
+    )
 
 
 def make_tiny_model(
@@ -93,12 +109,11 @@ def make_tiny_model(
         return
     lesson = LESSONS[recipe.task]
     tokenizer = word_tokenizer(lesson.WORDS, max_length=MAX_LENGTH)
-    taught = lesson.taught(recipe.size, held_out=recipe.held_out, seed=recipe.task_seed)
     model = _untrained(tokenizer, seed=recipe.seed)
     threads_before = torch.get_num_threads()
     torch.set_num_threads(threads or threads_before)
     try:
-        _train(model, demonstrations(taught, tokenizer), recipe, progress or _silent)
+        _train(model, demonstrations(taught(recipe), tokenizer), recipe, progress or _silent)
     finally:
         torch.set_num_threads(threads_before)
     _save(out, model, tokenizer, recipe)
@@ -111,6 +126,15 @@ def save_untrained(out: Path, *, seed: int = 0) -> None:
         return
     tokenizer = word_tokenizer(LESSONS[recipe.task].WORDS, max_length=MAX_LENGTH)
     _save(out, _untrained(tokenizer, seed=seed), tokenizer, recipe)
+
+
+def taught(recipe: Recipe) -> Iterator[Group]:
+    """The problems and solutions of a recipe."""
+    left_out = {"held_out": recipe.held_out, "seed": recipe.task_seed}
+    if recipe.task == "countdown":
+        space = countdown.Space(operands=recipe.size, max_number=recipe.max_number)
+        return countdown.taught(space, **left_out)
+    return knights_knaves.taught(recipe.size, **left_out)
 
 
 def _silent(done: int, steps: int, loss: float) -> None:
@@ -184,8 +208,8 @@ def _is_there(out: Path, recipe: Recipe) -> bool:
     if not out.exists():
         return False
     file = out / RECIPE_FILE
-    made_by = json.loads(file.read_text()) if file.exists() else None
-    if made_by == asdict(recipe):
+    made_by = json.loads(file.read_text()) if file.exists() else {}
+    if made_by and {**asdict(Recipe()), **made_by} == asdict(recipe):
         return True
     raise FileExistsError(
         f"{out} exists and is not a model of this recipe: remove it or choose another directory"
