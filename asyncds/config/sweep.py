@@ -32,7 +32,7 @@ class SweepConfig(Section):
     """What every arm is repeated with: a setting and a list of its values, or any word and a
     mapping of names to settings. Arms vary fastest and the first of these slowest, so that with
     `seed` first an unfinished sweep has as many runs of every arm. Runs that differ in `seed` and
-    `model` only are compared as one."""
+    `model` only, whatever these two set, are compared as one."""
     baseline: str | None = None
     """The group that the others are compared with: an arm, followed by what the grid adds to its
     name; default: the first."""
@@ -104,10 +104,13 @@ class _Point:
 
 
 def _points(key: str, values: list[Any] | dict[str, Overrides]) -> list[_Point]:
-    if isinstance(values, dict):
-        return [_Point(slug=n, label=n, settings=settings) for n, settings in values.items()]
-    leaf = key.rsplit(".", 1)[-1]
     repeated = key in ("seed", "model")
+    if isinstance(values, dict):
+        return [
+            _Point(slug=name, label="" if repeated else name, settings=settings)
+            for name, settings in values.items()
+        ]
+    leaf = key.rsplit(".", 1)[-1]
     return [
         _Point(
             slug=f"{leaf}{_last(value)}",

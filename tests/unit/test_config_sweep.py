@@ -65,6 +65,18 @@ def test_models_are_called_by_the_end_of_their_path_and_share_a_label(write) -> 
     assert {r.config.label for r in runs} == {"run"}
 
 
+@pytest.mark.parametrize("axis", ["model", "seed"])
+def test_named_models_and_seeds_add_to_the_name_but_share_a_label(write, axis: str) -> None:
+    points = {"three numbers": {"model": "models/a"}, "large": {"model": "models/b", "steps": 9}}
+    _, runs = load_sweep(write(arms={"GRPO": {}, "DS": {}}, grid={axis: points}))
+    assert [(r.name, r.config.label, r.config.model, r.config.steps) for r in runs] == [
+        ("GRPO-three-numbers", "GRPO", "models/a", 4),
+        ("DS-three-numbers", "DS", "models/a", 4),
+        ("GRPO-large", "GRPO", "models/b", 9),
+        ("DS-large", "DS", "models/b", 9),
+    ]
+
+
 def test_overrides_come_last(write) -> None:
     _, runs = load_sweep(write(arms={"a": {"steps": 6}}), ["steps=2"])
     assert runs[0].config.steps == 2
