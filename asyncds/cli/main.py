@@ -81,12 +81,20 @@ def sweep(
         Path | None,
         typer.Option(metavar="DIR", help="Keep configurations, summaries and comparison here."),
     ] = None,
+    only: Annotated[
+        str, typer.Option(metavar="PATTERN", help="Runs of this name only: 'GRPO-*-seed[01]*'.")
+    ] = "*",
 ) -> None:
     """Make all runs of a sweep that are missing, in processes that stay warm, and compare them."""
     from asyncds.cli.sweep import sweep_command
 
     code = sweep_command(
-        file=file, overrides=overrides or [], jobs=jobs, list_only=list_only, results=results
+        file=file,
+        overrides=overrides or [],
+        jobs=jobs,
+        list_only=list_only,
+        results=results,
+        only=only,
     )
     raise typer.Exit(code)
 

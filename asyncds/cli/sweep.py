@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +35,24 @@ PLAIN_SECONDS = 60.0
 
 
 def sweep_command(
-    *, file: Path, overrides: Sequence[str], jobs: int, list_only: bool, results: Path | None
+    *,
+    file: Path,
+    overrides: Sequence[str],
+    jobs: int,
+    list_only: bool,
+    results: Path | None,
+    only: str = "*",
 ) -> int:
     """Run what is missing of a sweep, then compare its runs. Returns the exit code.
 
     jobs: runs at a time. list_only: say what would be run, and start nothing. results: where to
-    keep what the runs reached; what is there already is not run again. Raises ConfigError and
-    UserError before anything is started.
+    keep what the runs reached; what is there already is not run again. only: shell pattern of the names
+    of the runs; the others are left as they are. Raises ConfigError and UserError before anything is started.
     """
-    sweep, planned = load_sweep(file, overrides)
+    sweep, everything = load_sweep(file, overrides)
+    planned = [p for p in everything if fnmatchcase(p.name, only)]
+    if not planned:
+        raise UserError(f"no run of {file} is called {only}: `--list` without `--only` names them")
     missing = [p for p in planned if not _is_finished(p, results)]
     console = Console()
     if list_only:
@@ -74,7 +84,7 @@ def sweep_command(
         return 1
     if len(failed) < len(planned):
         where = results or folder
-        there = [where / one.name for one in planned if (where / one.name).exists()]
+        there = [where / one.name for one in everything if (where / one.name).exists()]
         compare_command(there, baseline=sweep.baseline, output=where, pairs=False)
     return 1 if failed else 0
 
@@ -197,7 +207,10 @@ class Slot:
             for i, environment in enumerate(of_generators)
         ]
         self.active = ActiveRun(
-            children=Children([launch.coordinator(run, port=port), learner, *generators]),
+            children=Children(
+                [launch.coordinator(run, port=port), learner, *generators],
+                supervision=run.supervision,
+            ),
             address=f"tcp://{run.coordinator.host}:{port}",
             run_dir=run_dir,
             keys=launch.client_keys(run),
