@@ -38,12 +38,19 @@ class ActiveRun:
         return ended or bool(self.problem)
 
     def turn(self, timeout: float) -> None:
-        """Start again what died, and ask for the status, `timeout` seconds at most."""
+        """Ask for the status, `timeout` seconds at most; end what hangs and start again what died,
+        or left although the run goes on."""
+        left = self._children.left()
+        answer = self._observer.status(timeout)
         if self._summary.exists():
             self._message = "the run is over; its processes are leaving"
         else:
+            # Those who left before the coordinator said that it goes on: nobody sent them away.
+            going_on = answer is not None and not answer["over"]
             try:
-                self._message = "; ".join(self._children.tend()) or self._message
+                news = self._children.end_hung(answer)
+                news += self._children.tend(too_early=left if going_on else ())
+                self._message = "; ".join(news) or self._message
             except ChildFailedError as error:
                 self._observer.stop(str(error).splitlines()[0])
                 self.problem = str(error)
@@ -51,7 +58,7 @@ class ActiveRun:
             if self._stopping:
                 self._observer.stop(self._stopping)
                 self._message = "ending the run: checkpoint, drain, summary (Ctrl-C again to abort)"
-        status = self._observer.status(timeout) or self.status
+        status = answer or self.status
         self.status = status | ({"message": self._message} if self._message else {})
 
     def stop(self, reason: str) -> None:

@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-MAX_RESTARTS = 3
-"""How often a process that failed is started again."""
+from asyncds.cli.restarts import Restarts
+from asyncds.cli.silence import Silence
+from asyncds.config.schema import SupervisionConfig
+
 BAD_INPUT = 2
 """The exit code of a process that starting again can't help."""
 FULL_BYTES = 1 << 20
@@ -27,18 +30,20 @@ class ChildFailedError(Exception):
 
 @dataclass(kw_only=True)
 class Child:
-    """One process. follows: it asks the run to end if this process dies (the coordinator)."""
+    """One process. follows: it asks the run to end if this process dies (the coordinator).
+    started: when the present one was, by the monotonic clock."""
 
     name: str
     command: Sequence[str]
     log: Path
     environment: dict[str, str] = field(default_factory=dict)
     follows: bool = False
-    restarts: int = 0
+    started: float = 0.0
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it, in a session of its own: Ctrl-C in the terminal is not for it."""
+        self.started = time.monotonic()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command,
@@ -82,8 +87,19 @@ class Child:
 class Children:
     """All processes of a run. The first is the coordinator, whose end is the run's end."""
 
-    def __init__(self, children: Sequence[Child]) -> None:
+    def __init__(
+        self, children: Sequence[Child], *, supervision: SupervisionConfig | None = None
+    ) -> None:
+        """supervision: default, that of a configuration that says nothing."""
         self._children = list(children)
+        limits = supervision or SupervisionConfig()
+        self._restarts = {
+            child.name: Restarts(most=limits.max_restarts, seconds=limits.window_seconds)
+            for child in children
+        }
+        self._silence = Silence(
+            silent_seconds=limits.silent_seconds, start_seconds=limits.start_seconds
+        )
 
     def start(self) -> None:
         """Start all."""
@@ -95,19 +111,39 @@ class Children:
         """The one that the others follow."""
         return self._children[0]
 
-    def tend(self) -> list[str]:
-        """Start again what failed; returns what happened, a sentence each.
+    def left(self) -> list[str]:
+        """Those beside the coordinator that have left in good order."""
+        return [child.name for child in self._children[1:] if child.code == 0]
+
+    def end_hung(self, status: Mapping[str, Any] | None) -> list[str]:
+        """Kill what has been silent for too long; returns what happened, a sentence each.
+
+        status: the coordinator's answer of this moment, None if there is none.
+        """
+        started = {child.name: child.started for child in self._children if child.code is None}
+        hung = self._silence.hung(started, status, time.monotonic())
+        for child in self._children:
+            if child.name in hung:
+                child.signal(signal.SIGKILL)
+        return [
+            f"{name} was silent for {seconds:.0f} s and is killed" for name, seconds in hung.items()
+        ]
+
+    def tend(self, *, too_early: Sequence[str] = ()) -> list[str]:
+        """Start again what failed, and who left too early; returns what happened, a sentence each.
 
         Raises ChildFailedError if a process can't be kept alive.
         """
         news = []
         for child in self._children:
-            if child.code in (None, 0):
+            if child.code is None or (child.code == 0 and child.name not in too_early):
                 continue
-            if child.code == BAD_INPUT or child.restarts >= MAX_RESTARTS:
+            restarts, now = self._restarts[child.name], time.monotonic()
+            if child.code == BAD_INPUT or not restarts.spend(now):
                 raise ChildFailedError(child.failure())
-            child.restarts += 1
-            news.append(f"{child.name} died and is started again ({child.restarts}/{MAX_RESTARTS})")
+            what = "left" if child.code == 0 else "died"
+            tried = f"{restarts.count(now)}/{restarts.most}"
+            news.append(f"{child.name} {what} and is started again ({tried})")
             child.sweep()
             child.start()
         return news

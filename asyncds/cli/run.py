@@ -53,7 +53,8 @@ def run_command(
                 launch.coordinator(run, port=port),
                 launch.learner(run, port=port),
                 *launch.generators(run, port=port),
-            ]
+            ],
+            supervision=run.supervision,
         ),
         address=f"tcp://{run.coordinator.host}:{port}",
         run_dir=run_dir,
@@ -102,10 +103,13 @@ def _display(console: Console) -> Iterator[Any]:
         with Live(render({}), console=console, refresh_per_second=4) as live:
             yield lambda status: live.update(render(status))
         return
-    last = -PLAIN_SECONDS
+    last, page = -PLAIN_SECONDS, ""
 
     def line(status: dict[str, Any]) -> None:
-        nonlocal last
+        nonlocal last, page
+        if status.get("page", "") != page:
+            page = status["page"]
+            print(f"live page: {page}", flush=True)
         if status and time.monotonic() - last >= PLAIN_SECONDS:
             last = time.monotonic()
             print(plain_line(status), flush=True)

@@ -46,8 +46,9 @@ def sweep_command(
     """Run what is missing of a sweep, then compare its runs. Returns the exit code.
 
     jobs: runs at a time. list_only: say what would be run, and start nothing. results: where to
-    keep what the runs reached; what is there already is not run again. only: shell pattern of the names
-    of the runs; the others are left as they are. Raises ConfigError and UserError before anything is started.
+    keep what the runs reached; what is there already is not run again. only: shell pattern of the
+    names of the runs; the others are left as they are. Raises ConfigError and UserError before
+    anything is started.
     """
     sweep, everything = load_sweep(file, overrides)
     planned = [p for p in everything if fnmatchcase(p.name, only)]

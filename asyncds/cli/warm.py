@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,11 +27,11 @@ class WarmChild(Child):
 
     def assign(self, arguments: Sequence[str]) -> None:
         """Set the run that `start` begins, as the arguments of its role's own command."""
-        self.restarts = 0
         self._assignment = json.dumps(list(arguments)).encode() + b"\n"
 
     def start(self) -> None:
         """Begin the run: in the process that did the last one well, else in a new one."""
+        self.started = time.monotonic()
         if self.process is not None and self.process.poll() is None and self._over == 0:
             self._over = None
             self._send()

@@ -13,6 +13,8 @@ from asyncds.config.algorithm import AlgorithmConfig, DsGrpo, OverlongMask, Over
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Port = Annotated[int, Field(ge=0, le=65535)]
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+"""Addresses that only this machine can reach."""
 
 
 class Section(BaseModel):
@@ -425,14 +427,37 @@ class CoordinatorConfig(Section):
         return self
 
 
+class SupervisionConfig(Section):
+    """What `asyncds run` and `asyncds sweep` do about processes of theirs that die, leave before
+    the run is over, or hang: they are started again. Others have their own supervisor."""
+
+    max_restarts: int = Field(3, ge=0)
+    """How often a process is started again within window_seconds; then the run ends."""
+    window_seconds: Seconds = 3600
+    """Restarts that are longer ago do not count."""
+    silent_seconds: Seconds = 300
+    """A process that was there and then not heard of for this long is killed."""
+    start_seconds: Seconds = 1800
+    """The same for one that is starting: for it to load its model and introduce itself."""
+
+
 class TelemetryConfig(Section):
-    """Metrics over HTTP: /metrics, /healthz and /readyz on every process."""
+    """Metrics over HTTP: /metrics, /healthz and /readyz on every process, and the live page of the
+    run at / of the coordinator."""
 
     host: str = "127.0.0.1"
     """Address the metrics servers bind."""
     port: Port = 0
     """First port: the coordinator takes it, learner ranks and generators the next ones; 0 picks
     free ones (they are printed in the log of each process)."""
+    page: bool | None = None
+    """Whether the coordinator serves the live page, which shows rollouts to everyone who can reach
+    `host`. Default: where `host` is loopback."""
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach the servers."""
+        return self.host in LOOPBACK
 
 
 class RunConfig(Section):
@@ -467,6 +492,7 @@ class RunConfig(Section):
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     coordinator: CoordinatorConfig = CoordinatorConfig()
+    supervision: SupervisionConfig = SupervisionConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
 
     @property
@@ -481,6 +507,15 @@ class RunConfig(Section):
             raise ValueError(
                 "eval.split is validation, and task.n_validation 0 holds no problems out for it: "
                 "raise it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _silence_is_longer_than_a_pause(self) -> "RunConfig":
+        if self.supervision.silent_seconds <= self.coordinator.suspect_seconds:
+            raise ValueError(
+                f"supervision.silent_seconds {self.supervision.silent_seconds:g} must be longer "
+                f"than coordinator.suspect_seconds {self.coordinator.suspect_seconds:g}: raise it"
             )
         return self
 

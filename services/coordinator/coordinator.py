@@ -113,6 +113,7 @@ class Coordinator:
         self._due: Due | None = None
         self._learner: dict[int, bytes] = {}
         self._learner_seen = now
+        self._learner_heard = False
         self._learner_gang = ""
         self._learner_phase = ""
         self._tokenizer = ""
@@ -183,7 +184,7 @@ class Coordinator:
                 self.reject(member.peer, f"a generator said {type(message).__name__}")
 
     def _from_learner(self, peer: bytes, message: wire.ToCoordinator, now: float) -> None:
-        self._learner_seen = now
+        self._learner_seen, self._learner_heard = now, True
         match message:
             case wire.LearnerHeartbeat():
                 self._send(peer, wire.Ack(leases=[]))
@@ -299,7 +300,7 @@ class Coordinator:
             log.error("%s refused: %s", hello.name, reason)
             self._send(peer, wire.Refused(reason=reason))
             return
-        self._learner_seen = now
+        self._learner_seen, self._learner_heard = now, True
         if hello.rank == 0 and self._learner_gang != hello.incarnation:
             self._adopt_learner(hello, gangs, now)
         elif hello.incarnation != self._learner_gang:
@@ -558,11 +559,12 @@ class Coordinator:
         return f"no progress for {still:.0f} s" if self.watchdog.has_barked else ""
 
     def status(self, now: float) -> dict[str, Any]:
-        """The run at a glance: plain values."""
-        round = self.leases.round
+        """The run at a glance: plain values. `over`: processes that leave are meant to."""
+        round, sync = self.leases.round, self.weights.current
         return {
             "name": self._config.name,
             "state": "evaluating" if round is not None else self.state.value,
+            "over": self.state.final,
             "message": self.message or self._stall(now),
             "step": self.batches.trained,
             "steps": self._config.steps,
@@ -577,8 +579,11 @@ class Coordinator:
                 "phase": self._learner_phase if self._learner else "not here",
                 "step": self.batches.trained,
                 "version": self.weights.staged,
-                "last_seen": now - self._learner_seen,
+                "last_seen": now - self._learner_seen if self._learner_heard else None,
             },
+            "sync": None
+            if sync is None
+            else {"id": sync.id, "phase": sync.phase.value, "version": sync.version},
             "evaluation": None
             if round is None
             else {"version": round.version, "done": round.done, "total": round.total},
