@@ -6,7 +6,6 @@ serves many messages.
 """
 
 import logging
-import time
 from contextlib import closing
 from typing import Any
 
@@ -18,6 +17,7 @@ from asyncds.rollout.wire import Message, Observe, Status
 from asyncds.telemetry.catalogue import build_metrics
 from asyncds.transport.keys import KeyFileError
 from asyncds.transport.router import BindError, Router
+from services.coordinator.clock import ListeningClock
 from services.coordinator.coordinator import Coordinator, State
 from services.coordinator.telemetry import CoordinatorTelemetry
 from services.process import (
@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 TURN_SECONDS = 0.2
 """Longest wait for a message before time-driven work is done."""
+LONGEST_TURN_SECONDS = 2.0
+"""A turn that took longer was not spent on work: the process was stopped, or its machine was."""
 
 
 def main(config: RunConfig) -> int:
@@ -70,8 +72,9 @@ def main(config: RunConfig) -> int:
 def _serve(config: RunConfig, router: Router, journal: Journal) -> int:
     metrics = build_metrics("coordinator")
     outbox: list[tuple[bytes, Message]] = []
+    clock = ListeningClock(longest=LONGEST_TURN_SECONDS)
     telemetry = CoordinatorTelemetry(
-        config=config, run_dir=run_directory(config), journal=journal, metrics=metrics
+        config=config, run_dir=run_directory(config), journal=journal, metrics=metrics, clock=clock
     )
     coordinator = Coordinator(
         config=config,
@@ -81,18 +84,27 @@ def _serve(config: RunConfig, router: Router, journal: Journal) -> int:
         on_evaluation=telemetry.evaluation,
         on_rewind=telemetry.rewind,
         on_stall=telemetry.stall,
-        now=time.monotonic(),
+        now=clock(),
     )
     telemetry.coordinator = coordinator
     stop_reason: list[str] = []
     on_signals(stop_reason.append)
     ready = lambda: "" if coordinator.state is not State.STARTING else coordinator.waiting_for()  # noqa: E731
-    with metrics_server(config, metrics, place=0, healthy=lambda: "", ready=ready):
+    server = metrics_server(
+        config,
+        metrics,
+        place=0,
+        healthy=lambda: "",
+        ready=ready,
+        pages=telemetry.pages(),
+    )
+    with server as address:
+        telemetry.announce(address)
         links = "encrypted" if config.coordinator.curve else "not encrypted"
         log.info("control plane at tcp://%s:%d, %s", config.coordinator.host, router.port, links)
-        while not coordinator.over(time.monotonic()):
+        while not coordinator.over(clock()):
             frames = router.receive(TURN_SECONDS)
-            now = time.monotonic()
+            now = clock()
             with journal.transaction():
                 for peer, frame in frames:
                     _take(coordinator, telemetry, peer, frame, now, outbox)
@@ -129,9 +141,6 @@ def _take(
         coordinator.reject(peer, str(error))
         return
     if isinstance(message, Observe):
-        status = coordinator.status(now)
-        more = telemetry.status()
-        status["learner"]["idle_fraction"] = more.pop("idle_fraction")
-        outbox.append((peer, Status(run=status | more)))
+        outbox.append((peer, Status(run=telemetry.status(now))))
     else:
         coordinator.handle(peer, message, now)

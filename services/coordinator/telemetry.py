@@ -3,9 +3,10 @@
 import logging
 import math
 import shutil
+import socket
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from asyncds.rollout.journal import Journal
 from asyncds.rollout.scheduler import TicketState
 from asyncds.telemetry.catalogue import Metrics
 from asyncds.telemetry.evaluations import by_temperature
+from asyncds.telemetry.live_page import live_pages, no_live_page
+from asyncds.telemetry.live_view import SAMPLES, LiveView
 from asyncds.telemetry.run_log import RunLog
+from asyncds.telemetry.server import Page
 from asyncds.telemetry.state_dump import dump_state
 from asyncds.telemetry.summary import Summary, diagnose, percentiles, write_summary
 from services.coordinator.coordinator import Coordinator
@@ -24,6 +28,8 @@ log = logging.getLogger(__name__)
 
 HISTORY = 200
 """Steps of the reward curve that `status` carries."""
+PUBLISH_SECONDS = 1.0
+"""Between two states of the run that the live page can show."""
 OF_LEASES = ("leased", "delivered", "duplicate", "evicted", "kept_without_signal", "failed")
 """Events that the lease book counts."""
 
@@ -32,21 +38,56 @@ class CoordinatorTelemetry:
     """Turns what the coordinator knows into files and series. `coordinator` is set once made."""
 
     def __init__(
-        self, *, config: RunConfig, run_dir: Path, journal: Journal, metrics: Metrics
+        self,
+        *,
+        config: RunConfig,
+        run_dir: Path,
+        journal: Journal,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """clock: the coordinator's own."""
         self._config = config
         self._run_dir = run_dir
         self._journal = journal
         self._metrics = metrics
+        self._clock = clock
         self._started = time.monotonic()
         self._before = float(journal.meta("wall_seconds") or 0)
         self._log, self._history = self._journaled()
-        self._last: dict[str, Any] = {}
         self._evaluations = journal.evaluations()
+        self._rewinds = 0
+        self._dropped_before = _by_kind(journal.ended())
         self._seen: Counter[str] = Counter()
         self._step_times: list[tuple[float, int]] = []
         self.coordinator: Coordinator | None = None
+        self.view = LiveView(config=config, run_dir=run_dir)
+        self._published = -math.inf
+        self._paged = False
+        self.page = ""
+        """Where the live page is; "" if it is not served."""
         metrics.gauge("lag_bound").set(config.rollout.max_lag)
+
+    def pages(self) -> dict[str, Page]:
+        """What the coordinator serves beside its metrics."""
+        telemetry = self._config.telemetry
+        if telemetry.page is False:
+            return no_live_page("the live page is off: set telemetry.page to true")
+        if telemetry.page is None and not telemetry.loopback:
+            return no_live_page(
+                f"the live page shows rollouts and is not served on {telemetry.host}: set "
+                "telemetry.page to true if everyone who can reach that address may read them"
+            )
+        self._paged = True
+        return live_pages(self.view, host=telemetry.host)
+
+    def announce(self, address: str) -> None:
+        """address: of the server of `pages`."""
+        if self._paged:
+            for everywhere in ("//0.0.0.0:", "//[::]:"):
+                address = address.replace(everywhere, f"//{socket.gethostname()}:")
+            self.page = f"{address}/"
+            log.info("live page at %s", self.page)
 
     def wall_seconds(self) -> float:
         """Since the run first started, without the time it was not running."""
@@ -57,6 +98,7 @@ class CoordinatorTelemetry:
         self._log.close()
         self._log, self._history = self._journaled()
         self._evaluations = self._journal.evaluations()
+        self._rewinds += 1
 
     def step(self, metrics: dict[str, Any]) -> None:
         """A batch was trained."""
@@ -108,6 +150,7 @@ class CoordinatorTelemetry:
     def _journaled(self) -> tuple[RunLog, list[float | None]]:
         """The log and the reward curve so far, from the journal."""
         lines = self._journal.steps()
+        self._last: dict[str, Any] = lines[-1] if lines else {}
         log = RunLog(self._run_dir / "metrics.jsonl", lines=lines)
         return log, [line.get("reward") for line in lines]
 
@@ -115,7 +158,7 @@ class CoordinatorTelemetry:
         """Nothing moves: count it, and write down what the coordinator knows."""
         assert self.coordinator is not None
         self._metrics.counter("stalls_total").inc()
-        state = self.coordinator.status(time.monotonic())
+        state = self.coordinator.status(self._clock())
         path = dump_state(self._run_dir / "dumps", name="coordinator", reason=reason, state=state)
         log.error("what every process is doing: %s", path.parent)
 
@@ -166,6 +209,9 @@ class CoordinatorTelemetry:
         disk = shutil.disk_usage(self._run_dir)
         m.gauge("disk_free_bytes").set(disk.free)
         m.gauge("disk_size_bytes").set(disk.total)
+        if now - self._published >= PUBLISH_SECONDS:
+            self._published = now
+            self.view.publish(self.status(now))
 
     def connections(self, rejected: Mapping[str, int]) -> None:
         """rejected: connections turned away so far, by reason."""
@@ -177,13 +223,33 @@ class CoordinatorTelemetry:
         self._metrics.counter(name, **labels).inc(total - self._seen[key])
         self._seen[key] = total
 
-    def status(self) -> dict[str, Any]:
-        """What people see of the run's progress, beside `Coordinator.status`."""
+    def status(self, now: float) -> dict[str, Any]:
+        """The run as people see it: what the coordinator knows, and its progress."""
+        coordinator = self.coordinator
+        assert coordinator is not None
+        status, line = coordinator.status(now), self._last
+        total, waited = line.get("learner/seconds_total"), line.get("learner/seconds_wait")
+        idle = waited / total if total and waited is not None else None
+        status["learner"]["idle_fraction"] = idle
+        for member in status["fleet"]:
+            behind = status["version"] - member["version"]
+            member["lag"] = behind if member["version"] >= 0 else None
+            name = f"learner/mismatch_kl/generator={member['name']}"
+            member["mismatch"] = line.get(name, line.get("learner/mismatch_kl"))
+        return status | self._progress()
+
+    def _progress(self) -> dict[str, Any]:
+        coordinator = self.coordinator
+        assert coordinator is not None
+        counts = coordinator.leases.counts
+        samples = min(counts.events["delivered"], SAMPLES)
         shown = by_temperature(self._evaluations).get(self._config.eval.temperatures[0], [])
         first, last = (shown[0], shown[-1]) if shown else ({}, {})
         line = self._last
-        total, waited = line.get("learner/seconds_total"), line.get("learner/seconds_wait")
         return {
+            "page": self.page,
+            "revision": f"{self._rewinds}.{len(self._history)}.{len(self._evaluations)}.{samples}",
+            "dropped": dict(self._dropped_before + counts.dropped),
             "elapsed": self.wall_seconds(),
             "reward": line.get("reward"),
             "correct": line.get("correct"),
@@ -194,7 +260,6 @@ class CoordinatorTelemetry:
             "base_pass": first.get("pass@k"),
             "generated_tokens_per_second": self._generated_rate(),
             "trained_tokens_per_second": self._trained_rate(),
-            "idle_fraction": waited / total if total and waited is not None else None,
             "history": {"reward": self._history[-HISTORY:]},
         }
 
@@ -248,3 +313,11 @@ class CoordinatorTelemetry:
         coordinator = self.coordinator
         assert coordinator is not None
         return sum(m.stats.get("tokens_per_second", 0.0) for m in coordinator.fleet.alive())
+
+
+def _by_kind(dropped: Mapping[str, int]) -> Counter[str]:
+    """Drops as `LeaseCounts` names them: every failure is one kind, whatever its reason."""
+    kinds: Counter[str] = Counter()
+    for reason, n in dropped.items():
+        kinds[reason if reason in ("stale", "zero_signal") else "failed"] += n
+    return kinds
