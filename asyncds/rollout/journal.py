@@ -269,6 +269,15 @@ class Journal:
             (lease, attempt, generator, outcome, reason, time.time()),
         )
 
+    def first_attempt(self, lease: int) -> int:
+        """The number of a lease's first try: 2 if it was made in the place of an evicted one."""
+        row = self._db.execute(
+            "SELECT min(l.attempt, coalesce((SELECT min(attempt) FROM tries WHERE lease = l.id),"
+            " l.attempt)) FROM leases l WHERE l.id = ?",
+            (lease,),
+        ).fetchone()
+        return int(row[0])
+
     def tries(self) -> list[tuple[int, str]]:
         """(lease, outcome) of such tries of the leases that are in work, in order."""
         rows = self._db.execute(
@@ -403,9 +412,9 @@ class Journal:
             (step, time.time(), json.dumps(metrics)),
         )
 
-    def steps(self) -> list[dict[str, Any]]:
-        """Metrics of all trained batches, in order."""
-        rows = self._db.execute("SELECT metrics FROM steps ORDER BY step")
+    def steps(self, *, start: int = 0) -> list[dict[str, Any]]:
+        """Metrics of the trained batches from `start` on, in order."""
+        rows = self._db.execute("SELECT metrics FROM steps WHERE step >= ? ORDER BY step", (start,))
         return [json.loads(row[0]) for row in rows]
 
     def add_evaluation(self, *, version: int, step: int, n_samples: int) -> int:

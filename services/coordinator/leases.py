@@ -400,7 +400,9 @@ class LeaseBook:
         if entry is not None:
             self._cancel(entry)
         self._journal.end_lease(lease, "evicted", "stale")
-        if record.attempt == 1:
+        # A refill begins with attempt 2: a prompt that is too slow for the policy is not sampled
+        # for ever.
+        if self._journal.first_attempt(lease) == 1:
             self._refills.append(record.row)
             self._journal.set_meta("refills", json.dumps([*self._refills]))
 

@@ -281,10 +281,19 @@ def test_a_hopeless_task_does_not_starve_the_learner(tmp_path: Path) -> None:
     assert verdicts == [drop, drop, drop, excused, excused, excused, drop, drop]
 
 
-def test_what_was_too_old_is_refilled_across_a_coordinators_restart(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lost", [False, True])
+def test_what_was_too_old_is_refilled_across_a_coordinators_restart(
+    tmp_path: Path, lost: bool
+) -> None:
+    """Also if a generator was lost with it, and another made it."""
     calm = {"steps": 20, "eval": {"n_problems": 3, "n_samples": 2}}
     with closing(Desk(tmp_path, **calm)) as desk:
         old = running(desk)[0]
+        if lost:
+            desk.say(b"g", wire.Bye(leases=[]), REPLACE(GENERATOR, incarnation="g2"))
+            desk.synced("g")
+            old = next(g for g in leases(desk.tick(b"g")) if g.id == old.id)
+            assert old.attempt == 2
         desk.say(b"g", delivered(old))
         for step in range(5):
             id = 1000 + step
