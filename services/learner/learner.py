@@ -103,7 +103,7 @@ class Learner:
                 break
             waited = 0.0 if waited_since is None else time.perf_counter() - waited_since
             started = time.perf_counter()
-            update = self._train(shard)
+            update = self._train(shard, link)
             updated = time.perf_counter() - started
             self.step += 1
             published = saved = 0.0
@@ -119,8 +119,8 @@ class Learner:
         link.beat()
         return inbox.wait_drain(check=link.check, timeout=self._end_seconds)
 
-    def _train(self, shard: Shard) -> UpdateMetrics:
-        self.phase = "training"
+    def _train(self, shard: Shard, link: Link) -> UpdateMetrics:
+        self._begin("training", link)
         engine, objective = self._engine, self._objective
         old = engine.log_probs(shard) if objective.needs_proximal else None
         reference = engine.reference_log_probs(shard) if objective.needs_reference else None
@@ -140,6 +140,11 @@ class Learner:
             with_entropy=True,
         )
 
+    def _begin(self, phase: str, link: Link) -> None:
+        """A phase that takes a while: the coordinator is told at once."""
+        self.phase = phase
+        link.beat()
+
     def _publish(self, publisher: Publisher | None, link: Link) -> None:
         """Stage the weights for broadcast, which itself is not waited for."""
         self.phase = "publishing"
@@ -155,7 +160,7 @@ class Learner:
         link.beat()
 
     def _save(self, link: Link) -> None:
-        self.phase = "writing a checkpoint"
+        self._begin("writing a checkpoint", link)
         target = self._checkpoints / f"step-{self.step}"
         seconds = _timed(lambda: checkpoint.save(self._engine, target, state={"step": self.step}))
         self._saved = self.step
