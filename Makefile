@@ -32,10 +32,19 @@ quickstart: $(INSTALLED) ## train a tiny model on Countdown with asynchronous DS
 	$(RUN) asyncds run --replace configs/quickstart.yaml $(if $(filter-out ds_grpo,$(ALGO)),\
 		algorithm.advantage.kind=$(ALGO) name=quickstart-$(ALGO)) $(ARGS)
 
-study: $(INSTALLED) ## make what is missing of a study (hours; Ctrl-C, and go on later)
-	$(RUN) asyncds tiny-model models/tiny-countdown-1 --seed 1 --held-out 256
-	$(RUN) asyncds tiny-model models/tiny-countdown-2 --seed 2 --held-out 256
+models_diversity-tuning := tiny-countdown-1
+models_diversity := tiny-countdown-1 tiny-countdown-2
+models_staleness := tiny-countdown-1
+models_tasks := tiny-countdown-1 tiny-countdown-four tiny-knights-knaves
+study: $(INSTALLED) $(addprefix models/,$(models_$(STUDY))) ## make what is missing of a study (hours; Ctrl-C, and go on later)
 	$(RUN) asyncds sweep configs/studies/$(STUDY).yaml --results docs/studies/$(STUDY) $(ARGS)
+
+models/%: | $(INSTALLED)
+	$(RUN) asyncds tiny-model $@ --held-out 256 $(recipe_$*)
+recipe_tiny-countdown-1 := --seed 1
+recipe_tiny-countdown-2 := --seed 2
+recipe_tiny-countdown-four := --seed 1 --operands 4 --max-number 5
+recipe_tiny-knights-knaves := --seed 1 --task knights_knaves
 
 test: $(INSTALLED) tools ## run all tests
 	$(RUN) pytest $(ARGS)
