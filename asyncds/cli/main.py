@@ -82,8 +82,11 @@ def sweep(
         typer.Option(metavar="DIR", help="Keep configurations, summaries and comparison here."),
     ] = None,
     only: Annotated[
-        str, typer.Option(metavar="PATTERN", help="Runs of this name only: 'GRPO-*-seed[01]*'.")
-    ] = "*",
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN", help="Runs of these names only, '*-seed[01]-*'; repeatable."
+        ),
+    ] = None,
 ) -> None:
     """Make all runs of a sweep that are missing, in processes that stay warm, and compare them."""
     from asyncds.cli.sweep import sweep_command
@@ -94,7 +97,7 @@ def sweep(
         jobs=jobs,
         list_only=list_only,
         results=results,
-        only=only,
+        only=only or ["*"],
     )
     raise typer.Exit(code)
 
@@ -232,6 +235,12 @@ def compare(
         str | None,
         typer.Option(metavar="LABEL", help="The group to pair with; default: the first."),
     ] = None,
+    over: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SETTING", help="A setting, as rollout.target_lag, to have in columns."
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Write compare.html, .md, .svg and .json there."),
@@ -241,7 +250,7 @@ def compare(
     """Compare runs: means over seeds and paired differences, with intervals."""
     from asyncds.cli.compare import compare_command
 
-    compare_command(runs, baseline=baseline, output=output, pairs=pairs)
+    compare_command(runs, baseline=baseline, output=output, pairs=pairs, over=over)
 
 
 @app.command()

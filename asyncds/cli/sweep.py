@@ -41,19 +41,22 @@ def sweep_command(
     jobs: int,
     list_only: bool,
     results: Path | None,
-    only: str = "*",
+    only: Sequence[str] = ("*",),
 ) -> int:
     """Run what is missing of a sweep, then compare its runs. Returns the exit code.
 
     jobs: runs at a time. list_only: say what would be run, and start nothing. results: where to
-    keep what the runs reached; what is there already is not run again. only: shell pattern of the
-    names of the runs; the others are left as they are. Raises ConfigError and UserError before
+    keep what the runs reached; what is there already is not run again. only: shell patterns of
+    the names of the runs; the others are left as they are. Raises ConfigError and UserError before
     anything is started.
     """
     sweep, everything = load_sweep(file, overrides)
-    planned = [p for p in everything if fnmatchcase(p.name, only)]
-    if not planned:
-        raise UserError(f"no run of {file} is called {only}: `--list` without `--only` names them")
+    for pattern in only:
+        if not any(fnmatchcase(p.name, pattern) for p in everything):
+            raise UserError(
+                f"no run of {file} is called {pattern}: `--list` without `--only` names them"
+            )
+    planned = [p for p in everything if any(fnmatchcase(p.name, pattern) for pattern in only)]
     missing = [p for p in planned if not _is_finished(p, results)]
     console = Console()
     if list_only:
