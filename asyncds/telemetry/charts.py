@@ -17,6 +17,7 @@ LEFT, RIGHT, TOP, BOTTOM = 56, 12, 10, 30
 MOST_POINTS = 400
 MARK_HEIGHT = 11
 """Of what is written at the ends of curves; closer it would overlap."""
+MARK_WIDTH = 16
 MOST_LABELLED = 6
 """Groups of bars with their values above them; more would overlap."""
 
@@ -33,8 +34,8 @@ class Line:
 
     smooth: draw a moving mean, and the values themselves faintly behind it.
     thin: draw the values thin. markers: a dot at each value.
-    half: half the width [n] of a band around y, None where there is none.
-    mark: written beside the curve's end.
+    half: half the width [n] of a band around y, None where there is none; with bars, of whiskers.
+    mark: written beside the curve's end. dash: lengths of dashes and gaps; "": a solid line.
     interval: ends [n] of a whisker at each value, None where there is none.
     """
 
@@ -46,19 +47,23 @@ class Line:
     thin: bool = False
     markers: bool = False
     half: Sequence[Number] = ()
+    bars: bool = False
     mark: str = ""
+    dash: str = ""
     interval: Sequence[Interval | None] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A point of a scatter chart. mark: shown inside a larger dot; "": a small dot."""
+    """A point of a scatter chart. mark: shown inside a larger dot; "": a small dot. dash: that of
+    the line it belongs to; the dot is filled if that is solid."""
 
     name: str
     x: float
     y: float
     color: int
     mark: str = ""
+    dash: str = ""
 
 
 def line_chart(
@@ -69,11 +74,14 @@ def line_chart(
     bound: float | None = None,
     x_name: str = "step",
     x_texts: Mapping[float, str] | None = None,
+    x_ends: tuple[float, float] | None = None,
     from_zero: bool = True,
 ) -> str:
     """An SVG of curves over a common x. top: the y axis ends there at least. bound: a dashed
-    horizontal line. x_texts: what stands at which x, instead of round numbers. from_zero: the y
-    axis has the 0. A band that leaves the chart is cut. Returns "" if no line has a value."""
+    horizontal line. x_texts: what stands at which x, instead of round numbers; values near one
+    belong to it. x_ends: of the x axis, instead of the least and the largest x; the marks then
+    stand at its end. from_zero: the y axis has the 0. A band that leaves the chart is cut. Returns
+    "" if no line has a value."""
     values = [float(v) for line in lines for v in line.y if v is not None]
     values += [end for line in lines for ends in line.interval if ends for end in ends]
     xs = [x for line in lines for x in line.x]
@@ -83,18 +91,18 @@ def line_chart(
     high = max([*values, *(v for v in (top, bound) if v is not None)])
     y_ticks = _ticks(low, high if high > low else low + 1)
     texts = x_texts or {t: number(t) for t in _ticks(min(xs), max(xs)) if min(xs) <= t <= max(xs)}
-    right = WIDTH - RIGHT - (14 if any(line.mark for line in lines) else 0)
-    sx = _scale(min(xs), max(xs), LEFT, right)
+    right = WIDTH - RIGHT - MARK_WIDTH * _mark_columns(lines)
+    sx = _scale(*(x_ends or (min(xs), max(xs))), LEFT, right)
     sy = _scale(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP)
     body = [_y_axis(y_ticks, sy, form)]
     body += [_text(sx(t), HEIGHT - 14, text) for t, text in texts.items()]
-    body.append(_text(WIDTH - RIGHT, HEIGHT - 1, x_name, anchor="end"))
-    body += [_band(line, sx, sy) for line in lines if any(h is not None for h in line.half)]
+    body.append(_text(WIDTH - RIGHT, HEIGHT - 3, x_name, anchor="end"))
+    body += [_interval(line, sx, sy) for line in lines if any(h is not None for h in line.half)]
     if bound is not None:
         body.append(_bound(sy(bound)))
     for line in lines:
-        body += _curve(line, sx, sy, form, x_name, texts)
-    body += _marks(lines, sx, sy)
+        body += _curve(line, sx, sy, form, x_name, x_texts or {})
+    body += _marks(lines, sx, sy, right - 3 if x_ends else None)
     return _svg(body)
 
 
@@ -156,23 +164,33 @@ def scatter_chart(
     sy = _scale(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP + 12)
     body = [_y_axis(y_ticks, sy, form)]
     body += [_text(sx(t), HEIGHT - 14, form(t)) for t in x_ticks]
-    body.append(_text(WIDTH - RIGHT, HEIGHT - 1, x_name, anchor="end"))
+    body.append(_text(WIDTH - RIGHT, HEIGHT - 3, x_name, anchor="end"))
     body.append(_text(LEFT, TOP, y_name, anchor="start"))
     if bound is not None:
         body.append(_bound(sy(bound)))
     for p in points:
         title = f"{p.name}: {x_name} {form(p.x)}, {y_name} {form(p.y)}"
         body.append(
-            f'<circle class="{"mark" if p.mark else "dot"}" style="fill:var(--c{p.color})" '
+            f'<circle class="{"mark" if p.mark else "dot"}" style="{dot_style(p.color, p.dash)}" '
             f'r="{8.5 if p.mark else 3.5}" cx="{sx(p.x):.1f}" cy="{sy(p.y):.1f}">'
             f"<title>{escape(title)}</title></circle>"
         )
         if p.mark:
             body.append(
-                f'<text class="number" text-anchor="middle" x="{sx(p.x):.1f}" '
-                f'y="{sy(p.y) + 3.5:.1f}">{escape(p.mark)}</text>'
+                f'<text class="number" {number_style(p.color, p.dash)}text-anchor="middle" '
+                f'x="{sx(p.x):.1f}" y="{sy(p.y) + 3.5:.1f}">{escape(p.mark)}</text>'
             )
     return _svg(body)
+
+
+def dot_style(color: int, dash: str) -> str:
+    """Of a dot: filled, or where lines are dashed an outline."""
+    return f"fill:var(--card);stroke:var(--c{color})" if dash else f"fill:var(--c{color})"
+
+
+def number_style(color: int, dash: str) -> str:
+    """The attribute of a number inside such a dot; the page's class colours it in a filled one."""
+    return f'style="fill:var(--c{color})" ' if dash else ""
 
 
 def moving_mean(values: Sequence[Number], window: int) -> list[Number]:
@@ -188,46 +206,75 @@ def _curve(
     line: Line, sx: Scale, sy: Scale, form: Format, x_name: str, x_texts: Mapping[float, str]
 ) -> Iterator[str]:
     style = f'style="stroke:var(--c{line.color})"'
+    dashed = f'{style[:-1]};stroke-dasharray:{line.dash}"' if line.dash else style
     smooth = line.smooth and len(line.y) >= 20
     if smooth:
         yield f'<path class="raw" {style} d="{_path(line.x, line.y, sx, sy)}"/>'
     y = moving_mean(line.y, max(5, len(line.y) // 20)) if smooth else line.y
     kind = "thin" if line.thin else "line"
-    yield f'<path class="{kind}" {style} d="{_path(line.x, y, sx, sy)}"/>'
+    yield f'<path class="{kind}" {dashed} d="{_path(line.x, y, sx, sy)}"/>'
     for x, ends in zip(line.x, line.interval, strict=False):
         if ends:
             yield _whisker(sx(x), ends, sy, style)
     points = [(a, b) for a, b in zip(line.x, line.y, strict=True) if b is not None]
     if line.markers or len(points) == 1:
         for a, b in points:
-            title = f"{line.name}, {x_name} {x_texts.get(a, number(a))}: {form(b)}"
+            nearest = x_texts[min(x_texts, key=lambda x: abs(x - a))] if x_texts else number(a)
+            title = f"{line.name}, {x_name} {nearest}: {form(b)}"
             yield (
                 f'<circle style="fill:var(--c{line.color})" r="3.5" '
                 f'cx="{sx(a):.1f}" cy="{sy(b):.1f}"><title>{escape(title)}</title></circle>'
             )
 
 
-def _marks(lines: Sequence[Line], sx: Scale, sy: Scale) -> Iterator[str]:
-    """What is written at the ends of the curves, moved apart where it would overlap."""
+def _marks(lines: Sequence[Line], sx: Scale, sy: Scale, end: float | None) -> Iterator[str]:
+    """What is written at the ends of the curves, moved apart where it would overlap, in several
+    columns if they don't fit into one. end: where, instead of at the last value of each."""
     ends = []
     for line in lines:
         points = [(x, y) for x, y in zip(line.x, line.y, strict=True) if y is not None]
         if line.mark and points:
-            ends.append((sy(points[-1][1]), sx(points[-1][0]), line))
+            ends.append((sy(points[-1][1]), sx(points[-1][0]) if end is None else end, line))
     ends.sort(key=lambda end: end[0])
+    columns = _mark_columns(lines)
+    for column in range(columns):
+        here = ends[column::columns]
+        for place, (_, x, line) in zip(_apart([y for y, _, _ in here]), here, strict=True):
+            yield (
+                f'<text class="end" style="fill:var(--c{line.color})" '
+                f'x="{x + 7 + MARK_WIDTH * column:.1f}" '
+                f'y="{place + 3.5:.1f}">{escape(line.mark)}</text>'
+            )
+
+
+def _mark_columns(lines: Sequence[Line]) -> int:
+    count = sum(bool(line.mark) for line in lines)
+    return math.ceil(count * MARK_HEIGHT / (HEIGHT - BOTTOM - TOP + MARK_HEIGHT))
+
+
+def _apart(ys: Sequence[float]) -> list[float]:
+    """Ascending places, as near to these as they go without touching."""
     places: list[float] = []
-    for y, _, _ in ends:
+    for y in ys:
         places.append(max(y, places[-1] + MARK_HEIGHT) if places else y)
     # Pushed below the axis: all that touch move up again.
     floor = float(HEIGHT - BOTTOM)
     for i in reversed(range(len(places))):
         places[i] = min(places[i], floor)
         floor = places[i] - MARK_HEIGHT
-    for place, (_, x, line) in zip(places, ends, strict=True):
-        yield (
-            f'<text class="end" style="fill:var(--c{line.color})" x="{x + 7:.1f}" '
-            f'y="{place + 3.5:.1f}">{escape(line.mark)}</text>'
-        )
+    return places
+
+
+def _interval(line: Line, sx: Scale, sy: Scale) -> str:
+    if not line.bars:
+        return _band(line, sx, sy)
+    style = f'style="stroke:var(--c{line.color})"'
+    whiskers = [
+        _whisker(sx(x), (y - half, y + half), sy, style)
+        for x, y, half in zip(line.x, line.y, line.half, strict=True)
+        if y is not None and half is not None
+    ]
+    return "".join(whiskers)
 
 
 def _band(line: Line, sx: Scale, sy: Scale) -> str:
@@ -250,8 +297,8 @@ def _band(line: Line, sx: Scale, sy: Scale) -> str:
 
 
 def _whisker(x: float, ends: Interval, sy: Scale, style: str = "") -> str:
-    low, high = (f"{sy(end):.1f}" for end in ends)
-    caps = "".join(f"M{x - 3:.1f} {y}h6" for y in (low, high))
+    low, high = (f"{_inside(sy(end)):.1f}" for end in ends)
+    caps = "".join(f"M{x - 3:.1f} {sy(end):.1f}h6" for end in ends if _inside(sy(end)) == sy(end))
     return f'<path class="whisker" {style} d="M{x:.1f} {low}V{high}{caps}"/>'
 
 

@@ -7,6 +7,7 @@ two means.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -42,6 +43,10 @@ class Metric:
         mean = f"{self.scale * value.mean:{'+' if signed else ''}.{self.digits}f}"
         half = value.half
         return mean if half is None else f"{mean} ± {self.scale * half:.{self.digits}f}"
+
+    def difference(self, value: float | None) -> str:
+        """`+1.3`; "–" for nothing."""
+        return "–" if value is None else f"{self.scale * value:+.{self.digits}f}"
 
     def verdict(self, difference: Estimate | None) -> str:
         """`better` or `worse` where the interval of a difference excludes 0, else ""."""
@@ -122,12 +127,7 @@ def compare_groups(groups: Sequence[RunGroup], *, baseline: str | None = None) -
     chosen = labels[0] if baseline is None else baseline
     results = [_results(groups, chosen, t) for t in temperatures(groups)]
     if not any(results):
-        known = "; ".join(
-            f"{run.path} has {', '.join(_ks(run.evaluations(t)[-1]))}"
-            for run in [r for g in groups for r in g.runs]
-            for t in run.temperatures
-        )
-        raise NotComparableError(f"no k of Pass@k is common to all runs: {known}")
+        raise no_common_k(groups)
     return GroupComparison(
         groups=tuple(groups),
         baseline=chosen,
@@ -153,10 +153,41 @@ def common_ks(groups: Sequence[RunGroup], temperature: float | None) -> list[str
     return sorted(set.intersection(*both), key=int) if both else []
 
 
+def first_and_last(ks: Sequence[str]) -> list[str]:
+    """Of the common k: the smallest and the largest, which may be the same."""
+    return list(dict.fromkeys([*ks[:1], *ks[-1:]]))
+
+
+def no_common_k(groups: Sequence[RunGroup]) -> NotComparableError:
+    """The error that no temperature has a k of Pass@k in all its runs."""
+    known = "; ".join(
+        f"{run.path} has {', '.join(_ks(run.evaluations(t)[-1]))}"
+        for run in [r for g in groups for r in g.runs]
+        for t in run.temperatures
+    )
+    return NotComparableError(f"no k of Pass@k is common to all runs: {known}")
+
+
+def pass_metric(k: str) -> Metric:
+    """Pass@k, in percent."""
+    return Metric(key=f"pass@{k}", name=f"Pass@{k}", better=1, scale=100, digits=1)
+
+
 def ends(run: RunResult, temperature: float | None) -> tuple[Evaluation, Evaluation]:
     """The evaluation of the base model and that of the result."""
     evaluations = run.evaluations(temperature)
     return evaluations[0], evaluations[-1]
+
+
+def base_values(run: RunResult, temperature: float | None) -> Values:
+    """Pass@k and distinct correct answers of the base model; {} if the run lacks the
+    temperature."""
+    return _evaluated(ends(run, temperature)[0]) if temperature in run.temperatures else {}
+
+
+def result_values(run: RunResult, temperature: float | None) -> Values:
+    """Pass@k and distinct correct answers of the result; {} if the run lacks the temperature."""
+    return _evaluated(ends(run, temperature)[1]) if temperature in run.temperatures else {}
 
 
 def run_costs(run: RunResult) -> Values:
@@ -176,17 +207,12 @@ def _results(groups: Sequence[RunGroup], baseline: str, temperature: float | Non
     if not ks:
         return None
     runs = [r for g in groups for r in g.runs if temperature in r.temperatures]
-    metrics = [Metric(key=f"pass@{k}", name=f"Pass@{k}", better=1, scale=100, digits=1) for k in ks]
+    metrics = [pass_metric(k) for k in ks]
     metrics += _distinct([e for run in runs for e in ends(run, temperature)])
 
-    def of_base(run: RunResult) -> Values:
-        return _evaluated(ends(run, temperature)[0]) if temperature in run.temperatures else {}
-
-    def of_result(run: RunResult) -> Values:
-        return _evaluated(ends(run, temperature)[1]) if temperature in run.temperatures else {}
-
-    pairs = _by_pair(runs, of_base)
+    pairs = by_pair(runs, partial(base_values, temperature=temperature))
     base = Row(label="base", n=len(pairs), values=_estimates(metrics, pairs.values()))
+    of_result = partial(result_values, temperature=temperature)
     title = "Result" if temperature is None else f"Result at temperature {temperature:g}"
     return _table(title, temperature, metrics, groups, baseline, of_result, base)
 
@@ -228,9 +254,9 @@ def _table(
     for group in groups:
         known = [v for v in map(values, group.runs) if v]
         rows.append(Row(label=group.label, n=len(known), values=_estimates(metrics, known)))
-    reference = _by_pair(next(g.runs for g in groups if g.label == baseline), values)
+    reference = by_pair(next(g.runs for g in groups if g.label == baseline), values)
     paired = [
-        _paired(group.label, metrics, _by_pair(group.runs, values), reference)
+        paired_row(group.label, metrics, by_pair(group.runs, values), reference)
         for group in groups
         if group.label != baseline
     ]
@@ -244,9 +270,10 @@ def _table(
     )
 
 
-def _paired(
+def paired_row(
     label: str, metrics: Sequence[Metric], ours: dict[Pair, Values], theirs: dict[Pair, Values]
 ) -> PairedRow:
+    """Ours less theirs, of every base model and seed that both have."""
     pairs = []
     for pair in sorted(ours.keys() & theirs.keys()):
         a, b = ours[pair], theirs[pair]
@@ -256,9 +283,7 @@ def _paired(
     return PairedRow(label=label, values=estimates, pairs=tuple(pairs))
 
 
-def _by_pair(
-    runs: Iterable[RunResult], values: Callable[[RunResult], Values]
-) -> dict[Pair, Values]:
+def by_pair(runs: Iterable[RunResult], values: Callable[[RunResult], Values]) -> dict[Pair, Values]:
     """Values per base model and seed; the mean where several runs share both."""
     found: dict[Pair, list[Values]] = {}
     for run in runs:

@@ -1,6 +1,7 @@
 """Runs that differ in base model and seed alone are one group, named by what sets it apart."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,30 +32,73 @@ class RunGroup:
     runs: tuple[RunResult, ...]
 
 
-def group_runs(runs: Sequence[RunResult]) -> list[RunGroup]:
+def group_runs(runs: Sequence[RunResult], *, over: str | None = None) -> list[RunGroup]:
     """Groups in the order in which their first run comes.
 
     Runs with a `label` in their configuration are grouped by it, the others by their settings.
     A group without one is called after the settings that differ between groups, by the shortest
     ends of their names that are unique: `advantage.kind=ds_grpo gamma_p=1`.
+
+    over: a dotted setting that makes no difference. Labels lose what names its value (see
+    `series_label`), and groups that differ in nothing else become one.
     """
-    members: dict[Any, list[RunResult]] = {}
-    for run in runs:
-        label = run.config.get("label")
+    labels = [series_label(run.config, over) for run in runs]
+    members: dict[Any, list[tuple[RunResult, str]]] = {}
+    for run, label in zip(runs, labels, strict=True):
         key = ("label", label) if label else tuple(sorted(_texts(settings(run.config)).items()))
-        members.setdefault(key, []).append(run)
+        members.setdefault(key, []).append((run, label))
     several = list(members.values())
-    first = [settings(group[0].config) for group in several]
-    own = _differing(first)
+    first = [settings(group[0][0].config) for group in several]
     short = _short_names(sorted({name for one in first for name in one}))
+    merged: dict[Any, tuple[str, Settings, list[RunResult]]] = {}
+    for group, differing in zip(several, _differing(first), strict=True):
+        label, own = group[0][1], {n: v for n, v in differing.items() if n != over}
+        key = ("label", label) if label else tuple(sorted(_texts(own).items()))
+        merged.setdefault(key, (label, own, []))[2].extend(run for run, _ in group)
     return [
-        RunGroup(
-            label=group[0].config.get("label") or _label(differing, short, group),
-            settings=differing,
-            runs=tuple(group),
-        )
-        for group, differing in zip(several, own, strict=True)
+        RunGroup(label=label or _label(own, short, group), settings=own, runs=tuple(group))
+        for label, own, group in merged.values()
     ]
+
+
+def series_label(config: Settings, over: str | None) -> str:
+    """The `label` in a configuration, "" without one, less the value of the setting `over` where
+    it stands behind the end of the setting's name: `GRPO target_lag=4` and `GRPO lag 4` are
+    `GRPO` over `rollout.target_lag`."""
+    label = config.get("label") or ""
+    if over is None or not label:
+        return label
+    words = over.rpartition(".")[2].split("_")
+    ends = "|".join(re.escape("_".join(words[i:])) for i in range(len(words)))
+    value = setting_text(config, over)
+    for found in re.finditer(rf" (?:{ends})[= ](\[.*?\]|\S+)(?!\S)", label):
+        if value is not None and _tokens(found[1]) == _tokens(value):
+            return label[: found.start()] + label[found.end() :]
+    return label
+
+
+def setting_text(config: Settings, name: str) -> str | None:
+    """The value of any dotted setting as a text; None where the configuration has none."""
+    value: Any = config
+    for key in name.split("."):
+        if not isinstance(value, dict) or key not in value:
+            return None
+        value = value[key]
+    return None if isinstance(value, dict) else _text(value)
+
+
+def as_number(text: str) -> float | str:
+    """The number that a text is, else the text."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def last_parts(paths: Iterable[str]) -> dict[str, str]:
+    """How to call the paths: by their last part, if those differ."""
+    short = {path: path.rstrip("/").rsplit("/", 1)[-1] for path in paths}
+    return short if len(set(short.values())) == len(short) else {path: path for path in short}
 
 
 def settings(config: Settings, prefix: str = "") -> Settings:
@@ -107,6 +151,13 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         return f"[{','.join(map(_text, value))}]"
     return str(value)
+
+
+def _tokens(text: str) -> list[float | str]:
+    """What a value consists of, however a sweep and a configuration write it: `2e-4` is `0.0002`,
+    `None` is `null`."""
+    parts = re.split(r"[\[\],\s]+", text.lower().replace("none", "null"))
+    return [as_number(part) for part in parts if part]
 
 
 def _short_names(names: Sequence[str]) -> dict[str, str]:
