@@ -9,7 +9,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help quickstart study test test-unit tools lint env install-gpu lock clean
+.PHONY: help quickstart study test test-unit chaos tools lint env install-gpu lock clean
 
 ARGS ?=
 ALGO ?= ds_grpo
@@ -51,6 +51,9 @@ test: $(INSTALLED) tools ## run all tests
 
 test-unit: $(INSTALLED) tools ## run the tests that take seconds
 	$(RUN) pytest -m "not slow" tests/unit $(ARGS)
+
+chaos: $(INSTALLED) ## faults in every phase of a real run (an hour or more); ARGS="--faults 72 --seed 1"
+	$(RUN) pytest tests/chaos -s --faults 50 $(ARGS)
 
 tools: ## fetch the tools that tests of deploy/ need into .tools, if they are not there
 	@deploy/install/tools.sh
