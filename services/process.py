@@ -11,7 +11,7 @@ from typing import Any
 
 from asyncds.config.schema import RunConfig
 from asyncds.telemetry.catalogue import Metrics
-from asyncds.telemetry.server import Check, MetricsServer
+from asyncds.telemetry.server import Check, MetricsServer, Page
 from asyncds.telemetry.state_dump import dump_state
 from asyncds.transport.keys import ClientKeys, ServerKeys, load_client_keys, load_server_keys
 
@@ -69,9 +69,15 @@ def start_logging() -> None:
 
 @contextmanager
 def metrics_server(
-    config: RunConfig, metrics: Metrics, *, place: int, healthy: Check, ready: Check
+    config: RunConfig,
+    metrics: Metrics,
+    *,
+    place: int,
+    healthy: Check,
+    ready: Check,
+    pages: Mapping[str, Page] | None = None,
 ) -> Iterator[str]:
-    """Serve /metrics, /healthz and /readyz while the block runs; yields the address.
+    """Serve /metrics, /healthz, /readyz and other pages while the block runs; yields the address.
 
     place: which of the run's metrics ports, counted from telemetry.port.
     """
@@ -82,8 +88,9 @@ def metrics_server(
         port=first + place if first else 0,
         healthy=healthy,
         ready=ready,
+        pages=pages,
     )
-    address = f"http://{host}:{server.port}"
+    address = f"http://{f'[{host}]' if ':' in host else host}:{server.port}"
     log.info("metrics at %s/metrics", address)
     try:
         yield address

@@ -26,7 +26,9 @@ _SPARK_WIDTH = 24
 def render(status: Status) -> RenderableType:
     """The whole view, redrawn at every status."""
     parts: list[RenderableType] = [_progress(status), Text(), _numbers(status)]
-    parts += [Text.assemble(("waits      ", "dim"), w) for w in [status.get("waiting_for")] if w]
+    for name, key in (("waits", "waiting_for"), ("page", "page")):
+        if value := status.get(key):
+            parts.append(Text.assemble((f"{name:<11}", "dim"), str(value)))
     parts += [Text(), _fleet(status)]
     if message := status.get("message"):
         parts += [Text(), Text(str(message), style="yellow")]

@@ -5,9 +5,7 @@ that failed, has a report too.
 """
 
 import time
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,29 +18,16 @@ from asyncds.telemetry.evaluations import by_temperature
 from asyncds.telemetry.files import replace_file
 from asyncds.telemetry.numbers import duration, number, percent
 from asyncds.telemetry.report_charts import report_charts
-from asyncds.telemetry.rollouts import Rollout, read_rollout, tokenizer_of
+from asyncds.telemetry.rollouts import read_rollout, tokenizer_of
 from asyncds.telemetry.run_log import read_run_log
+from asyncds.telemetry.samples import sampled
 from asyncds.telemetry.summary import read_summary
 from asyncds.telemetry.texts import decoder
 
 SAMPLE_PROBLEMS = 6
-SAMPLE_COMPLETIONS = 8
 
 Evaluation = dict[str, Any]
 MetricsLine = dict[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sampled:
-    """Completions of one problem at one evaluation: (count, correct, text), most frequent first.
-    right of n were correct, with `distinct` different correct answers; `rest` are not shown."""
-
-    version: int
-    n: int
-    right: int
-    distinct: int
-    texts: list[tuple[int, bool, str]]
-    rest: int
 
 
 def write_report(run_dir: Path) -> Path:
@@ -96,23 +81,10 @@ def _journal(path: Path, config: dict[str, Any]) -> tuple[list[Evaluation], list
         samples = []
         for row in chosen:
             rollouts = [read_rollout(groups[row], decode) for groups in by_row]
-            samples.append((rollouts[0].prompt, [_sampled(r) for r in rollouts]))
+            samples.append((rollouts[0].prompt, [sampled(r) for r in rollouts]))
         return evaluations, samples
     finally:
         journal.close()
-
-
-def _sampled(rollout: Rollout) -> Sampled:
-    counts = Counter((c.correct, c.text) for c in rollout.completions)
-    shown = counts.most_common(SAMPLE_COMPLETIONS)
-    return Sampled(
-        version=rollout.group.newest,
-        n=len(rollout.completions),
-        right=sum(c.correct for c in rollout.completions),
-        distinct=len({c.answer for c in rollout.completions if c.correct}),
-        texts=[(count, correct, text) for (correct, text), count in shown],
-        rest=len(rollout.completions) - sum(count for _, count in shown),
-    )
 
 
 # --- numbers ------------------------------------------------------------------------------------

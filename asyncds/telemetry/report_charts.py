@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
 from asyncds.telemetry.charts import (
     MOST_LABELLED,
@@ -28,12 +27,13 @@ MetricsLine = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A chart with its title, one sentence on how to read it, and its legend (color, name)."""
+    """A chart with its title, one sentence on how to read it, and its legend (color, name).
+    svg: markup, whose texts are escaped; "" if there is nothing to draw."""
 
     title: str
     note: str
     legend: list[tuple[int, str]]
-    svg: Markup
+    svg: str
 
 
 def report_charts(
@@ -49,7 +49,7 @@ def report_charts(
 
     def chart(title: str, note: str, lines: Sequence[Line], **options: Any) -> Chart:
         seen = [line for line in lines if any(v is not None for v in line.y)]
-        svg = Markup(line_chart(seen, **options))
+        svg = line_chart(seen, **options)
         return Chart(title=title, note=note, legend=[(s.color, s.name) for s in seen], svg=svg)
 
     bound = config.get("rollout", {}).get("max_lag")
@@ -197,13 +197,11 @@ def _pass_bars(evaluations: Sequence[Evaluation], at: str) -> Chart:
         title=f"Pass@k, base and result{at}",
         note="Share of held-out problems solved within k attempts, with 95 % intervals.",
         legend=[(color, name) for name, color, _ in bars],
-        svg=Markup(
-            bar_chart(
-                [f"k = {k}" if len(ks) <= MOST_LABELLED else k for k in ks],
-                bars,
-                form=percent,
-                intervals=[[_interval(e, k) for k in ks] for _, _, e in ends],
-            )
+        svg=bar_chart(
+            [f"k = {k}" if len(ks) <= MOST_LABELLED else k for k in ks],
+            bars,
+            form=percent,
+            intervals=[[_interval(e, k) for k in ks] for _, _, e in ends],
         ),
     )
 

@@ -1,8 +1,10 @@
-"""/metrics, /healthz and /readyz over HTTP, in a thread. They expose numbers and one sentence."""
+"""/metrics, /healthz and /readyz over HTTP, in a thread: numbers and one sentence. The coordinator
+adds pages of its own."""
 
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
@@ -17,24 +19,47 @@ Check = Callable[[], str]
 _REQUEST_SECONDS = 10.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """What is sent back. headers: more of them."""
+
+    status: int = 200
+    content_type: str = "text/plain; charset=utf-8"
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Page = Callable[[Mapping[str, str]], Reply]
+"""From the request's headers to the reply. Called in a thread of its own."""
+
+
 class MetricsServer:
     """Serves from construction until `close`.
 
     healthy: is the process alive (a restart would help if not). ready: does it do its work.
-    Either answers 200 `ok`, or 503 and the sentence. Raises OSError if the address can't be bound.
+    Either answers 200 `ok`, or 503 and the sentence. pages: others, by path. Raises OSError if the
+    address can't be bound.
     """
 
     def __init__(
-        self, *, registry: CollectorRegistry, host: str, port: int, healthy: Check, ready: Check
+        self,
+        *,
+        registry: CollectorRegistry,
+        host: str,
+        port: int,
+        healthy: Check,
+        ready: Check,
+        pages: Mapping[str, Page] | None = None,
     ) -> None:
-        def metrics(accept: str) -> tuple[int, str, bytes]:
-            encoder, content_type = choose_encoder(accept)
-            return 200, content_type, encoder(registry)
+        def metrics(headers: Mapping[str, str]) -> Reply:
+            encoder, content_type = choose_encoder(headers.get("Accept", ""))
+            return Reply(content_type=content_type, body=encoder(registry))
 
-        routes = {
+        routes: dict[str, Page] = {
+            **(pages or {}),
             "/metrics": metrics,
-            "/healthz": lambda accept: _checked(healthy),
-            "/readyz": lambda accept: _checked(ready),
+            "/healthz": lambda headers: _checked(healthy),
+            "/readyz": lambda headers: _checked(ready),
         }
 
         class Handler(_Handler):
@@ -63,16 +88,15 @@ class MetricsServer:
         self._thread.join(_REQUEST_SECONDS)
 
 
-def _checked(check: Check) -> tuple[int, str, bytes]:
+def _checked(check: Check) -> Reply:
     problem = check()
-    body = f"{problem or 'ok'}\n".encode()
-    return (503 if problem else 200), "text/plain; charset=utf-8", body
+    return Reply(status=503 if problem else 200, body=f"{problem or 'ok'}\n".encode())
 
 
 class _Handler(BaseHTTPRequestHandler):
     """GET of a few pages; a client that stalls is dropped."""
 
-    pages: dict[str, Callable[[str], tuple[int, str, bytes]]]
+    pages: Mapping[str, Page]
     timeout = _REQUEST_SECONDS
     server_version = "asyncds"
     sys_version = ""
@@ -82,12 +106,18 @@ class _Handler(BaseHTTPRequestHandler):
         if page is None:
             self.send_error(404, f"pages: {', '.join(self.pages)}")
             return
-        status, content_type, body = page(self.headers.get("Accept", ""))
-        self.send_response(status)
-        self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(len(body)))
+        try:
+            reply = page(self.headers)
+        except Exception as error:  # of a page: the server goes on
+            log.exception("%s can't be shown", self.path)
+            reply = Reply(status=500, body=f"{error}\n".encode())
+        self.send_response(reply.status)
+        self.send_header("Content-Type", reply.content_type)
+        self.send_header("Content-Length", str(len(reply.body)))
+        for name, value in reply.headers.items():
+            self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(reply.body)
 
     def log_message(self, format: str, *args: object) -> None:
         log.debug(format, *args)

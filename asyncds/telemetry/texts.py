@@ -16,8 +16,17 @@ def decoder(tokenizer: str) -> Decode:
     Without a tokenizer, texts are the ids themselves, such as `⟨5 17 3⟩`, and the log says why:
     rollouts stay readable to some degree when the model is no longer there.
     """
+    return _decoder(tokenizer, _from_hub_cache)
+
+
+def light_decoder(tokenizer: str) -> Decode:
+    """The same without transformers: of the cache, only a tokenizer.json is read."""
+    return _decoder(tokenizer, _from_hub_cache_file)
+
+
+def _decoder(tokenizer: str, from_hub_cache: Callable[[str], Decode]) -> Decode:
     try:
-        return _local(Path(tokenizer)) if Path(tokenizer).is_dir() else _from_hub_cache(tokenizer)
+        return _local(Path(tokenizer)) if Path(tokenizer).is_dir() else from_hub_cache(tokenizer)
     except Exception as error:  # the libraries raise many kinds, also bare Exception
         log.warning(
             "texts are shown as token ids, the tokenizer %s is missing: %s", tokenizer, error
@@ -31,10 +40,23 @@ def ids_as_text(ids: Sequence[int]) -> str:
 
 
 def _local(directory: Path) -> Decode:
+    return _from_file(str(directory / "tokenizer.json"))
+
+
+def _from_file(path: str) -> Decode:
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(path)
     return lambda ids: tokenizer.decode(list(ids))
+
+
+def _from_hub_cache_file(name: str) -> Decode:
+    from huggingface_hub import try_to_load_from_cache
+
+    path = try_to_load_from_cache(name, "tokenizer.json")
+    if not isinstance(path, str):
+        raise FileNotFoundError("no tokenizer.json in the cache of the Hugging Face Hub")
+    return _from_file(path)
 
 
 def _from_hub_cache(name: str) -> Decode:

@@ -9,7 +9,7 @@ set -euo pipefail
 
 cd "$(dirname "$0")/../.."
 bin=$PWD/.tools/bin
-all=(prometheus helm kubernetes_validate)
+all=(prometheus helm kubernetes_validate chromium)
 
 main() {
     local tool
@@ -85,6 +85,20 @@ kubernetes_validate() {
     }
     ln -sf "$venv/bin/kubernetes-validate" "$bin/kubernetes-validate"
     echo "Installed kubernetes-validate into $bin."
+}
+
+# Chromium needs libraries all over the system, so that only an image made for checks gets it.
+chromium() {
+    local name
+    for name in chromium chromium-browser google-chrome chrome; do
+        type -P "$name" >/dev/null && return
+    done
+    [[ ${CI:-} == true && $EUID == 0 ]] && type -P apt-get >/dev/null || {
+        missing Chromium "install it (Debian: apt-get install chromium)."
+        return
+    }
+    timeout 600 apt-get install -y --no-install-recommends chromium &>"$work/apt.log" ||
+        missing Chromium "apt-get install chromium failed: $(tail -n 1 "$work/apt.log")"
 }
 
 [[ $# -gt 0 ]] || set -- "${all[@]}"

@@ -63,10 +63,12 @@ def make_run(root: Path, *, steps: int = 60, finished: bool = True, hostile: boo
             _train(journal, rng, step, steps)
     evals = journal.evaluations()
     totals = journal.totals()
+    lines = [_line(rng, step, steps) for step in range(1, steps + 1)]
+    with journal.transaction():
+        for step, line in enumerate(lines):
+            journal.add_step(step, line)
     journal.close()
-    with RunLog(run / "metrics.jsonl") as log:
-        for step in range(1, steps + 1):
-            log.write(_line(rng, step, steps))
+    RunLog(run / "metrics.jsonl", lines=lines).close()
     if finished:
         write_summary(
             run / "summary.json",

@@ -50,6 +50,7 @@ STATUS = {
     ],
     "history": {"reward": [0.1, 0.2, 0.4], "correct": [0.1, None, 0.4]},
     "message": "the checkpoint took 20 s",
+    "page": "http://127.0.0.1:9400/",
 }
 
 
@@ -85,6 +86,7 @@ def test_the_view_has_everything() -> None:
         "suspect",
         "silent for 13 s",
         "▁▃█",
+        "http://127.0.0.1:9400/",
         "the checkpoint took 20 s",
     ):
         assert part in text, part

@@ -6,6 +6,8 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -123,6 +125,60 @@ def test_a_run_that_was_aborted_while_it_stopped_can_be_resumed(config: Path) ->
     file.write_bytes(b"not a database at all" * 100)
     with pytest.raises(UserError, match="cannot open the journal"):
         make_run_directory(run)
+
+
+def get(url: str) -> tuple[int, bytes]:
+    try:
+        with urllib.request.urlopen(url, timeout=DEADLINE) as response:
+            return response.status, response.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+def test_the_live_page_is_where_the_status_says(config: Path) -> None:
+    port = free_port()
+    with (
+        coordinator(config, port),
+        closing(Observer(f"tcp://127.0.0.1:{port}")) as observer,
+    ):
+        status = observer.status(DEADLINE)
+        assert status is not None
+        page = status["page"]
+        assert page.startswith("http://127.0.0.1:")
+        assert get(page)[1].startswith(b"<!doctype html>")
+        live = json.loads(get(f"{page}status.json")[1])
+        assert (live["state"], live["name"], live["step"]) == ("starting", "r", 0)
+        assert live["waiting_for"] == "everybody waits for the learner to join"
+        assert json.loads(get(f"{page}details.json")[1])["charts"] == []
+        assert get(f"{page}readyz")[0] == 503
+
+
+@pytest.mark.parametrize(
+    ("settings", "status"),
+    [
+        ("host: 0.0.0.0", 403),
+        ("host: 0.0.0.0, page: true", 200),
+        ("page: false", 403),
+    ],
+)
+def test_rollouts_are_shown_to_a_network_only_if_asked_for(
+    config: Path, settings: str, status: int
+) -> None:
+    port, web = free_port(), free_port()
+    config.write_text(f"{config.read_text()}telemetry: {{port: {web}, {settings}}}\n")
+    with (
+        coordinator(config, port),
+        closing(Observer(f"tcp://127.0.0.1:{port}")) as observer,
+    ):
+        seen = observer.status(DEADLINE)
+        assert seen is not None
+        assert bool(seen["page"]) == (status == 200)
+        code, text = get(f"http://127.0.0.1:{web}/")
+        assert code == status
+        assert status == 200 or b"set telemetry.page to true" in text
+        code, _ = get(f"http://127.0.0.1:{web}/details.json")
+        assert code == (200 if status == 200 else 404)
+        assert get(f"http://127.0.0.1:{web}/metrics")[0] == 200
 
 
 def test_a_port_in_use_is_bad_input(config: Path) -> None:

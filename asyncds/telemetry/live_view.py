@@ -1,0 +1,97 @@
+"""What the live page shows of a run: its status, and what is read from its directory.
+
+The coordinator only hands over plain values (`publish`). Everything that takes time (reading the
+journal, drawing charts, decoding tokens) is done in the threads of whoever asks, and once for all
+of them.
+"""
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from asyncds.config.schema import RunConfig
+from asyncds.rollout.journal import GroupRow, Journal
+from asyncds.telemetry.files import to_json
+from asyncds.telemetry.report_charts import report_charts
+from asyncds.telemetry.rollouts import read_rollout, tokenizer_of
+from asyncds.telemetry.samples import sampled
+from asyncds.telemetry.texts import Decode, light_decoder
+
+SAMPLES = 6
+"""Groups that are shown."""
+MOST_CHARACTERS = 1600
+"""Of a text that is shown; the middle of a longer one is left out."""
+
+_SAMPLED = (
+    "g.lease IN (SELECT id FROM leases WHERE purpose = 'train'"
+    " AND id IN (SELECT lease FROM groups) ORDER BY id DESC LIMIT ?)"
+)
+
+
+class LiveView:
+    """The run in `run_dir`. The JSON of `status` and of `details` is safe to ask for in any
+    thread."""
+
+    def __init__(self, *, config: RunConfig, run_dir: Path) -> None:
+        self._config = config.model_dump(mode="json")
+        self._journal = run_dir / "journal.db"
+        self._status: Mapping[str, Any] = {"revision": ""}
+        self._drawing = Lock()
+        self._drawn: bytes | None = None
+        self._revision = self._rewinds = ""
+        self._lines: list[dict[str, Any]] = []
+
+    def publish(self, status: Mapping[str, Any]) -> None:
+        """status: plain values that nobody changes any more. Its `revision`, `REWINDS.REST`,
+        differs from the one before if `details` may."""
+        self._status = status
+
+    def status(self) -> bytes:
+        """The status that was published last."""
+        return to_json(self._status).encode()
+
+    def details(self) -> bytes:
+        """Charts, and some of the groups that came last, newest first; as of the status."""
+        with self._drawing:
+            revision = self._status["revision"]
+            if self._drawn is None or revision != self._revision:
+                self._drawn = to_json({"revision": revision, **self._read(revision)}).encode()
+                self._revision = revision
+            return self._drawn
+
+    def _read(self, revision: str) -> dict[str, Any]:
+        rewinds, _, _ = revision.partition(".")
+        if rewinds != self._rewinds:
+            self._lines, self._rewinds = [], rewinds
+        with closing(Journal(self._journal, read_only=True)) as journal:
+            self._lines += journal.steps(start=self._lines[-1]["step"] if self._lines else 0)
+            evaluations = journal.evaluations()
+            groups = list(journal.groups(_SAMPLED, (SAMPLES,)))
+        charts = report_charts(self._lines, evaluations, self._config)
+        return {
+            "charts": [asdict(chart) for chart in charts if chart.svg],
+            "rollouts": [self._shown(group) for group in reversed(groups)],
+        }
+
+    def _shown(self, group: GroupRow) -> dict[str, Any]:
+        rollout = read_rollout(group, self._decode)
+        shown = asdict(sampled(rollout))
+        shown["texts"] = [(n, correct, _cut(text)) for n, correct, text in shown["texts"]]
+        return {"lease": group.lease, "prompt": _cut(rollout.prompt), **shown}
+
+    @cached_property
+    def _decode(self) -> Decode:
+        return light_decoder(tokenizer_of(self._config))
+
+
+def _cut(text: str) -> str:
+    """Without its middle, if it is long: a completion's answer is at its end."""
+    left_out = len(text) - MOST_CHARACTERS
+    if left_out <= 0:
+        return text
+    half = MOST_CHARACTERS // 2
+    return f"{text[:half]}\n… {left_out:,} characters …\n{text[-half:]}"
