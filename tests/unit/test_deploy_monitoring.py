@@ -3,16 +3,11 @@ of all three roles. No Grafana: the dashboards' queries are run, their looks are
 
 import json
 import math
-import os
 import re
 import runpy
 import shutil
-import socket
 import subprocess
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,6 +17,21 @@ from typing import Any, get_args
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry
+from prometheus_server import (
+    ALERTS,
+    DEADLINE_SECONDS,
+    GRAFANA,
+    PROMETHEUS,
+    RECORDED,
+    ROOT,
+    SELECTOR,
+    Prometheus,
+    named,
+    rules,
+    scraping,
+    targets,
+    tool,
+)
 from test_coordinator_evaluation import make_config
 
 from asyncds.rollout.journal import Journal
@@ -30,9 +40,6 @@ from asyncds.telemetry.server import MetricsServer
 from services.coordinator.leases import LeaseCounts
 from services.coordinator.telemetry import CoordinatorTelemetry
 
-ROOT = Path(__file__).parents[2]
-PROMETHEUS = ROOT / "deploy/prometheus"
-GRAFANA = ROOT / "deploy/grafana"
 ROLES = get_args(Role)
 VALUES = {
     "bound": "low",
@@ -43,17 +50,7 @@ VALUES = {
     "temperature": "1",
 }
 """Of labels whose values a run brings."""
-DEADLINE_SECONDS = 60.0
 NAME = re.compile(r"\basyncds[\w:]+")
-SELECTOR = re.compile(r"\basyncds[\w:]+(?:\{[^}]*\})?")
-
-
-def tool(name: str) -> str:
-    path = os.pathsep.join((str(ROOT / ".tools/bin"), os.environ["PATH"]))
-    found = shutil.which(name, path=path)
-    if found is None:
-        pytest.skip(f"{name} is missing: deploy/install/tools.sh fetches it, or says why it can't")
-    return found
 
 
 def promtool(*arguments: str) -> str:
@@ -66,32 +63,6 @@ def promtool(*arguments: str) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
-
-
-def rules(kind: str) -> list[dict[str, Any]]:
-    groups = yaml.safe_load((PROMETHEUS / "rules.yaml").read_text())["groups"]
-    return [rule for group in groups for rule in group["rules"] if kind in rule]
-
-
-ALERTS = {rule["alert"]: rule for rule in rules("alert")}
-RECORDED = {rule["record"]: rule for rule in rules("record")}
-
-
-def panels() -> list[dict[str, Any]]:
-    pages = [json.loads(path.read_text()) for path in sorted(GRAFANA.glob("*.json"))]
-    return [p for page in pages for p in page["panels"] if p["type"] != "row"]
-
-
-def targets() -> list[tuple[str, str]]:
-    """(query, legend) of every panel, with Grafana's variables filled in."""
-    return [
-        (
-            t["expr"].replace("$run", ".*").replace("$__rate_interval", "1m"),
-            t["legendFormat"],
-        )
-        for p in panels()
-        for t in p["targets"]
-    ]
 
 
 def expressions() -> list[str]:
@@ -190,6 +161,7 @@ def test_the_space_that_is_left_is_measured(tmp_path: Path) -> None:
         weights=SimpleNamespace(published=0, results={}, take_new_seconds=list),
         fleet=[],
         rejected_frames=0,
+        status=lambda now: {"learner": {}, "fleet": [], "version": 0},
     )
     telemetry.coordinator = idle
     telemetry.sample(0.0)
@@ -255,81 +227,30 @@ class Run:
                         self._metrics.histogram(series.name, **labels).observe(0.5)
 
 
-class Prometheus:
-    """Its HTTP API."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-
-    def get(self, page: str, **parameters: str) -> Any:
-        query = urllib.parse.urlencode(parameters)
-        with urllib.request.urlopen(f"{self._url}/api/v1/{page}?{query}", timeout=10) as response:
-            answer = json.load(response)
-        assert answer["status"] == "success", answer
-        return answer["data"]
-
-    def series(self, query: str) -> list[dict[str, Any]]:
-        """Raises HTTPError where the query is none."""
-        return self.get("query", query=query)["result"]
-
-
 @pytest.fixture(scope="module")
 def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Prometheus, list[Run]]]:
     """The shipped configuration and rules, faster, and with the addresses of servers here: a
     coordinator, two learner ranks, two generators."""
-    folder = tmp_path_factory.mktemp("prometheus")
-    program = tool("prometheus")
     runs = {role: Run(role) for role in ROLES}
-    config = yaml.safe_load((PROMETHEUS / "prometheus.yaml").read_text())
-    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
-    (folder / "rules.yaml").write_text(
-        (PROMETHEUS / "rules.yaml").read_text().replace("interval: 15s", "interval: 1s")
-    )
     with ExitStack() as stack:
-        for group in config["scrape_configs"][0]["static_configs"]:
-            role = group["labels"]["role"]
-            servers = [
-                MetricsServer(
+        ports: dict[str, list[int]] = {}
+        for role in ROLES:
+            for _ in range(1 if role == "coordinator" else 2):
+                server = MetricsServer(
                     registry=runs[role].registry,
                     host="127.0.0.1",
                     port=0,
                     healthy=lambda: "",
                     ready=lambda: "",
                 )
-                for _ in range(1 if role == "coordinator" else 2)
-            ]
-            for server in servers:
                 stack.callback(server.close)
-            group["targets"] = [f"127.0.0.1:{server.port}" for server in servers]
-        (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        log = stack.enter_context((folder / "log").open("wb"))
-        process = subprocess.Popen(
-            [
-                program,
-                f"--config.file={folder / 'prometheus.yaml'}",
-                f"--storage.tsdb.path={folder / 'data'}",
-                f"--web.listen-address=127.0.0.1:{port}",
-            ],
-            stdout=log,
-            stderr=log,
-            env={**os.environ, "GOMAXPROCS": "1"},
+                ports.setdefault(role, []).append(server.port)
+        text = (PROMETHEUS / "rules.yaml").read_text().replace("interval: 15s", "interval: 1s")
+        folder = tmp_path_factory.mktemp("prometheus")
+        yield (
+            stack.enter_context(scraping(folder, ports=ports, rules_text=text)),
+            list(runs.values()),
         )
-        stack.callback(process.wait, 30)
-        stack.callback(process.kill)
-        prometheus = Prometheus(f"http://127.0.0.1:{port}")
-        deadline = time.monotonic() + DEADLINE_SECONDS
-        while True:
-            try:
-                prometheus.get("status/buildinfo")
-                break
-            except urllib.error.URLError:
-                said = (folder / "log").read_text()[-2000:]
-                assert process.poll() is None, said
-                assert time.monotonic() < deadline, said
-                time.sleep(0.1)
-        yield prometheus, list(runs.values())
 
 
 def wait_for(prometheus: Prometheus, runs: list[Run], queries: set[str]) -> dict[str, Any]:
@@ -348,10 +269,6 @@ def wait_for(prometheus: Prometheus, runs: list[Run], queries: set[str]) -> dict
     return found
 
 
-def named(legend: str, labels: dict[str, str]) -> str:
-    return re.sub(r"{{(\w+)}}", lambda match: labels[match[1]], legend)
-
-
 def test_every_panel_shows_series_with_the_labels_of_its_legend(
     scraped: tuple[Prometheus, list[Run]],
 ) -> None:
@@ -367,6 +284,6 @@ def test_every_rule_works_on_what_is_exported(scraped: tuple[Prometheus, list[Ru
     selectors = {s for rule in ALERTS.values() for s in SELECTOR.findall(rule["expr"])}
     wait_for(*scraped, selectors | set(RECORDED))
     prometheus, _ = scraped
-    states = [r for g in prometheus.get("rules")["groups"] for r in g["rules"]]
+    states = prometheus.rules()
     assert {r["name"] for r in states} == set(ALERTS) | set(RECORDED)
     assert {r["name"]: r.get("lastError", "") for r in states if r["health"] != "ok"} == {}
