@@ -34,6 +34,7 @@ from prometheus_server import (
 )
 from test_coordinator_evaluation import make_config
 
+from asyncds.fleet.membership import Fleet
 from asyncds.rollout.journal import Journal
 from asyncds.telemetry.catalogue import CATALOGUE, Metrics, Role, Series, build_metrics
 from asyncds.telemetry.server import MetricsServer
@@ -159,7 +160,7 @@ def test_the_space_that_is_left_is_measured(tmp_path: Path) -> None:
         scheduler=SimpleNamespace(outstanding=0, count=lambda state: 0),
         leases=SimpleNamespace(oldest_seconds=lambda now: 0.0, counts=LeaseCounts()),
         weights=SimpleNamespace(published=0, results={}, take_new_seconds=list),
-        fleet=[],
+        fleet=Fleet(suspect_seconds=10, dead_seconds=60),
         rejected_frames=0,
         status=lambda now: {"learner": {}, "fleet": [], "version": 0},
     )
