@@ -40,7 +40,7 @@ def short_names(labels: Sequence[str]) -> tuple[Names, list[RenderableType]]:
     return {label: str(i) for i, label in enumerate(labels, 1)}, [key, Text()]
 
 
-def view_of(title: Text, first: str, between: Sequence[str], columns: Sequence[str]) -> View:
+def view_of(title: Text | None, first: str, between: Sequence[str], columns: Sequence[str]) -> View:
     """An empty table: a column of labels, narrow columns and then those of numbers."""
     view = View(
         box=box.SIMPLE_HEAD,

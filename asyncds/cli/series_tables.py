@@ -16,15 +16,16 @@ def series_tables(comparison: SeriesComparison, *, pairs: bool) -> RenderableTyp
     parts: list[RenderableType] = [Text(explanation(comparison), style="dim"), Text(), *key]
     for quantity in [*comparison.results, *comparison.measures]:
         for table in text_tables(comparison, quantity):
+            # A title of the table itself would be wrapped to the table's width.
+            parts.append(Text.assemble((table.title, "bold"), (f"  {table.note}", "dim")))
             parts += [_view(table, names), Text()]
             if pairs and table.pairs:
-                parts += [_pairs(table, names), Text()]
+                parts += [Text("Every pair", style="bold"), _pairs(table, names), Text()]
     return Group(*parts)
 
 
 def _view(table: TextTable, names: Names) -> View:
-    title = Text.assemble((table.title, "bold"), (f"  {table.note}", "dim"))
-    view = view_of(title, "series", [], table.columns)
+    view = view_of(None, "series", [], table.columns)
     for label, cells in table.references:
         view.add_row(label, *(cell(text) for text, _ in cells), style="dim")
     for label, cells in table.rows:
@@ -33,7 +34,7 @@ def _view(table: TextTable, names: Names) -> View:
 
 
 def _pairs(table: TextTable, names: Names) -> View:
-    view = view_of(Text("Every pair", style="bold"), "series", ["base", "seed"], table.columns)
+    view = view_of(None, "series", ["base", "seed"], table.columns)
     for label, base, seed, cells in table.pairs:
         view.add_row(Text(names[label]), Text(base), seed, *cells)
     return view

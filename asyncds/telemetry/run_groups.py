@@ -42,19 +42,20 @@ def group_runs(runs: Sequence[RunResult], *, over: str | None = None) -> list[Ru
     over: a dotted setting that makes no difference. Labels lose what names its value (see
     `series_label`), and groups that differ in nothing else become one.
     """
-    labels = [series_label(run.config, over) for run in runs]
-    members: dict[Any, list[tuple[RunResult, str]]] = {}
-    for run, label in zip(runs, labels, strict=True):
+    members: dict[Any, list[RunResult]] = {}
+    for run in runs:
+        label = series_label(run.config, over)
         key = ("label", label) if label else tuple(sorted(_texts(settings(run.config)).items()))
-        members.setdefault(key, []).append((run, label))
+        members.setdefault(key, []).append(run)
     several = list(members.values())
-    first = [settings(group[0][0].config) for group in several]
+    first = [settings(group[0].config) for group in several]
     short = _short_names(sorted({name for one in first for name in one}))
     merged: dict[Any, tuple[str, Settings, list[RunResult]]] = {}
     for group, differing in zip(several, _differing(first), strict=True):
-        label, own = group[0][1], {n: v for n, v in differing.items() if n != over}
+        label = series_label(group[0].config, over)
+        own = {name: value for name, value in differing.items() if name != over}
         key = ("label", label) if label else tuple(sorted(_texts(own).items()))
-        merged.setdefault(key, (label, own, []))[2].extend(run for run, _ in group)
+        merged.setdefault(key, (label, own, []))[2].extend(group)
     return [
         RunGroup(label=label or _label(own, short, group), settings=own, runs=tuple(group))
         for label, own, group in merged.values()
@@ -62,17 +63,15 @@ def group_runs(runs: Sequence[RunResult], *, over: str | None = None) -> list[Ru
 
 
 def series_label(config: Settings, over: str | None) -> str:
-    """The `label` in a configuration, "" without one, less the value of the setting `over` where
-    it stands behind the end of the setting's name: `GRPO target_lag=4` and `GRPO lag 4` are
-    `GRPO` over `rollout.target_lag`."""
+    """The `label` in a configuration, "" without one. What a sweep adds to it for the setting
+    `over` is left out: `GRPO target_lag=4` is `GRPO` over `rollout.target_lag`."""
     label = config.get("label") or ""
-    if over is None or not label:
+    value = None if over is None else setting_text(config, over)
+    if over is None or value is None:
         return label
-    words = over.rpartition(".")[2].split("_")
-    ends = "|".join(re.escape("_".join(words[i:])) for i in range(len(words)))
-    value = setting_text(config, over)
-    for found in re.finditer(rf" (?:{ends})[= ](\[.*?\]|\S+)(?!\S)", label):
-        if value is not None and _tokens(found[1]) == _tokens(value):
+    leaf = re.escape(over.rpartition(".")[2])
+    for found in re.finditer(rf" {leaf}=(\[.*?\]|\S+)(?!\S)", label):
+        if _tokens(found[1]) == _tokens(value):
             return label[: found.start()] + label[found.end() :]
     return label
 

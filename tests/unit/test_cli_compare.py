@@ -74,6 +74,42 @@ def test_a_narrow_terminal_cuts_no_number(
         assert number in narrow
 
 
+def test_over_a_setting(compare: Command, tmp_path: Path) -> None:
+    for lag in (0, 4, 16):
+        for label, gain in (("GRPO", 0.2), ("DS-GRPO", 0.3)):
+            for seed in (0, 1):
+                small_run(
+                    tmp_path / "runs" / f"{label}-{lag}-{seed}",
+                    seed=seed,
+                    gain=gain - 0.01 * lag,
+                    label=f"{label} target_lag={lag}",
+                    rollout={"target_lag": lag, "max_lag": 17},
+                )
+    over = (tmp_path / "runs", "--over", "rollout.target_lag", "--baseline", "GRPO")
+    code, out, err = compare(*over, "--output", tmp_path / "out")
+    assert (code, err) == (0, "")
+    assert line(out, "series").split() == ["series", "0", "4", "16"]
+    pairs = out[out.index("Pass@1 at temperature 1, less GRPO") :]
+    assert line(pairs, "DS-GRPO").split() == ["DS-GRPO", *["+9.8", "±0.0"] * 3]
+    itself = out[out.index("Pass@1 at temperature 1, less itself at target_lag 0") :]
+    assert line(itself, "series").split() == ["series", "4", "16"]
+    assert line(itself, "GRPO").split() == ["GRPO", "-3.9", "±0.0", "-15.7", "±0.0"]
+    assert "Every pair" not in out
+    files = [tmp_path / "out" / f"compare.{kind}" for kind in ("html", "md", "svg", "json")]
+    assert out.splitlines()[-4:] == [str(file) for file in files]
+    listed = compare(*over, "--pairs")[1]
+    assert "+9.8" in line(listed[listed.index("Every pair") :], "DS-GRPO", "a", "1")
+
+
+def test_over_a_setting_that_does_not_vary_is_a_sentence(compare: Command, sweep: Path) -> None:
+    code, out, err = compare(sweep, "--over", "rollout.max_lag")
+    assert (code, out) == (2, "")
+    assert err == "rollout.max_lag is 4 in all runs: they differ in seed\n"
+    code, out, err = compare(sweep, "--over", "max_lag")
+    assert (code, out) == (2, "")
+    assert err == "no run has a setting 'max_lag': they differ in seed\n"
+
+
 def test_files(compare: Command, sweep: Path, tmp_path: Path) -> None:
     _, out, _ = compare(sweep, "--output", tmp_path / "out")
     files = [tmp_path / "out" / f"compare.{kind}" for kind in ("html", "md", "svg", "json")]

@@ -15,7 +15,9 @@ from asyncds.telemetry.charts import (
     BOTTOM,
     HEIGHT,
     MARK_HEIGHT,
+    MARK_WIDTH,
     TOP,
+    WIDTH,
     Line,
     Point,
     line_chart,
@@ -120,6 +122,20 @@ def test_every_color_and_class_of_a_chart_is_defined(tmp_path: Path) -> None:
             assert all(f".{name} {{" in text for name in classes), classes
 
 
+def test_groups_of_one_colour_are_drawn_in_other_ways(tmp_path: Path) -> None:
+    for i in range(26):
+        small_run(tmp_path / "runs" / f"r{i:02}", label=f"way {i:02}", gain=0.2 + 0.01 * i)
+    files = write(tmp_path)
+    picture = ElementTree.fromstring(files["svg"])
+    over_k = picture.findall(f"{SVG}svg")[1]
+    lines = [e.get("style") for e in over_k if e.get("class") == "line"]
+    assert len(set(lines)) == len(lines) == 27
+    legend = [e.get("style", "") for e in picture if e.get("class") == "mark"]
+    assert ["var(--card)" in style for style in legend] == [False] * 13 + [True] * 14
+    chips = re.findall(r'class="chip" style="(.*?)"', files["html"])
+    assert len(set(chips)) == 27
+
+
 def test_the_same_runs_make_the_same_files(tmp_path: Path) -> None:
     sweep(tmp_path / "runs")
     assert write(tmp_path) == write(tmp_path)
@@ -186,17 +202,23 @@ def test_a_band_has_gaps_and_stays_inside() -> None:
     assert max(ys) == HEIGHT - BOTTOM
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=14))
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=40))
 def test_marks_do_not_overlap(values: list[float]) -> None:
     lines = [
         Line(name=str(i), x=[0, 1], y=[0.0, v], color=0, mark=str(i)) for i, v in enumerate(values)
     ]
     marks = [e for e in ElementTree.fromstring(line_chart(lines)) if e.get("class") == "end"]
-    ys = sorted(float(e.get("y", "")) for e in marks)
-    assert len(ys) == len(values)
-    assert all(b - a >= MARK_HEIGHT - 0.15 for a, b in pairwise(ys))
-    assert ys[0] >= TOP
-    assert ys[-1] <= HEIGHT - BOTTOM + 4
+    columns: dict[float, list[float]] = {}
+    for mark in marks:
+        columns.setdefault(float(mark.get("x", "")), []).append(float(mark.get("y", "")))
+    assert sum(map(len, columns.values())) == len(values)
+    assert (len(columns) == 1) == (len(values) <= 18)
+    assert max(columns) + MARK_WIDTH <= WIDTH
+    assert all(b - a >= MARK_WIDTH for a, b in pairwise(sorted(columns)))
+    for ys in map(sorted, columns.values()):
+        assert all(b - a >= MARK_HEIGHT - 0.15 for a, b in pairwise(ys))
+        assert ys[0] >= TOP
+        assert ys[-1] <= HEIGHT - BOTTOM + 4
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=20))
