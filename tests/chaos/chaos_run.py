@@ -20,6 +20,8 @@ from asyncds.transport.observer import Observer
 CONFIG = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 ANSWER_SECONDS = 0.3
 POLL_SECONDS = 0.01
+LOOK_SECONDS = 0.2
+"""How often the status is asked for at least, so that no trained batch is missed."""
 
 
 class ChaosRun:
@@ -37,7 +39,7 @@ class ChaosRun:
         self._observer = Observer(f"tcp://127.0.0.1:{ports}")
         self._output = run_dir.with_name(f"{run_dir.name}.log").open("ab")
         self._process: subprocess.Popen[bytes] | None = None
-        self._moved = time.monotonic()
+        self._moved = self._asked = time.monotonic()
         self.trained = 0
         """How often a batch was seen to be trained, those trained again included."""
 
@@ -119,6 +121,7 @@ class ChaosRun:
 
     def status(self) -> dict[str, Any] | None:
         """The coordinator's answer, None if it does not."""
+        self._asked = time.monotonic()
         answer = self._observer.status(ANSWER_SECONDS)
         if answer is not None:
             before = -1 if self.last is None else self.last["step"]
@@ -136,14 +139,26 @@ class ChaosRun:
 
     def gauge(self, name: str) -> float:
         """A series of the first generator's page, NaN without one."""
-        url = f"http://127.0.0.1:{self._ports + 3}/metrics"
-        try:
-            with urllib.request.urlopen(url, timeout=1) as answer:
-                lines = answer.read().decode().splitlines()
-        except OSError:
+        return self._series("generator", f"asyncds_generator_{name}")
+
+    def started(self, role: str) -> float:
+        """When the process of a role that is ready for work was started, NaN if none is."""
+        if self._page(role, "readyz") is None:
             return math.nan
-        wanted = f"asyncds_generator_{name} "
-        return next((float(line.split()[1]) for line in lines if line.startswith(wanted)), math.nan)
+        return self._series(role, "process_start_time_seconds")
+
+    def _series(self, role: str, name: str) -> float:
+        lines = (self._page(role, "metrics") or "").splitlines()
+        return next((float(x.split()[1]) for x in lines if x.startswith(f"{name} ")), math.nan)
+
+    def _page(self, role: str, page: str) -> str | None:
+        """What a role's process serves, None if it does not answer or is not ready."""
+        port = self._ports + 1 + ("coordinator", "learner", "generator").index(role)
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}", timeout=1) as answer:
+                return str(answer.read().decode())
+        except OSError:
+            return None
 
     def is_well(self, suspect_seconds: float) -> bool:
         """Everybody is there, was heard of lately, and has verified weights."""
@@ -169,5 +184,7 @@ class ChaosRun:
             if time.monotonic() > deadline:
                 return False
             self.go_on()
+            if not self.frozen_for and time.monotonic() - self._asked > LOOK_SECONDS:
+                self.status()
             time.sleep(POLL_SECONDS)
         return True

@@ -1,5 +1,6 @@
 """Makes one fault after another, and waits after each until the run has got over it."""
 
+import math
 import os
 import signal
 import time
@@ -47,9 +48,8 @@ class Injector:
     def make(self, fault: Fault) -> Outcome:
         """Make a fault; returns when the run has got over it."""
         run = self._run
-        resumed = run.resumed
+        resumed, started = run.resumed, run.started(fault.role)
         role, frozen, reached = self._in_phase(fault)
-        step = run.last["step"] if run.last else 0
         run.forget_stalls()
         began = time.monotonic()
         try:
@@ -69,11 +69,16 @@ class Injector:
             send_all(role, signal.SIGCONT)
         else:
             run.wait(lambda: is_gone(role), self._recovery_seconds, f"{fault.role} is not ended")
+            run.wait(
+                lambda: _is_another(run.started(fault.role), started),
+                self._recovery_seconds,
+                f"no new {fault.role} is ready",
+            )
         self.wait_until_well()
         return Outcome(
             fault=fault,
             reached=reached,
-            step=step,
+            step=run.last["step"] if run.last else 0,
             recovery_seconds=time.monotonic() - began,
             stall_seconds=run.longest_stall,
             resumed=run.resumed > resumed,
@@ -116,3 +121,8 @@ def _belongs(part: psutil.Process, role: psutil.Process) -> bool:
     with suppress(ProcessLookupError):
         return os.getpgid(part.pid) == role.pid
     return False
+
+
+def _is_another(started: float, before: float) -> bool:
+    """Whether there is a process, and it was started at another time."""
+    return not math.isnan(started) and started != before

@@ -12,10 +12,10 @@ from faults import Fault
 class Outcome:
     """A fault and what came of it. All times in seconds.
 
-    reached: whether the phase was seen when the signal was sent. step: trained batches then.
-    recovery_seconds: from the signal until a batch was trained after its effect was over and every
-    process was well. stall_seconds: the longest time without a trained batch in between. resumed:
-    the run had ended in good order, and was started again.
+    reached: whether the phase was seen when the signal was sent. step: batches trained when it was
+    over. recovery_seconds: from the signal until a process that ended was replaced, everybody was
+    well, and then a batch was trained. stall_seconds: the longest time without a trained batch in
+    between. resumed: the run had ended in good order, and was started again.
     """
 
     fault: Fault
