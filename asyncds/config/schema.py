@@ -1,4 +1,4 @@
-"""The configuration of a run: every field, its default and what it means, on one page.
+"""The configuration of a run: every field, its default and what it means.
 
 A run is one YAML file of this shape; `asyncds config schema` prints it as JSON Schema, and
 `asyncds config show FILE` prints a file with every default written out. Unknown keys are refused.
@@ -6,107 +6,17 @@ A run is one YAML file of this shape; `asyncds config schema` prints it as JSON 
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from asyncds.config.algorithm import AlgorithmConfig, DsGrpo, OverlongMask, OverlongPenalty, Pkpo
+from asyncds.config.section import Section
+from asyncds.config.tasks import CountdownTask, TaskConfig
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 """Addresses that only this machine can reach."""
-
-
-class Section(BaseModel):
-    """A part of the configuration: unknown keys are refused, field docstrings are descriptions."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=()
-    )
-
-
-class CountdownTask(Section):
-    """Reach a target number from given numbers, each used exactly once, with + - * and ( )."""
-
-    kind: Literal["countdown"] = "countdown"
-    operands: int = Field(3, ge=2, le=6)
-    """How many numbers a problem gives."""
-    max_number: int = Field(10, ge=2)
-    """Numbers are drawn from 1 to this."""
-    max_target: int = Field(99, ge=2)
-    """Targets lie between 1 and this."""
-    natural: bool = True
-    """Whether every intermediate result is a whole number, 0 or more."""
-    n_train: int | None = Field(None, ge=1)
-    """Problems to train on; default: all of a small family, 20,000 of a large one."""
-    n_eval: int = Field(128, ge=1)
-    """Problems held out for evaluation; never trained on."""
-    n_validation: int = Field(0, ge=0)
-    """Problems held out besides, to tune on (`eval.split`); never trained on."""
-    seed: int = 0
-    """Decides which problems are held out."""
-    prompt_style: Literal["plain", "chat"] = "plain"
-    """`plain`: `2 5 10 = 30 :`, the answer is the whole completion. `chat`: a user turn that asks
-    for `<think>` and `<answer>`; a wrong but well-formed answer earns 0.1."""
-    equivalence: Literal["written", "commutative", "associative"] = "written"
-    """Which correct answers count as the same one: those written the same, or the same up to the
-    order of operands, or up to their grouping too."""
-    dataset: str | None = None
-    """A Hugging Face data set (hub id or local directory) with the columns `nums` and `target`,
-    instead of generated problems."""
-
-
-class KnightsKnavesTask(Section):
-    """Tell who always tells the truth and who always lies; each puzzle has one solution."""
-
-    kind: Literal["knights_knaves"]
-    people: int = Field(3, ge=2, le=6)
-    """How many people make a statement each."""
-    n_train: int | None = Field(None, ge=1)
-    """Puzzles to train on; default: all others of up to three people, 20,000 of more."""
-    n_eval: int = Field(128, ge=1)
-    """Puzzles held out for evaluation; never trained on."""
-    n_validation: int = Field(0, ge=0)
-    """Puzzles held out besides, to tune on (`eval.split`); never trained on."""
-    seed: int = 0
-    """Decides which puzzles are held out."""
-    prompt_style: Literal["plain", "chat"] = "plain"
-    """`plain`: `B = N ; A & C ; A # B :`, the answer is the whole completion, `K N K`. `chat`: a
-    user turn in English that asks for `<think>` and `<answer>`; a wrong answer earns 0.1."""
-
-
-class MathDataset(Section):
-    """A Hugging Face data set of mathematical problems with their answers."""
-
-    dataset: str
-    """Hub id, local directory, or a .jsonl, .json or .parquet file."""
-    subset: str | None = None
-    """The data set's configuration, if it has several."""
-    split: str = "train"
-    """The split of the data set, by its own name for it; a file is all `train`."""
-    problem_field: str = "problem"
-    """Column of the problem; `outer.inner` for a field of a structured one."""
-    answer_field: str = "answer"
-    """Column of the answer: LaTeX, a number, a list, or a solution with a \\boxed answer."""
-    n: int | None = Field(None, ge=1)
-    """Only the first n rows; default: all."""
-
-
-class MathTask(Section):
-    """Solve mathematical problems; the final answer stands in a box. Needs `asyncds[math]`."""
-
-    kind: Literal["math"]
-    train: tuple[MathDataset, ...] = Field(min_length=1)
-    """Data sets to train on. Problems that are in `eval` too are left out."""
-    eval: tuple[MathDataset, ...] = Field(min_length=1)
-    """Data sets to evaluate on, one after the other; never trained on."""
-    n_validation: int = Field(0, ge=0)
-    """Problems of `train` held out to tune on (`eval.split`); never trained on."""
-    seed: int = 0
-    """Decides which problems are held out."""
-
-
-TaskConfig = CountdownTask | KnightsKnavesTask | MathTask
 
 
 class SamplingConfig(Section):

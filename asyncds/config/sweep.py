@@ -11,7 +11,8 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from asyncds.config.load import ConfigError, load_config
-from asyncds.config.schema import RunConfig, Section
+from asyncds.config.schema import RunConfig
+from asyncds.config.section import Section
 
 Overrides = dict[str, Any]
 """Dotted settings, such as ``algorithm.advantage.kind``, and their values."""
