@@ -7,7 +7,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from html_page import Page
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from synthetic_runs import small_run
 
@@ -203,6 +203,8 @@ def test_a_band_has_gaps_and_stays_inside() -> None:
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=40))
+@example([0.5] * 18)
+@example([0.1, 0.9, *[0.5] * 38])
 def test_marks_do_not_overlap(values: list[float]) -> None:
     lines = [
         Line(name=str(i), x=[0, 1], y=[0.0, v], color=0, mark=str(i)) for i, v in enumerate(values)

@@ -336,7 +336,8 @@ def test_tasks_that_count_answers_in_their_own_ways(tmp_path: Path) -> None:
     assert (distinct.title, distinct.to_first) == ("Distinct answers at temperature 1", None)
     edit(tmp_path / "b1", equivalence="a third")
     assert [q.metric.name for q in along(tmp_path).results] == ["Pass@1", "Pass@64"]
-    edit(tmp_path / "b1", equivalence="another", n_samples=8)
+    for seed in (0, 1):
+        edit(tmp_path / f"b{seed}", equivalence="another", n_samples=8)
     assert [q.metric.name for q in along(tmp_path).results] == ["Pass@1", "Pass@64"]
     for directory in ("b0", "a0", "a1", "b1"):
         edit(tmp_path / directory, equivalence="written", n_samples=64, distinct_correct=None)
