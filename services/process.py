@@ -1,6 +1,7 @@
 """What every role's process does around its work: logging, metrics, signals, exit codes."""
 
 import asyncio
+import ctypes
 import logging
 import signal
 import sys
@@ -96,6 +97,12 @@ def metrics_server(
         yield address
     finally:
         server.close()
+
+
+def end_with_parent() -> None:
+    """SIGKILL when the parent dies, on Linux: nobody else would end this process if it hangs."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def on_signals(action: Callable[[str], None]) -> None:
