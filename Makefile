@@ -9,7 +9,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help quickstart study test test-unit chaos tools lint env install-gpu lock clean
+.PHONY: help quickstart study test test-unit chaos fuzz tools lint env install-gpu lock clean
 
 ARGS ?=
 ALGO ?= ds_grpo
@@ -54,6 +54,9 @@ test-unit: $(INSTALLED) tools ## run the tests that take seconds
 
 chaos: $(INSTALLED) ## faults in every phase of a real run (an hour or more); ARGS="--faults 72 --seed 1"
 	$(RUN) pytest tests/chaos -s --faults 50 $(ARGS)
+
+fuzz: $(INSTALLED) ## a million hostile frames against a live coordinator; ARGS="--fuzz-seed 7"
+	$(RUN) pytest tests/fuzz -s -o timeout=7200 --frames 1000000 --fuzz-seed $$RANDOM $(ARGS)
 
 tools: ## fetch the tools that tests of deploy/ need into .tools, if they are not there
 	@deploy/install/tools.sh

@@ -18,8 +18,8 @@ from asyncds.transport.keys import ClientKeys, ServerKeys, load_client_keys, loa
 
 log = logging.getLogger(__name__)
 
-DONE, FAILURE, BAD_INPUT = 0, 1, 2
-"""Exit codes."""
+DONE, FAILURE, BAD_INPUT, PREEMPTED = 0, 1, 2, 143
+"""Exit codes. PREEMPTED: of a learner that a signal told to leave before the run was over."""
 
 
 def run_directory(config: RunConfig) -> Path:
@@ -109,6 +109,27 @@ def on_signals(action: Callable[[str], None]) -> None:
     """Call `action` with the signal's name on SIGINT and SIGTERM; it must not block."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda n, _: action(signal.Signals(n).name))
+
+
+@contextmanager
+def first_signal(action: Callable[[str], None]) -> Iterator[None]:
+    """The same while the block runs, once: a second signal does what it did before."""
+    before: dict[int, Any] = {}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def handle(number: int, _: object) -> None:
+        restore()
+        action(signal.Signals(number).name)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before[number] = signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        restore()
 
 
 @contextmanager

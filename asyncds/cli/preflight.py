@@ -244,5 +244,6 @@ def _bytes_needed(config: RunConfig, facts: ModelFacts | None) -> float:
     if facts is None:
         return _GIB
     parameters = facts.parameter_bytes / (4 if config.dtype == "float32" else 2)
-    checkpoints = config.checkpoint.keep_last + 1
+    best = config.checkpoint.keep_best and config.eval.every > 0
+    checkpoints = config.checkpoint.keep_last + best + 1
     return _GIB + checkpoints * parameters * _CHECKPOINT_BYTES_PER_PARAMETER

@@ -43,6 +43,7 @@ def _facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("learner waited", summary.get("learner_idle_fraction"), percent),
         ("generators paused", summary.get("generator_pause_fraction"), percent),
         ("weight sync, median", sync.get("p50"), "{:.2f} s".format),
+        ("best checkpoint", summary.get("best_checkpoint"), "step {}".format),
         ("groups dropped", sum(dropped.values()) or None, number),
     ]
     return [(name, form(value)) for name, value, form in rows if value is not None]

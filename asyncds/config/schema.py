@@ -279,6 +279,10 @@ class CheckpointConfig(Section):
     """Steps between checkpoints; one more is written at the end."""
     keep_last: int = Field(2, ge=1)
     """Older ones are deleted."""
+    keep_best: bool = True
+    """Keep one more, if it is older: the one whose weights reached the highest Pass@k of all that
+    were evaluated, at the first of eval.pass_at and the first of eval.temperatures. Evaluate every
+    so many steps (eval.every) that a checkpoint is written at (checkpoint.every)."""
 
 
 class CurveConfig(Section):

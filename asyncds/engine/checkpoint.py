@@ -17,7 +17,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -168,15 +168,18 @@ def newest(root: Path) -> Path | None:
     return None
 
 
-def prune(root: Path, *, keep_last: int) -> None:
-    """Remove all but the last ``keep_last`` checkpoints, and what interrupted saves left behind.
+def prune(root: Path, *, keep_last: int, keep: Collection[int] = ()) -> None:
+    """Remove all but the last ``keep_last`` checkpoints and those of the steps ``keep``, and what
+    interrupted saves left behind.
 
     To be called by one process, with no save in progress. Raises ValueError for keep_last < 1.
     """
     if keep_last < 1:
         raise ValueError(f"keep_last = {keep_last}: choose at least 1")
     leftovers = [path for mark in (_PARTIAL, _REPLACED) for path in root.glob(f"{mark}*")]
-    for path in [*_complete(root)[:-keep_last], *leftovers]:
+    kept = {f"step-{step}" for step in keep}
+    older = [path for path in _complete(root)[:-keep_last] if path.name not in kept]
+    for path in [*older, *leftovers]:
         shutil.rmtree(path)
 
 

@@ -126,6 +126,9 @@ def unpack_group(group: Group) -> GroupArrays:
     _require(min(prompt.min(), ids.min()) >= 0, "a negative token id")
     _require(bool(np.isfinite(logprobs).all()), "a log-probability that is not finite")
     _require(bool((logprobs <= 0).all()), "a log-probability above 0")
+    starts = np.cumsum(lengths) - lengths
+    sums = np.add.reduceat(logprobs, starts, dtype=np.float64)
+    _require(bool((sums >= np.finfo(np.float32).min).all()), "log-probabilities without end")
     _require(bool(np.isfinite(rewards).all()), "a reward that is not finite")
     _require(int(max(correct.max(), finished.max())) <= 1, "a flag that is neither 0 nor 1")
     _require(len(runs) % 2 == 0, "versions are not pairs")

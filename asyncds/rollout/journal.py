@@ -286,6 +286,15 @@ class Journal:
         )
         return rows.fetchall()
 
+    def was_granted(self, lease: int, generator: str) -> bool:
+        """Whether this generator has the lease, or had it in a try that is recorded."""
+        found = self._db.execute(
+            "SELECT 1 FROM leases WHERE id = :lease AND generator = :generator UNION ALL"
+            " SELECT 1 FROM tries WHERE lease = :lease AND generator = :generator",
+            {"lease": lease, "generator": generator},
+        )
+        return found.fetchone() is not None
+
     def deliver(
         self,
         *,

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-PROTOCOL = 4
+PROTOCOL = 5
 """Both ends must have the same number; a difference is refused at `Hello`."""
 
 
@@ -253,9 +253,17 @@ class Grant(Message, frozen=True):
 
 class Ack(Message, frozen=True):
     """These leases are in the journal (or settled otherwise) and may be forgotten. Also the answer
-    to every heartbeat, then often with no leases."""
+    to a generator's heartbeat, then often with no leases."""
 
     leases: list[int]
+
+
+class LearnerAck(Message, frozen=True):
+    """The answer to a learner's heartbeat. keep: checkpoints that must not be deleted, by step.
+    evaluating: an evaluation is under way, so that neither a batch nor the end is overdue."""
+
+    keep: list[int]
+    evaluating: bool
 
 
 class Cancel(Message, frozen=True):
@@ -351,6 +359,7 @@ FromCoordinator = (
     | Identify
     | Grant
     | Ack
+    | LearnerAck
     | Cancel
     | Prepare
     | Go

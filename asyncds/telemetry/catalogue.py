@@ -81,7 +81,7 @@ CATALOGUE: dict[Role, tuple[Series, ...]] = {
         _counter(
             "groups_dropped_total",
             "Training groups given up, by reason [groups]",
-            reason=("stale", "zero_signal", "failed", "straggler", "expired"),
+            reason=("stale", "zero_signal", "failed", "expired"),
         ),
         _gauge("outstanding_groups", "Training groups between lease and consumption [groups]"),
         _gauge("buffered_groups", "Training groups delivered and not yet in a batch [groups]"),
@@ -145,7 +145,10 @@ CATALOGUE: dict[Role, tuple[Series, ...]] = {
         _counter("tokens_generated_total", "Completion tokens delivered for training [tokens]"),
         _counter("tokens_trained_total", "Completion tokens trained on [tokens]"),
         _counter("stalls_total", "Times that nothing moved for watch_seconds [stalls]"),
-        _counter("rejected_frames_total", "Frames that were no well-formed message [frames]"),
+        _counter(
+            "rejected_frames_total",
+            "Frames that were no well-formed message, or not for their sender to say [frames]",
+        ),
         _counter(
             "rejected_connections_total",
             "Connections turned away, by reason [connections]",

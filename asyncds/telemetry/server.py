@@ -6,7 +6,8 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import BoundedSemaphore, Thread
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -17,6 +18,8 @@ Check = Callable[[], str]
 """Returns "" when all is well, else a sentence that says what is not. Called in another thread."""
 
 _REQUEST_SECONDS = 10.0
+_CONNECTIONS = 64
+"""Clients served at once; others are turned away."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +68,8 @@ class MetricsServer:
         class Handler(_Handler):
             pages = routes
 
-        class Server(ThreadingHTTPServer):
+        class Server(_Server):
             address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            daemon_threads = True
-            block_on_close = False
 
         self._server = Server((host, port), Handler)
         self._thread = Thread(
@@ -91,6 +92,32 @@ class MetricsServer:
 def _checked(check: Check) -> Reply:
     problem = check()
     return Reply(status=503 if problem else 200, body=f"{problem or 'ok'}\n".encode())
+
+
+class _Server(ThreadingHTTPServer):
+    """A thread per client, and not more of them than there are places."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, *arguments: Any) -> None:
+        self._places = BoundedSemaphore(_CONNECTIONS)
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._places.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._places.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        log.debug("a client broke off", exc_info=True)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -29,8 +29,9 @@ class Summary:
     generator_pause_fraction: share of the generators' time paused for new weights.
     weight_sync_seconds: {"p50", "p95"}, see `percentiles`. lag: {"mean", "max"} in weight versions,
     at consumption. diagnostics: {name: {"mean", "min", "max"}} over the steps, of the measures in
-    `DIAGNOSTICS` that the learner reported. eval: results of `Journal.evaluations()`, the base
-    model's first.
+    `DIAGNOSTICS` that the learner reported. best_checkpoint: the step of the checkpoint with the
+    highest Pass@k (`checkpoint.keep_best`), None if none was evaluated. eval: results of
+    `Journal.evaluations()`, the base model's first.
     """
 
     status: Status
@@ -48,6 +49,7 @@ class Summary:
     weight_sync_seconds: dict[str, float | None]
     lag: dict[str, float]
     diagnostics: dict[str, dict[str, float]]
+    best_checkpoint: int | None = None
     eval: list[dict[str, Any]]
 
 

@@ -14,19 +14,33 @@ REASONS = ("not_allowed", "handshake")
 server key, broken off, or noise."""
 
 
+class Sparing:
+    """Says when to log something that an enemy may cause as often as he likes."""
+
+    def __init__(self) -> None:
+        self._logged: dict[str, float] = {}
+
+    def allows(self, address: str, now: float) -> bool:
+        """Whether a line about `address` is due. True counts as logged."""
+        if now - self._logged.get(address, -QUIET_SECONDS) < QUIET_SECONDS:
+            return False
+        if len(self._logged) >= MAX_ADDRESSES:
+            self._logged = {a: at for a, at in self._logged.items() if now - at < QUIET_SECONDS}
+        if len(self._logged) >= MAX_ADDRESSES:
+            return False
+        self._logged[address] = now
+        return True
+
+
 class Rejections:
     """counts: by reason."""
 
     def __init__(self) -> None:
         self.counts = Counter(dict.fromkeys(REASONS, 0))
-        self._logged: dict[str, float] = {}
+        self._sparing = Sparing()
 
     def add(self, reason: str, *, address: str, what: str, now: float) -> None:
         """Count one. what: completes "refused a connection from ADDRESS: …"."""
         self.counts[reason] += 1
-        if now - self._logged.get(address, -QUIET_SECONDS) < QUIET_SECONDS:
-            return
-        self._logged = {a: at for a, at in self._logged.items() if now - at < QUIET_SECONDS}
-        if len(self._logged) < MAX_ADDRESSES:
-            self._logged[address] = now
+        if self._sparing.allows(address, now):
             log.warning("refused a connection from %s: %s", address, what)

@@ -21,6 +21,10 @@ MAX_PEERS = 10_000
 """Peers whose keys are remembered; who was silent for longer than so many others is forgotten."""
 
 
+PEER_FRAMES = 1000
+"""Frames of one peer that wait to be taken, and to be sent to it."""
+
+
 class BindError(Exception):
     """The address can't be bound; the message says why."""
 
@@ -43,9 +47,10 @@ class Router:
         # we see, not a silent drop.
         self._socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        # Peers keep what is unacknowledged, so these buffers need no bound of their own.
-        self._socket.setsockopt(zmq.SNDHWM, 0)
-        self._socket.setsockopt(zmq.RCVHWM, 0)
+        # Bounds per peer, so that one that floods waits, and one that does not read gets no more.
+        # Peers keep what is unacknowledged and repeat what is unanswered.
+        self._socket.setsockopt(zmq.SNDHWM, PEER_FRAMES)
+        self._socket.setsockopt(zmq.RCVHWM, PEER_FRAMES)
         self._socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
         self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 20000)
         self._poller = zmq.Poller()
@@ -97,8 +102,8 @@ class Router:
                 return frames
 
     def send(self, peer: bytes, frame: bytes) -> bool:
-        """Queue a frame. False if the peer is not connected (it will introduce itself again), or
-        its key is no longer allowed."""
+        """Queue a frame. False if the peer is not connected (it will introduce itself again), does
+        not read what it is sent, or its key is no longer allowed."""
         if self._allowed is not None and self._users.get(peer, b"") not in self._allowed:
             return False
         return self._send(peer, frame)

@@ -49,6 +49,8 @@ class BatchDesk:
 
     def request(self, peer: bytes, message: BatchRequest) -> dict[str, Any] | None:
         """A rank wants a shard. Returns the metrics of the batch before if this completes it."""
+        if message.step < self.trained:
+            return None  # a repetition that comes late
         finished = None
         if message.rank == 0 and message.step == self.trained + 1:
             finished = self._complete(self.trained, message.report)

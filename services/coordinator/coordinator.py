@@ -15,8 +15,9 @@ from asyncds.fleet.membership import Fleet, Health, Member
 from asyncds.rollout import wire
 from asyncds.rollout.journal import Journal
 from asyncds.rollout.scheduler import Scheduler, TicketState
+from asyncds.transport.rejections import Sparing
 from services.coordinator.batches import BatchDesk
-from services.coordinator.evaluation import Due, EvaluationPlan
+from services.coordinator.evaluation import Due, EvaluationPlan, best_step
 from services.coordinator.leases import LeaseBook
 from services.coordinator.tries import Outcome
 from services.coordinator.watchdog import Watchdog
@@ -69,6 +70,8 @@ class Coordinator:
         self._on_evaluation = on_evaluation
         self._on_rewind = on_rewind
         self._on_stall = on_stall
+        self._sparing = Sparing()
+        self.rejected_frames = 0
         r, c, w = config.rollout, config.coordinator, config.weights
         self.fleet = Fleet(suspect_seconds=c.suspect_seconds, dead_seconds=c.dead_seconds)
         self.scheduler = Scheduler(
@@ -86,6 +89,7 @@ class Coordinator:
             scheduler=self.scheduler,
             fleet=self.fleet,
             send=send,
+            reject=self.reject,
         )
         self.batches = BatchDesk(
             journal=journal,
@@ -119,13 +123,14 @@ class Coordinator:
         self._tokenizer = ""
         self._data = ""
         self._saved_step = journal.saved()
+        self._checkpoints: list[int] = json.loads(journal.meta("checkpoints") or "[]")
+        self.best_checkpoint = self._best()
         self.watchdog = Watchdog(seconds=config.coordinator.watch_seconds, now=now)
         self._drained_at: float | None = None
         self._finish_reason = ""
         self._status = State.FINISHED
         self.state = State.STARTING
         self.message = ""
-        self.rejected_frames = 0
         self._recalled = False
         if (reason := journal.stop_reason()) is not None:
             self._recall_stop(reason)
@@ -152,10 +157,18 @@ class Coordinator:
                 else:
                     self._send(peer, wire.Identify())
 
-    def reject(self, peer: bytes, reason: str) -> None:
-        """A frame that is not a message."""
+    def reject(self, peer: bytes, reason: str, now: float) -> None:
+        """A frame that is not a message, or says what its sender can't say. Every one is counted,
+        and one a minute of each sender logged."""
         self.rejected_frames += 1
-        log.warning("frame from %s rejected: %s", peer[:40], reason)
+        if self._sparing.allows(peer.hex(), now):
+            # As a literal, since it may quote the frame.
+            log.warning("frame from %s rejected: %.300r", peer[:40], reason)
+
+    def _refuse(self, peer: bytes, name: str, reason: str, now: float) -> None:
+        """Somebody introduced himself who can't take part."""
+        self.reject(peer, f"{name[:40]} is refused: {reason}", now)
+        self._send(peer, wire.Refused(reason=reason))
 
     def _from_generator(self, member: Member, message: wire.ToCoordinator, now: float) -> None:
         self.fleet.seen(member.name, now)
@@ -166,7 +179,7 @@ class Coordinator:
                 self._send(member.peer, wire.Ack(leases=[]))
             case wire.Delivered():
                 before = self.leases.counts.events["delivered"]
-                self._send(member.peer, self.leases.delivered(member, message))
+                self._send(member.peer, self.leases.delivered(member, message, now))
                 if self.leases.counts.events["delivered"] > before:
                     self.watchdog.moved(now)
             case wire.LeaseFailed():
@@ -181,19 +194,21 @@ class Coordinator:
                 log.info("%s leaves: %s", member.name, reason)
                 self._forget(member, f"left ({reason})", Outcome.LEFT, now)
             case _:
-                self.reject(member.peer, f"a generator said {type(message).__name__}")
+                self.reject(member.peer, f"a generator said {type(message).__name__}", now)
 
     def _from_learner(self, peer: bytes, message: wire.ToCoordinator, now: float) -> None:
         self._learner_seen, self._learner_heard = now, True
         match message:
             case wire.LearnerHeartbeat():
-                self._send(peer, wire.Ack(leases=[]))
+                self._send(peer, self._learner_ack())
                 if message.rank == 0:
-                    self.weights.staged = message.staged
+                    # One of before may come late.
+                    self.weights.staged = max(self.weights.staged, message.staged)
                     self._learner_phase = message.phase
                     if message.checkpoint > self._saved_step:
                         self._saved_step = message.checkpoint
                         self._journal.checkpointed(message.checkpoint)
+                        self._remember([*self._checkpoints, message.checkpoint])
                         self.watchdog.moved(now)
             case wire.BatchRequest():
                 self._batch_request(peer, message, now)
@@ -207,7 +222,7 @@ class Coordinator:
                 log.info("a learner rank leaves: %s", reason)
                 self._learner_leaves(peer, now)
             case _:
-                self.reject(peer, f"a learner said {type(message).__name__}")
+                self.reject(peer, f"a learner said {type(message).__name__}", now)
 
     def _learner_leaves(self, peer: bytes, now: float) -> None:
         self._learner = {r: p for r, p in self._learner.items() if p != peer}
@@ -233,7 +248,7 @@ class Coordinator:
 
     def _batch_request(self, peer: bytes, message: wire.BatchRequest, now: float) -> None:
         if self._learner.get(message.rank) != peer:
-            self.reject(peer, f"asks for the batch of rank {message.rank}, which it is not")
+            self.reject(peer, f"asks for the batch of rank {message.rank}, which it is not", now)
             return
         metrics = self.batches.request(peer, message)
         if metrics is not None:
@@ -243,15 +258,11 @@ class Coordinator:
     # --- introductions --------------------------------------------------------------------------
 
     def _welcome_generator(self, peer: bytes, hello: wire.GeneratorHello, now: float) -> None:
-        if reason := self._objection(hello.protocol, hello.tokenizer) or self._data_objection(
-            hello
-        ):
-            log.error("%s refused: %s", hello.name, reason)
-            self._send(peer, wire.Refused(reason=reason))
-            return
-        if self.fleet.buried(hello.incarnation):
+        reason = self._objection(hello.protocol, hello.tokenizer) or self._data_objection(hello)
+        if not reason and self.fleet.buried(hello.incarnation):
             reason = f"{hello.name} was given up or replaced by another of its name; restart it"
-            self._send(peer, wire.Refused(reason=reason))
+        if reason:
+            self._refuse(peer, hello.name, reason, now)
             return
         known = self.fleet.get(hello.name)
         if known is None or known.incarnation != hello.incarnation:
@@ -297,8 +308,7 @@ class Coordinator:
         if not reason and hello.rank >= hello.ranks:
             reason = f"it says it is rank {hello.rank} of {hello.ranks}"
         if reason:
-            log.error("%s refused: %s", hello.name, reason)
-            self._send(peer, wire.Refused(reason=reason))
+            self._refuse(peer, hello.name, reason, now)
             return
         self._learner_seen, self._learner_heard = now, True
         if hello.rank == 0 and self._learner_gang != hello.incarnation:
@@ -323,6 +333,8 @@ class Coordinator:
             self._journal.rewind(hello.step)
             self._journal.checkpointed(hello.step)
             self._journal.drop_evaluations(from_step=hello.step)
+            known = {step for step in self._checkpoints if step < hello.step}
+            self._remember(sorted(known | ({hello.step} if hello.step else set())))
             self._plan = self._remaining_evaluations()
             if self.state is State.FINISHING and self._status is State.FINISHED:
                 self.state = State.RUNNING  # what it has lost since its checkpoint is trained again
@@ -421,6 +433,7 @@ class Coordinator:
                 self._journal.finish_evaluation(id, result)
             self.leases.close_round()
             self._plan.done()
+            self.best_checkpoint = self._best()
             self.watchdog.moved(now)
             for result in results.values():
                 self._on_evaluation(result)
@@ -439,6 +452,29 @@ class Coordinator:
         last = published == self.scheduler.version_at(steps)
         step = published * self._config.weights.publish_every
         return self._plan.due(steps if last else step, base=published == 0)
+
+    # --- checkpoints ----------------------------------------------------------------------------
+
+    def _remember(self, checkpoints: list[int]) -> None:
+        """The learner has, or had, these checkpoints."""
+        self._checkpoints = checkpoints
+        self._journal.set_meta("checkpoints", json.dumps(checkpoints))
+        self.best_checkpoint = self._best()
+
+    def _best(self) -> int | None:
+        """The step of the checkpoint that was evaluated best, None while none was."""
+        saved = [e for e in self._journal.evaluations() if e["step"] in self._checkpoints]
+        e = self._config.eval
+        if not e.pass_at:
+            return None
+        return best_step(saved, temperature=e.temperatures[0], k=e.pass_at[0])
+
+    def _learner_ack(self) -> wire.LearnerAck:
+        """The best checkpoint must not be deleted, nor one that may yet turn out to be."""
+        round = self.leases.round
+        candidates = [self.best_checkpoint, self._plan.next_step, round and round.step]
+        keep = {step for step in candidates if step} if self._config.checkpoint.keep_best else ()
+        return wire.LearnerAck(keep=sorted(keep), evaluating=round is not None)
 
     # --- the end --------------------------------------------------------------------------------
 

@@ -57,9 +57,25 @@ class EvaluationPlan:
         return bool(self._due) and self._due[0].step == 0
 
     @property
+    def next_step(self) -> int | None:
+        """The step of the next evaluation, None if nothing is left."""
+        return self._due[0].step if self._due else None
+
+    @property
     def finished(self) -> bool:
         """Nothing is left to evaluate."""
         return not self._due
+
+
+def best_step(results: Sequence[Mapping[str, Any]], *, temperature: float, k: int) -> int | None:
+    """The step with the highest Pass@k at a temperature, the newest if several share it; None if no
+    result has it."""
+    found = [
+        (result["pass@k"][str(k)], result["step"])
+        for result in results
+        if result["temperature"] == temperature and str(k) in result["pass@k"]
+    ]
+    return max(found)[1] if found else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,8 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from asyncds.config.schema import RunConfig
 from asyncds.fleet.membership import Fleet, Health, Member
 from asyncds.rollout.codec import GroupArrays, ProtocolError, encode, unpack_group
@@ -61,12 +63,15 @@ class LeaseBook:
         scheduler: Scheduler,
         fleet: Fleet,
         send: Callable[[bytes, Message], None],
+        reject: Callable[[bytes, str, float], None],
     ) -> None:
+        """reject: gets (peer, what is wrong, now) of every delivery that is not taken."""
         self._config = config
         self._journal = journal
         self._scheduler = scheduler
         self._fleet = fleet
         self._send = send
+        self._reject = reject
         self._open: dict[int, Open] = {}
         self._refills: deque[int] = deque(json.loads(journal.meta("refills") or "[]"))
         self._dynamic_sampling = DynamicSampling(config=config, journal=journal)
@@ -228,17 +233,24 @@ class LeaseBook:
 
     # --- what generators say --------------------------------------------------------------------
 
-    def delivered(self, member: Member, message: Delivered) -> Ack:
+    def delivered(self, member: Member, message: Delivered, now: float) -> Ack | Cancel:
         """Journal a group; the acknowledgement must leave after the journal's commit only."""
         entry = self._open.get(message.lease)
         if entry is None:
-            self.counts.events["duplicate"] += 1
+            if 0 < message.lease < self._next_id:
+                self.counts.events["duplicate"] += 1
+            else:
+                self._reject(member.peer, f"delivers lease {message.lease}, which never was", now)
             return Ack(leases=[message.lease])
+        present = self._is_present_try(entry, member, message.attempt)
+        if not present and not self._journal.was_granted(entry.id, member.name):
+            self._reject(member.peer, f"delivers lease {entry.id}, which it never had", now)
+            return Cancel(leases=[entry.id])
         try:
             group = self._checked(entry, message)
         except ProtocolError as error:
-            log.error("%s delivered a bad group for lease %d: %s", member.name, entry.id, error)
-            if self._is_present_try(entry, member, message.attempt):
+            self._reject(member.peer, f"delivers a bad group for lease {entry.id}: {error}", now)
+            if present:
                 self._retry(entry, f"malformed: {error}")
             return Ack(leases=[message.lease])
         self._journal.deliver(
@@ -248,11 +260,11 @@ class LeaseBook:
             newest=int(group.versions.max()),
             n=len(group.lengths),
             n_correct=int(group.correct.sum()),
-            reward=float(group.rewards.mean()),
+            reward=float(group.rewards.mean(dtype=np.float64)),
             tokens=len(group.completion_ids),
             payload=encode(message.group),
         )
-        if not self._is_present_try(entry, member, message.attempt):
+        if not present:
             self._cancel(entry)
         del self._open[entry.id]
         self.counts.events["delivered"] += 1
@@ -362,7 +374,7 @@ class LeaseBook:
         for entry in [o for o in self._open.values() if o.holder and now - o.granted > limit]:
             log.warning("%s overran lease %d: %.0f s", entry.holder, entry.id, limit)
             self._cancel(entry)
-            self._retry(entry, f"no delivery within {limit:g} s")
+            self._retry(entry, f"no delivery within {limit:g} s", drop="expired")
 
     def select(self) -> list[int] | None:
         """The next batch's leases, if they are there; what became too old is refilled once."""
@@ -417,7 +429,9 @@ class LeaseBook:
         *,
         outcome: Outcome = Outcome.FAILED,
         permanent: bool = False,
+        drop: str = "failed",
     ) -> None:
+        """A try ended without a group. drop: what the group is counted as if it was the last."""
         self._journal.add_try(
             lease=entry.id,
             attempt=entry.attempt,
@@ -427,7 +441,7 @@ class LeaseBook:
         )
         entry.budget.record(outcome)
         if permanent or entry.budget.failures >= self._config.rollout.max_attempts:
-            self._settle(entry, "failed", reason)
+            self._settle(entry, "failed", reason, drop=drop)
             return
         entry.attempt += 1
         entry.holder, entry.wire = None, None
@@ -437,12 +451,12 @@ class LeaseBook:
         else:
             self._evaluation.append(entry.id)
 
-    def _settle(self, entry: Open, state: str, reason: str) -> None:
+    def _settle(self, entry: Open, state: str, reason: str, *, drop: str = "failed") -> None:
         self._open.pop(entry.id, None)
         self._journal.end_lease(entry.id, state, reason)
         if entry.purpose == "train":
             self.counts.events["failed"] += 1
-            self.counts.dropped["failed"] += 1
+            self.counts.dropped[drop] += 1
             self._scheduler.drop(entry.id)
         elif self.round is not None and self.round.owns(entry.id):
             self.round.give_up(entry.id)

@@ -138,7 +138,7 @@ def _take(
     try:
         message: Any = decode_to_coordinator(frame)
     except ProtocolError as error:
-        coordinator.reject(peer, str(error))
+        coordinator.reject(peer, str(error), now)
         return
     if isinstance(message, Observe):
         outbox.append((peer, Status(run=telemetry.status(now))))

@@ -125,7 +125,7 @@ class WeightDesk:
     def prepared(self, name: str, message: Prepared, now: float) -> None:
         """A generator, or the learner (named LEARNER), is ready."""
         version = None
-        if name == LEARNER:
+        if name == LEARNER and self.current is not None and message.sync == self.current.id:
             version, self._rendezvous, self._layout = (
                 message.version,
                 message.rendezvous,

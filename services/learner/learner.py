@@ -2,10 +2,11 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 
 from asyncds.algo.diagnostics import summarise
@@ -19,7 +20,7 @@ from asyncds.transport.link import Link
 from asyncds.weights.source import iterate_weights
 from asyncds.weights.staging import StagedWeights
 from services.learner.gauges import set_gauges
-from services.learner.inbox import Inbox
+from services.learner.inbox import Inbox, PreemptedError
 from services.learner.objective import BatchObjective
 from services.learner.publisher import Publisher
 
@@ -66,6 +67,7 @@ class Learner:
         self.step = step
         self.phase = "starting"
         self._saved = step if step else -1
+        self._kept: frozenset[int] = frozenset()
         self._report: dict[str, float] = {}
 
     def heartbeat(self) -> LearnerHeartbeat:
@@ -78,6 +80,10 @@ class Learner:
             phase=self.phase,
         )
 
+    def keep(self, steps: Iterable[int]) -> None:
+        """These checkpoints must not be deleted; from any thread."""
+        self._kept = frozenset(steps)
+
     def state(self) -> dict[str, Any]:
         """What it is doing, for people."""
         return {"phase": self.phase, "step": self.step, "staged": self._staged.version}
@@ -85,20 +91,14 @@ class Learner:
     def run(self, *, link: Link, inbox: Inbox, publisher: Publisher | None) -> str:
         """Train until told to leave; returns the reason.
 
-        publisher: on rank 0. Raises BatchLateError, LinkLostError, DrainedError, NonFiniteError.
+        publisher: on rank 0. Raises BatchLateError, LinkLostError, DrainedError, NonFiniteError,
+        and PreemptedError, then with everything saved.
         """
         self._publish(publisher, link)  # the fleet is brought to these weights before it serves
         waited_since: float | None = None  # the wait for the fleet to start is not idleness
         while True:
             self.phase = "waiting for a batch"
-            shard = inbox.wait_batch(
-                self.step,
-                ask=lambda: link.send(
-                    BatchRequest(rank=self._engine.rank, step=self.step, report=self._report)
-                ),
-                check=link.check,
-                timeout=self._batch_seconds,
-            )
+            shard = self._next_batch(link, inbox)
             if shard is None:
                 break
             waited = 0.0 if waited_since is None else time.perf_counter() - waited_since
@@ -118,6 +118,34 @@ class Learner:
         self.phase = "done"
         link.beat()
         return inbox.wait_drain(check=link.check, timeout=self._end_seconds)
+
+    def _next_batch(self, link: Link, inbox: Inbox) -> Shard | None:
+        """None if there are no more. Raises as `run` does: all ranks leave at the same step, also
+        if only one of them is told to."""
+        shard, told = None, ""
+        try:
+            shard = inbox.wait_batch(
+                self.step,
+                ask=lambda: link.send(
+                    BatchRequest(rank=self._engine.rank, step=self.step, report=self._report)
+                ),
+                check=link.check,
+                timeout=self._batch_seconds,
+            )
+        except PreemptedError as error:
+            told = str(error)
+        if self._of_any_rank(bool(told)):
+            if self.step and self._saved != self.step:
+                self._save(link)
+            raise PreemptedError(told or "another rank was told to leave")
+        return shard
+
+    def _of_any_rank(self, flag: bool) -> bool:
+        if self._engine.ranks == 1:
+            return flag
+        flags = torch.tensor(int(flag), device=self._engine.device)
+        dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+        return bool(flags)
 
     def _train(self, shard: Shard, link: Link) -> UpdateMetrics:
         self._begin("training", link)
@@ -165,7 +193,7 @@ class Learner:
         seconds = _timed(lambda: checkpoint.save(self._engine, target, state={"step": self.step}))
         self._saved = self.step
         if self._engine.rank == 0:
-            checkpoint.prune(self._checkpoints, keep_last=self._keep_last)
+            checkpoint.prune(self._checkpoints, keep_last=self._keep_last, keep=self._kept)
         self._metrics.histogram("checkpoint_seconds").observe(seconds)
         link.beat()
 

@@ -14,7 +14,7 @@ from asyncds.engine.checkpoint import CheckpointError
 from asyncds.engine.policy_model import UnsupportedModelError
 from asyncds.engine.tokenizer import load_tokenizer, vocabulary_fingerprint
 from asyncds.engine.training import NonFiniteError, TrainingEngine
-from asyncds.rollout.wire import PROTOCOL, Bye, Dump, FromCoordinator, LearnerHello
+from asyncds.rollout.wire import PROTOCOL, Bye, Dump, FromCoordinator, LearnerAck, LearnerHello
 from asyncds.telemetry.catalogue import build_metrics
 from asyncds.transport.keys import ClientKeys, KeyFileError
 from asyncds.transport.link import Link, LinkLostError, RefusedError
@@ -22,7 +22,7 @@ from asyncds.weights.probe import probe_tokens
 from asyncds.weights.sender import WeightSender
 from asyncds.weights.source import weight_specs
 from asyncds.weights.staging import StagedWeights
-from services.learner.inbox import BatchLateError, DrainedError, Inbox
+from services.learner.inbox import BatchLateError, DrainedError, Inbox, PreemptedError
 from services.learner.learner import Learner, agree_on
 from services.learner.objective import build_objective
 from services.learner.publisher import Publisher
@@ -30,9 +30,11 @@ from services.process import (
     BAD_INPUT,
     DONE,
     FAILURE,
+    PREEMPTED,
     client_keys,
     coordinator_address,
     dump,
+    first_signal,
     metrics_server,
     run_directory,
     start_logging,
@@ -84,6 +86,9 @@ def _serve(config: RunConfig) -> int:
         reason = _train(engine, config, step, keys)
     except DrainedError as told:
         reason = str(told)
+    except PreemptedError as told:
+        log.info("leaving: %s", told)
+        return PREEMPTED
     except (BatchLateError, LinkLostError, RefusedError, NonFiniteError) as error:
         log.error("%s", error)
         return FAILURE
@@ -174,6 +179,8 @@ def _train(engine: TrainingEngine, config: RunConfig, step: int, keys: ClientKey
         if isinstance(message, Dump):
             name = f"learner-{engine.rank}"
             dump(config, name=name, reason=message.reason, state=learner.state())
+        if isinstance(message, LearnerAck):
+            learner.keep(message.keep)
         inbox.receive(message)
         if publisher is not None:
             publisher.receive(message)
@@ -217,9 +224,13 @@ def _train(engine: TrainingEngine, config: RunConfig, step: int, keys: ClientKey
                 )
             link.wait_welcome(config.coordinator.lost_seconds)
             ready.set()
-            reason = learner.run(link=link, inbox=inbox, publisher=publisher)
+            with first_signal(inbox.leave):
+                reason = learner.run(link=link, inbox=inbox, publisher=publisher)
             link.send(Bye(leases=[], reason=reason))
             return reason
+        except PreemptedError as told:
+            link.send(Bye(leases=[], reason=str(told)))
+            raise
         finally:
             if publisher is not None:
                 publisher.close()

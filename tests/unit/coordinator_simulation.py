@@ -303,6 +303,7 @@ class SimLearner:
         self.shards: dict[int, Any] = {}
         self.busy_until = 0.0
         self.saving: int | None = None
+        self.kept: list[int] = []
         self.finished = False
         self.staged = self.step // sim.config.weights.publish_every
         self.prepare: wire.Prepare | None = None
@@ -320,6 +321,8 @@ class SimLearner:
                         self.busy_until = now + self.sim.rng.uniform(0.2, 2.0)
             case wire.Finish():
                 self.finished = True
+            case wire.LearnerAck(keep=steps):
+                self.kept = steps
             case wire.Prepare() if not self.sim.sending(self):
                 self.prepare, self.agreed_until = message, now + 4
                 rank.send(
@@ -343,6 +346,7 @@ class SimLearner:
         if self.saving is not None and now >= self.busy_until:
             self.saved, self.saving = self.saving, None
             self.sim.checkpoint = self.saved
+            self.sim.checkpointed(self.saved, self.kept)
             self.ranks[0].send(self.ranks[0].heartbeat())
         if now < self.busy_until:
             return
@@ -458,6 +462,8 @@ class Simulation:
         self.peers: dict[bytes, Peer] = {}
         self.transfers: dict[int, Transfer] = {}
         self.checkpoint = -1
+        self.checkpoints: list[int] = []
+        """Those that are on the disk."""
         self.timeline: dict[int, set[int]] = {}
         """Leases trained at each step, since the checkpoint that the learner started from."""
         self.blunders: Counter[int] = Counter()
@@ -596,8 +602,7 @@ class Simulation:
 
     def turn(self) -> None:
         self.now += TURN
-        while self._events and self._events[0][0] <= self.now:
-            heapq.heappop(self._events)[2]()
+        self._due()
         self._misfortunes()
         for generator in self.generators.values():
             if generator.alive:
@@ -612,6 +617,10 @@ class Simulation:
                 self._coordinator_turn(self.coordinator)
             except KilledError:
                 self.kill_coordinator(self.rng.uniform(0.5, 5))
+
+    def _due(self) -> None:
+        while self._events and self._events[0][0] <= self.now:
+            heapq.heappop(self._events)[2]()
 
     def _misfortunes(self) -> None:
         f = self.faults
@@ -671,6 +680,12 @@ class Simulation:
         assert step not in self.timeline
         assert step < self.config.steps
         self.timeline[step] = set(sequences)
+
+    def checkpointed(self, step: int, kept: list[int]) -> None:
+        """The learner has saved, and deletes what is not to be kept."""
+        saved = sorted({*self.checkpoints, step})
+        last = self.config.checkpoint.keep_last
+        self.checkpoints = [s for s in saved if s in saved[-last:] or s in kept]
 
     def groups_of_one_verdict(self, where: str = "1") -> int:
         """Training groups all right or all wrong, under a condition of `Journal.groups`."""

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from coordinator_simulation import VOCABULARY, Faults, Simulation, make_config
 from hypothesis import given
@@ -897,3 +899,146 @@ def test_the_last_steps_are_trained_again_if_the_learner_dies_before_their_check
     assert coordinator.state is State.FINISHED
     assert sorted(sim.timeline) == list(range(5))
     assert sim.checkpoint == 5
+
+
+# --- hostile and late messages ------------------------------------------------------------------
+
+
+def test_only_who_was_granted_a_lease_can_deliver_it(desk: Desk) -> None:
+    lease, *_ = running(desk)
+    desk.say(b"h", REPLACE(GENERATOR, name="h", incarnation="h1"))
+    assert wire.Cancel(leases=[lease.id]) in desk.say(b"h", delivered(lease))
+    assert desk.c.rejected_frames == 1
+    assert lease.id in [row.id for row in desk.journal.leases("leased")]
+    desk.say(b"g", wire.Bye(leases=[]))
+    desk.say(b"g2", REPLACE(GENERATOR, incarnation="g2"))
+    answer = desk.say(b"g2", delivered(lease))
+    assert wire.Ack(leases=[lease.id]) in answer, "one of an earlier try is as good"
+    assert desk.journal.counts()["delivered"] == 1
+
+
+@pytest.mark.parametrize("lease", [-1, 0, 10**9, 2**63])
+def test_a_lease_that_never_was_is_acknowledged_and_counted(desk: Desk, lease: int) -> None:
+    first, *_ = running(desk)
+    foreign = REPLACE(delivered(first), lease=lease)
+    assert wire.Ack(leases=[lease]) in desk.say(b"g", foreign), "or it is said for ever"
+    assert desk.c.rejected_frames == 1
+    assert desk.c.leases.counts.events["duplicate"] == 0
+
+
+def test_rewards_and_log_probabilities_without_end_do_no_harm(desk: Desk) -> None:
+    first, second, *_ = running(desk)
+    most = float(np.finfo(np.float32).max)
+    group = make_group(prompt=(first.id,))
+    huge = REPLACE(
+        delivered(first), group=pack_group(replace(group, rewards=np.full(2, most, np.float32)))
+    )
+    desk.say(b"g", huge)
+    (row,) = desk.journal.groups("l.purpose = 'train'")
+    assert row.reward == pytest.approx(most)
+    endless = replace(group, logprobs=np.full_like(group.logprobs, -most))
+    desk.say(b"g", REPLACE(delivered(second), group=pack_group(endless)))
+    assert desk.c.rejected_frames == 1
+
+
+def test_what_comes_late_changes_nothing(desk: Desk) -> None:
+    granted = running(desk)
+    desk.say(b"l", wire.BatchRequest(rank=0, step=0, report={}))
+    while not only(desk.tick(b"l"), wire.Batch):
+        granted = leases(desk.say(b"g", *map(delivered, granted)))
+    desk.say(b"l", wire.BatchRequest(rank=0, step=1, report={}))
+    assert desk.c.batches.starving
+    desk.say(b"l", wire.BatchRequest(rank=0, step=0, report={}))
+    assert desk.c.batches.starving, "the request of before is not the present one"
+    staged = wire.LearnerHeartbeat(rank=0, staged=1, checkpoint=-1, phase="")
+    desk.say(b"l", staged, REPLACE(staged, staged=0))
+    assert desk.c.weights.staged == 1
+    sync = desk.c.weights.current
+    assert sync is not None
+    now = wire.Prepared(sync=sync.id, version=1, rendezvous="here", layout=b"{}")
+    desk.say(b"l", now, REPLACE(now, sync=sync.id - 1, rendezvous="there"))
+    (go,) = only(desk.say(b"g", wire.Prepared(sync=sync.id)), wire.Go)
+    assert go.rendezvous == "here"
+
+
+def test_a_flood_of_nonsense_is_counted_and_logged_once_a_minute(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    for second in range(120):
+        desk.c.reject(b"x", "no message", float(second))
+        desk.c.handle(b"x", REPLACE(GENERATOR, protocol=99), float(second))
+    desk.c.reject(b"y", "a line\nand" + 1000 * " another", 0.0)
+    assert "line\\nand" in caplog.text, "a line can't be forged"
+    assert len(caplog.records[-1].getMessage()) < 400
+    assert desk.c.rejected_frames == 241
+    assert len([r for r in caplog.records if "rejected" in r.message]) == 3
+
+
+def test_a_lease_that_overran_for_good_is_counted_as_expired(tmp_path: Path) -> None:
+    with closing(Desk(tmp_path, rollout__max_attempts=1)) as desk:
+        granted = running(desk)
+        heartbeat = wire.GeneratorHeartbeat(version=0, leases=[], stats={})
+        for _ in range(5):
+            desk.say(b"g", heartbeat)
+            desk.tick(b"l", seconds=5)
+        assert desk.c.leases.counts.dropped == {"expired": len(granted)}
+
+
+# --- checkpoints --------------------------------------------------------------------------------
+
+
+def test_the_best_checkpoint_is_kept_also_after_a_restart(tmp_path: Path) -> None:
+    sim = Simulation(
+        tmp_path,
+        config=make_config(
+            steps=12,
+            eval={"every": 2, "n_problems": 3, "n_samples": 2, "interim_samples": 2},
+            checkpoint={"every": 2, "keep_last": 1},
+        ),
+        chance=0.0,
+    )
+    sim.run(limit=300, until=lambda: any(e["step"] == 2 for e in sim.evaluations))
+    sim.chance = 1.0
+    sim.run(limit=300, until=lambda: any(e["step"] == 4 for e in sim.evaluations))
+    sim.chance = 0.0
+    assert sim.coordinator is not None
+    assert sim.coordinator.best_checkpoint == 4
+    sim.kill_coordinator(back_after=0)
+    sim.run(limit=300)
+    assert sim.coordinator.best_checkpoint == 4
+    assert sim.checkpoints == [4, 12]
+
+
+def test_without_keep_best_the_last_are_kept(tmp_path: Path) -> None:
+    sim = Simulation(
+        tmp_path,
+        config=make_config(checkpoint={"every": 1, "keep_last": 2, "keep_best": False}),
+    )
+    sim.run(limit=300)
+    assert sim.checkpoints == [5, 6]
+
+
+def test_what_the_learner_lost_is_not_the_best(tmp_path: Path) -> None:
+    with closing(Desk(tmp_path)) as desk:
+        running(desk)
+        for step, chance in ((2, 0.5), (4, 0.9)):
+            id = desk.journal.add_evaluation(version=step, step=step, n_samples=2)
+            result = {"version": step, "step": step, "temperature": 1.0, "pass@k": {"1": chance}}
+            desk.journal.finish_evaluation(id, result)
+            desk.say(b"l", wire.LearnerHeartbeat(rank=0, staged=0, checkpoint=step, phase=""))
+        assert desk.c.best_checkpoint == 4
+        beat = wire.LearnerHeartbeat(rank=0, staged=0, checkpoint=2, phase="")
+        (ack, *_) = only(desk.say(b"l", beat), wire.LearnerAck)
+        assert set(ack.keep) == {3, 4}, "the best, and the one that is evaluated next"
+        assert not ack.evaluating
+        desk.say(b"m", REPLACE(LEARNER, incarnation="l2", step=2))
+        assert desk.c.best_checkpoint == 2
+
+
+def test_a_learner_is_told_that_an_evaluation_is_under_way(desk: Desk) -> None:
+    granted = running(desk, evaluate=False)
+    beat = wire.LearnerHeartbeat(rank=0, staged=0, checkpoint=-1, phase="")
+    assert only(desk.say(b"l", beat), wire.LearnerAck)[0].evaluating
+    while granted := [lease for lease in granted if lease.purpose == "eval"]:
+        granted = leases(desk.say(b"g", *map(delivered, granted)))
+    assert not only(desk.say(b"l", beat), wire.LearnerAck)[0].evaluating

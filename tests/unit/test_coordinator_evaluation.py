@@ -22,7 +22,7 @@ from asyncds.rollout.journal import Journal
 from asyncds.rollout.scheduler import Scheduler
 from asyncds.telemetry.catalogue import build_metrics
 from services.coordinator.batches import _diversity
-from services.coordinator.evaluation import EvaluationRound
+from services.coordinator.evaluation import EvaluationRound, best_step
 from services.coordinator.leases import LeaseBook
 from services.coordinator.telemetry import CoordinatorTelemetry
 
@@ -144,6 +144,7 @@ def open_round(path: Path, **config: Any) -> tuple[LeaseBook, Journal]:
         scheduler=scheduler,
         fleet=Fleet(suspect_seconds=3, dead_seconds=8),
         send=lambda peer, message: None,
+        reject=lambda peer, reason, now: None,
     )
     book.rows = {"train": 9, "validation": 2, "eval": 5}
     book.open_round(version=0, step=0, n_samples=2)
@@ -227,6 +228,33 @@ def test_what_the_configuration_refuses(field: str, value: Any, message: str) ->
 def test_an_evaluation_of_a_split_without_problems_is_refused() -> None:
     with pytest.raises(ValidationError, match=r"task\.n_validation 0 holds no problems out"):
         make_config(eval__split="validation")
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(1, 9), st.sampled_from([0.6, 1.0]), st.sampled_from([None, 0.0, 0.5, 1.0])
+        ),
+        max_size=8,
+        unique_by=lambda found: found[:2],
+    )
+)
+def test_the_best_step_is_the_newest_with_the_highest_chance(
+    found: list[tuple[int, float, float | None]],
+) -> None:
+    results = [
+        {"step": step, "temperature": t, "pass@k": {"4": 0.9} if p is None else {"1": p, "4": 0.1}}
+        for step, t, p in found
+    ]
+    best = best_step(results, temperature=1.0, k=1)
+    candidates = {step: p for step, t, p in found if t == 1.0 and p is not None}
+    if best is None:
+        assert not candidates
+    else:
+        assert all(
+            p < candidates[best] or (p == candidates[best] and step <= best)
+            for step, p in candidates.items()
+        )
 
 
 def test_diversity_of_a_training_batch() -> None:

@@ -136,3 +136,10 @@ def test_prune_keeps_the_last_and_removes_leftovers(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["other", "step-10", "step-9"]
     with pytest.raises(ValueError, match="at least 1"):
         prune(tmp_path, keep_last=0)
+
+
+def test_prune_keeps_what_it_is_told_to(tmp_path: Path) -> None:
+    for step in (1, 2, 3, 4):
+        write(tmp_path / f"step-{step}")
+    prune(tmp_path, keep_last=1, keep=[2, 4, 9])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-2", "step-4"]

@@ -17,8 +17,8 @@ from asyncds.rollout.batch import Shard
 from asyncds.rollout.codec import pack_shard
 from asyncds.rollout.sharding import make_shards
 from asyncds.rollout.wire import BatchRequest, Drain, Finish
-from asyncds.telemetry.catalogue import build_metrics
-from services.learner.inbox import Inbox
+from asyncds.telemetry.catalogue import Metrics, build_metrics
+from services.learner.inbox import Inbox, PreemptedError
 from services.learner.learner import Learner
 
 PUBLISH_EVERY = 2
@@ -28,7 +28,7 @@ STEPS = 4
 class MockEngine:
     """Its policy is the behaviour policy, moved by 0.1 nats a token; it doesn't learn."""
 
-    rank, device, causal_lm = 0, torch.device("cpu"), None
+    rank, ranks, device, causal_lm = 0, 1, torch.device("cpu"), None
 
     def probe(self, token_ids: object) -> None:
         return None
@@ -80,27 +80,38 @@ class MockLink:
     def beat(self) -> None: ...
 
 
-def test_lag_is_counted_from_the_version_that_trains(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr("services.learner.learner.checkpoint.save", lambda *_, **__: None)
-    metrics = build_metrics("learner")
+@pytest.fixture
+def saved(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the checkpoints that were written; nothing is."""
+    names: list[str] = []
+    monkeypatch.setattr(
+        "services.learner.learner.checkpoint.save", lambda _, path, state: names.append(path.name)
+    )
+    return names
+
+
+def make_learner(path: Path, metrics: Metrics, *, step: int = 0, every: int = 100) -> Learner:
     staged = SimpleNamespace(bucket_bytes=1, version=0, stage=lambda *_, **__: None)
-    learner = Learner(
+    return Learner(
         engine=cast(Any, MockEngine()),
         objective=Objective(),
         staged=cast(Any, staged),
         probe=np.zeros(1, dtype=np.int32),
-        checkpoints=tmp_path,
+        checkpoints=path,
         metrics=metrics,
-        step=0,
+        step=step,
         publish_every=PUBLISH_EVERY,
         max_lag=3,
-        checkpoint_every=100,
+        checkpoint_every=every,
         keep_last=1,
         batch_seconds=10.0,
         end_seconds=10.0,
     )
+
+
+def test_lag_is_counted_from_the_version_that_trains(saved: list[str], tmp_path: Path) -> None:
+    metrics = build_metrics("learner")
+    learner = make_learner(tmp_path, metrics)
     inbox = Inbox()
     link = MockLink(inbox)
     assert learner.run(link=cast(Any, link), inbox=inbox, publisher=None) == "done"
@@ -117,3 +128,53 @@ def test_lag_is_counted_from_the_version_that_trains(
     assert reports[3]["ratio/lag=1"] == pytest.approx(np.exp(-0.1))
     text = generate_latest(metrics.registry).decode()
     assert 'asyncds_learner_ess_by_lag{lag="1"}' in text
+
+
+class PreemptingLink(MockLink):
+    """A signal comes while batch `at` is trained."""
+
+    def __init__(self, inbox: Inbox, *, at: int) -> None:
+        super().__init__(inbox)
+        self.at = at
+
+    def send(self, message: BatchRequest) -> None:
+        if message.step == self.at + 1:
+            self.inbox.leave("SIGTERM")
+        super().send(message)
+
+
+@pytest.mark.parametrize(
+    ("step", "at", "every", "expected"),
+    [
+        (0, 1, 100, ["step-2"]),
+        (0, 1, 2, ["step-2"]),  # that of the last step is there already
+        (0, -1, 100, []),  # nothing was trained
+        (2, 1, 100, []),  # nor since it was loaded
+    ],
+)
+def test_a_signal_has_the_last_step_saved(
+    saved: list[str], tmp_path: Path, step: int, at: int, every: int, expected: list[str]
+) -> None:
+    learner = make_learner(tmp_path, build_metrics("learner"), step=step, every=every)
+    inbox = Inbox()
+    link = PreemptingLink(inbox, at=at)
+    with pytest.raises(PreemptedError, match="told to leave by SIGTERM"):
+        learner.run(link=cast(Any, link), inbox=inbox, publisher=None)
+    assert saved == expected
+    assert learner.heartbeat().checkpoint == (2 if expected or step else -1)
+
+
+def test_checkpoints_to_be_kept_are_not_pruned(
+    saved: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    kept: list[set[int]] = []
+    monkeypatch.setattr(
+        "services.learner.learner.checkpoint.prune",
+        lambda root, keep_last, keep: kept.append(set(keep)),
+    )
+    learner = make_learner(tmp_path, build_metrics("learner"), every=2)
+    inbox = Inbox()
+    learner.keep([2, 3])
+    learner.run(link=cast(Any, MockLink(inbox)), inbox=inbox, publisher=None)
+    assert saved == ["step-2", "step-4"]
+    assert kept == [{2, 3}, {2, 3}]
