@@ -30,6 +30,8 @@ FLOOD = 150
 MEMBER_FRAMES = 12
 """Frames of each member once the ones before were dealt with: honest ones queue behind them."""
 IDLE_CONNECTIONS = 20
+NOISE_FRAMES = 10
+"""Noise on a raw connection may be so many frames: ZMTP 1.0 has no handshake, and frames of a byte."""
 KEPT = 200
 """Frames of honest peers that are remembered, to be said again and to be changed."""
 INTRODUCTIONS = (wire.GeneratorHello, wire.LearnerHello)
@@ -48,7 +50,8 @@ HTTP = (
 
 class Enemy:
     """count: frames, connections and requests sent. rejected: frames that have to be counted as
-    rejected. doubtful: frames that may have been, since it depends on what came in between."""
+    rejected. doubtful: frames that may be, since it depends on what comes in between or how noise
+    is read."""
 
     def __init__(self, run: SocketRun, *, seed: int) -> None:
         self.run = run
@@ -92,7 +95,7 @@ class Enemy:
             connection.close()
         self._probe.close()
 
-    def _sent(self, kind: str, *, rejected: bool = False, doubtful: bool = False) -> None:
+    def _sent(self, kind: str, *, rejected: bool = False, doubtful: int = 0) -> None:
         self.count += 1
         self.kinds[kind] += 1
         self.rejected += rejected
@@ -225,7 +228,7 @@ class Enemy:
                     theirs = [*rng.choice(others).work]
                     if theirs:
                         stolen = self._delivered(rng.choice(theirs))
-                        self._say(generator.peer, stolen, doubtful=True)
+                        self._say(generator.peer, stolen, doubtful=1)
                 case 4:
                     foreign = wire.BatchRequest(rank=0, step=0, report={})
                     self._say(generator.peer, foreign, rejected=True)
@@ -263,7 +266,7 @@ class Enemy:
         )
 
     def _say(
-        self, peer: bytes, message: wire.Message, *, rejected: bool = False, doubtful: bool = False
+        self, peer: bytes, message: wire.Message, *, rejected: bool = False, doubtful: int = 0
     ) -> None:
         self.run.sockets[peer].send(encode(message), zmq.NOBLOCK)
         self._sent("member", rejected=rejected, doubtful=doubtful)
@@ -302,7 +305,7 @@ class Enemy:
         connection = socket.create_connection(("127.0.0.1", port), 5)
         with suppress(BrokenPipeError, ConnectionResetError):
             connection.sendall(data)
-        self._sent("connection")
+        self._sent("connection", doubtful=NOISE_FRAMES)
         self._idle.append(connection)
         while len(self._idle) > (IDLE_CONNECTIONS if self.rng.random() < 0.5 else 0):
             self._idle.popleft().close()
