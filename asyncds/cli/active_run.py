@@ -9,6 +9,9 @@ from asyncds.transport.observer import Observer
 
 LEAVE_SECONDS = 20.0
 """For the processes to leave once the run is over."""
+LATE_SECONDS = 5.0
+"""How old the coordinator's answer may be: that the run goes on says nothing about whether it did
+when somebody left a moment ago."""
 
 
 class ActiveRun:
@@ -40,16 +43,17 @@ class ActiveRun:
     def turn(self, timeout: float) -> None:
         """Ask for the status, `timeout` seconds at most; end what hangs and start again what died,
         or left although the run goes on."""
-        left = self._children.left()
         answer = self._observer.status(timeout)
         if self._summary.exists():
             self._message = "the run is over; its processes are leaving"
         else:
-            # Those who left before the coordinator said that it goes on: nobody sent them away.
             going_on = answer is not None and not answer["over"]
+            left = self._children.left() if going_on else {}
             try:
                 news = self._children.end_hung(answer)
-                news += self._children.tend(too_early=left if going_on else ())
+                news += self._children.tend(
+                    too_early=[name for name, ago in left.items() if ago >= LATE_SECONDS]
+                )
                 self._message = "; ".join(news) or self._message
             except ChildFailedError as error:
                 self._observer.stop(str(error).splitlines()[0])

@@ -97,6 +97,7 @@ class Children:
             child.name: Restarts(most=limits.max_restarts, seconds=limits.window_seconds)
             for child in children
         }
+        self._left: dict[str, float] = {}
         self._silence = Silence(
             silent_seconds=limits.silent_seconds, start_seconds=limits.start_seconds
         )
@@ -111,9 +112,13 @@ class Children:
         """The one that the others follow."""
         return self._children[0]
 
-    def left(self) -> list[str]:
-        """Those beside the coordinator that have left in good order."""
-        return [child.name for child in self._children[1:] if child.code == 0]
+    def left(self) -> dict[str, float]:
+        """Those beside the coordinator that have left in good order, each with the seconds since
+        that was first seen."""
+        now = time.monotonic()
+        gone = [child.name for child in self._children[1:] if child.code == 0]
+        self._left = {name: self._left.get(name, now) for name in gone}
+        return {name: now - since for name, since in self._left.items()}
 
     def end_hung(self, status: Mapping[str, Any] | None) -> list[str]:
         """Kill what has been silent for too long; returns what happened, a sentence each.

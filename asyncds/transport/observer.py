@@ -25,9 +25,8 @@ class Observer:
         self._socket.connect(address)
 
     def status(self, timeout: float) -> dict[str, Any] | None:
-        """The newest status, or None if the coordinator does not answer within `timeout` s."""
-        while self._socket.poll(0):  # late answers to earlier questions
-            self._socket.recv()
+        """The newest status, or None if the coordinator does not answer within `timeout` s. It may
+        be the late answer to an earlier question."""
         self._send(Observe())
         answer = None
         while self._socket.poll(int(timeout * 1000) if answer is None else 0):
