@@ -7,18 +7,21 @@ must leave only after the journal's commit; the caller sees to that.
 import json
 import logging
 from collections.abc import Callable
-from enum import StrEnum
 from typing import Any
 
 from asyncds.config.schema import RunConfig
 from asyncds.fleet.membership import Fleet, Health, Member
 from asyncds.rollout import wire
 from asyncds.rollout.journal import Journal
-from asyncds.rollout.scheduler import Scheduler, TicketState
+from asyncds.rollout.scheduler import Scheduler
 from asyncds.transport.rejections import Sparing
 from services.coordinator.batches import BatchDesk
-from services.coordinator.evaluation import Due, EvaluationPlan, best_step
+from services.coordinator.checkpoints import CheckpointDesk
+from services.coordinator.evaluation import Due, EvaluationPlan
+from services.coordinator.gang import Gang
 from services.coordinator.leases import LeaseBook
+from services.coordinator.state import State
+from services.coordinator.status import status, waiting_for
 from services.coordinator.tries import Outcome
 from services.coordinator.watchdog import Watchdog
 from services.coordinator.weights import LEARNER, WeightDesk
@@ -29,21 +32,6 @@ DRAIN_SECONDS = 30.0
 """How long processes may take to leave at the end."""
 SYNCS_PER_START = 1_000_000
 """Weight syncs are numbered from another such multiple whenever the coordinator starts."""
-
-
-class State(StrEnum):
-    """Where the run stands. FINISHED, INTERRUPTED and FAILED are final."""
-
-    STARTING = "starting"
-    RUNNING = "running"
-    FINISHING = "finishing"
-    FINISHED = "finished"
-    INTERRUPTED = "interrupted"
-    FAILED = "failed"
-
-    @property
-    def final(self) -> bool:
-        return self in (State.FINISHED, State.INTERRUPTED, State.FAILED)
 
 
 class Coordinator:
@@ -63,7 +51,7 @@ class Coordinator:
         on_stall: Callable[[str], None],
         now: float,
     ) -> None:
-        self._config = config
+        self.config = config
         self._journal = journal
         self._send = send
         self._on_step = on_step
@@ -115,16 +103,10 @@ class Coordinator:
         self.batches.restore(trained, ranks=1)
         self._plan = self._remaining_evaluations()
         self._due: Due | None = None
-        self._learner: dict[int, bytes] = {}
-        self._learner_seen = now
-        self._learner_heard = False
-        self._learner_gang = ""
-        self._learner_phase = ""
+        self.learner = Gang(now=now)
         self._tokenizer = ""
         self._data = ""
-        self._saved_step = journal.saved()
-        self._checkpoints: list[int] = json.loads(journal.meta("checkpoints") or "[]")
-        self.best_checkpoint = self._best()
+        self.checkpoints = CheckpointDesk(journal=journal, evaluation=config.eval)
         self.watchdog = Watchdog(seconds=config.coordinator.watch_seconds, now=now)
         self._drained_at: float | None = None
         self._finish_reason = ""
@@ -150,7 +132,7 @@ class Coordinator:
             case wire.Stop(reason=reason):
                 self.stop(reason)
             case _:
-                if peer in self._learner.values():
+                if self.learner.has(peer):
                     self._from_learner(peer, message, now)
                 elif member := self.fleet.by_peer(peer):
                     self._from_generator(member, message, now)
@@ -197,18 +179,15 @@ class Coordinator:
                 self.reject(member.peer, f"a generator said {type(message).__name__}", now)
 
     def _from_learner(self, peer: bytes, message: wire.ToCoordinator, now: float) -> None:
-        self._learner_seen, self._learner_heard = now, True
+        self.learner.spoke(now)
         match message:
             case wire.LearnerHeartbeat():
                 self._send(peer, self._learner_ack())
                 if message.rank == 0:
                     # One of before may come late.
                     self.weights.staged = max(self.weights.staged, message.staged)
-                    self._learner_phase = message.phase
-                    if message.checkpoint > self._saved_step:
-                        self._saved_step = message.checkpoint
-                        self._journal.checkpointed(message.checkpoint)
-                        self._remember([*self._checkpoints, message.checkpoint])
+                    self.learner.phase = message.phase
+                    if self.checkpoints.saved(message.checkpoint):
                         self.watchdog.moved(now)
             case wire.BatchRequest():
                 self._batch_request(peer, message, now)
@@ -224,9 +203,16 @@ class Coordinator:
             case _:
                 self.reject(peer, f"a learner said {type(message).__name__}", now)
 
+    def _learner_ack(self) -> wire.LearnerAck:
+        round = self.leases.round
+        keep = self.checkpoints.keep([self._plan.next_step, round.step if round else None])
+        return wire.LearnerAck(
+            keep=keep if self.config.checkpoint.keep_best else [], evaluating=round is not None
+        )
+
     def _learner_leaves(self, peer: bytes, now: float) -> None:
-        self._learner = {r: p for r, p in self._learner.items() if p != peer}
-        if 0 not in self._learner:
+        self.learner.leave(peer)
+        if 0 not in self.learner.peers:
             self.weights.learner_lost(now)
 
     def _see_off(self, peer: bytes, message: wire.ToCoordinator, now: float) -> None:
@@ -238,7 +224,7 @@ class Coordinator:
             case wire.Bye():
                 self._learner_leaves(peer, now)
             case wire.GeneratorHello() | wire.LearnerHello():
-                self._send(peer, wire.Welcome(run=self._config.name))
+                self._send(peer, wire.Welcome(run=self.config.name))
                 self._send(peer, self._drain())
             case _:
                 self._send(peer, self._drain())
@@ -247,7 +233,7 @@ class Coordinator:
         return wire.Drain(reason=self.message or "the run is finished")
 
     def _batch_request(self, peer: bytes, message: wire.BatchRequest, now: float) -> None:
-        if self._learner.get(message.rank) != peer:
+        if self.learner.peers.get(message.rank) != peer:
             self.reject(peer, f"asks for the batch of rank {message.rank}, which it is not", now)
             return
         metrics = self.batches.request(peer, message)
@@ -287,7 +273,7 @@ class Coordinator:
         else:
             known.peer = peer
             self.fleet.seen(known.name, now)
-        self._send(peer, wire.Welcome(run=self._config.name))
+        self._send(peer, wire.Welcome(run=self.config.name))
 
     def _data_objection(self, hello: wire.GeneratorHello) -> str:
         if self._data and hello.data != self._data:
@@ -295,7 +281,7 @@ class Coordinator:
                 "its task data differs from the other generators': give every generator the same "
                 "task configuration and data set"
             )
-        for split in ("train", self._config.eval.split):
+        for split in ("train", self.config.eval.split):
             if hello.rows.get(split, 0) < 1:
                 return f"its task has no rows in the split {split!r}: give the task some"
         return ""
@@ -310,16 +296,16 @@ class Coordinator:
         if reason:
             self._refuse(peer, hello.name, reason, now)
             return
-        self._learner_seen, self._learner_heard = now, True
-        if hello.rank == 0 and self._learner_gang != hello.incarnation:
+        self.learner.spoke(now)
+        if hello.rank == 0 and self.learner.incarnation != hello.incarnation:
             self._adopt_learner(hello, gangs, now)
-        elif hello.incarnation != self._learner_gang:
+        elif hello.incarnation != self.learner.incarnation:
             return  # rank 0 introduces the gang; this rank will ask again
         self._tokenizer = hello.tokenizer
-        self._learner[hello.rank] = peer
+        self.learner.peers[hello.rank] = peer
         if hello.rank == 0:
             self.weights.learner_peer = peer
-        self._send(peer, wire.Welcome(run=self._config.name))
+        self._send(peer, wire.Welcome(run=self.config.name))
 
     def _adopt_learner(self, hello: wire.LearnerHello, gangs: list[str], now: float) -> None:
         """A gang that is known goes on where the journal stands: it has the batch that was selected
@@ -329,12 +315,9 @@ class Coordinator:
             self._journal.set_meta("learners", json.dumps([*gangs, hello.incarnation]))
             self.weights.learner_replaced(now)
             self._drop_round()
-            self._saved_step = -1
             self._journal.rewind(hello.step)
-            self._journal.checkpointed(hello.step)
             self._journal.drop_evaluations(from_step=hello.step)
-            known = {step for step in self._checkpoints if step < hello.step}
-            self._remember(sorted(known | ({hello.step} if hello.step else set())))
+            self.checkpoints.restarted(hello.step)
             self._plan = self._remaining_evaluations()
             if self.state is State.FINISHING and self._status is State.FINISHED:
                 self.state = State.RUNNING  # what it has lost since its checkpoint is trained again
@@ -345,8 +328,7 @@ class Coordinator:
         self.leases.restore(selected)
         self.batches.restore(trained, hello.ranks)
         self._on_rewind()
-        self._learner_gang = hello.incarnation
-        self._learner = {}
+        self.learner.replace(hello.incarnation)
         log.info("the learner joined at step %d with %d ranks", hello.step, hello.ranks)
 
     def _objection(self, protocol: int, tokenizer: str) -> str:
@@ -363,12 +345,12 @@ class Coordinator:
         return ""
 
     def _remaining_evaluations(self) -> EvaluationPlan:
-        e = self._config.eval
+        e = self.config.eval
         plan = EvaluationPlan(
             every=e.every,
             n_samples=e.n_samples,
             interim_samples=e.interim_samples,
-            steps=self._config.steps,
+            steps=self.config.steps,
         )
         plan.skip_done([done["step"] for done in self._journal.evaluations()])
         return plan
@@ -386,15 +368,15 @@ class Coordinator:
             log.warning("%s is dead: silent for %.0f s", member.name, now - member.last_seen)
             self.leases.reclaim(member, Outcome.DIED)
             self.weights.lost(member, "died", now)
-        if self._learner and now - self._learner_seen > self._config.coordinator.dead_seconds:
-            log.warning("the learner has been silent for %.0f s", now - self._learner_seen)
-            self._learner = {}
-            self._learner_gang = ""
+        silent = self.learner.silent(now)
+        if self.learner.here and silent > self.config.coordinator.dead_seconds:
+            log.warning("the learner has been silent for %.0f s", silent)
+            self.learner.replace("")
             self.weights.learner_lost(now)
-        if self.state is State.STARTING and self._learner and self.fleet.healthy():
+        if self.state is State.STARTING and self.learner.here and self.fleet.healthy():
             self.state = State.RUNNING
         trained = self.batches.trained
-        if trained >= self._config.steps and self.state in (State.STARTING, State.RUNNING):
+        if trained >= self.config.steps and self.state in (State.STARTING, State.RUNNING):
             self._finish("all steps are done", State.FINISHED)
         if self.state is State.FINISHING:
             self._dismiss()
@@ -416,8 +398,8 @@ class Coordinator:
         if round is None:
             self._due = self._due_evaluation()
             if self._due is not None and self.leases.rows and self.fleet.healthy():
-                published = self.weights.published * self._config.weights.publish_every
-                step = min(published, self._config.steps)
+                published = self.weights.published * self.config.weights.publish_every
+                step = min(published, self.config.steps)
                 self.leases.open_round(
                     version=self.weights.published, step=step, n_samples=self._due.n_samples
                 )
@@ -425,15 +407,15 @@ class Coordinator:
             return
         if round.complete:
             results = round.results(
-                split=self._config.eval.split,
-                pass_at=self._config.eval.pass_at,
+                split=self.config.eval.split,
+                pass_at=self.config.eval.pass_at,
                 multiplicity=self.leases.multiplicity,
             )
             for id, result in results.items():
                 self._journal.finish_evaluation(id, result)
             self.leases.close_round()
             self._plan.done()
-            self.best_checkpoint = self._best()
+            self.checkpoints.evaluated()
             self.watchdog.moved(now)
             for result in results.values():
                 self._on_evaluation(result)
@@ -448,33 +430,10 @@ class Coordinator:
         published = self.weights.published
         if published < 0:
             return None
-        steps = self._config.steps
+        steps = self.config.steps
         last = published == self.scheduler.version_at(steps)
-        step = published * self._config.weights.publish_every
+        step = published * self.config.weights.publish_every
         return self._plan.due(steps if last else step, base=published == 0)
-
-    # --- checkpoints ----------------------------------------------------------------------------
-
-    def _remember(self, checkpoints: list[int]) -> None:
-        """The learner has, or had, these checkpoints."""
-        self._checkpoints = checkpoints
-        self._journal.set_meta("checkpoints", json.dumps(checkpoints))
-        self.best_checkpoint = self._best()
-
-    def _best(self) -> int | None:
-        """The step of the checkpoint that was evaluated best, None while none was."""
-        saved = [e for e in self._journal.evaluations() if e["step"] in self._checkpoints]
-        e = self._config.eval
-        if not e.pass_at:
-            return None
-        return best_step(saved, temperature=e.temperatures[0], k=e.pass_at[0])
-
-    def _learner_ack(self) -> wire.LearnerAck:
-        """The best checkpoint must not be deleted, nor one that may yet turn out to be."""
-        round = self.leases.round
-        candidates = [self.best_checkpoint, self._plan.next_step, round and round.step]
-        keep = {step for step in candidates if step} if self._config.checkpoint.keep_best else ()
-        return wire.LearnerAck(keep=sorted(keep), evaluating=round is not None)
 
     # --- the end --------------------------------------------------------------------------------
 
@@ -483,7 +442,7 @@ class Coordinator:
         knows it."""
         if not self.state.final:
             self._journal.remember_stop(reason)
-        if not self._learner:
+        if not self.learner.here:
             self._conclude(State.INTERRUPTED, reason)
         elif self.state in (State.STARTING, State.RUNNING):
             self._finish(reason, State.INTERRUPTED)
@@ -524,23 +483,23 @@ class Coordinator:
             return
         reason = f"no progress for {self.watchdog.still(now):.0f} s: {self.waiting_for()}"
         log.error("%s", reason)
-        for peer in [*self._learner.values(), *(m.peer for m in self.fleet.alive())]:
+        for peer in [*self.learner.peers.values(), *(m.peer for m in self.fleet.alive())]:
             self._send(peer, wire.Dump(reason=reason))
         self._on_stall(reason)
 
     def _end(self, now: float) -> None:
-        limit = self._config.coordinator.stall_seconds
+        limit = self.config.coordinator.stall_seconds
         if self.watchdog.still(now) > limit:
             self._conclude(
                 State.FAILED,
                 f"no progress for {limit:g} s: {self.waiting_for()}",
             )
-        elif self._recalled and not self._learner:
+        elif self._recalled and not self.learner.here:
             # It may be there, with steps to save, and has to be told; or dead, like in `stop`.
-            if now - self._learner_seen > self._config.coordinator.dead_seconds:
+            if self.learner.silent(now) > self.config.coordinator.dead_seconds:
                 self._conclude(self._status, self.message)
         elif self.state is State.FINISHING:
-            saved = self._saved_step >= self.batches.trained
+            saved = self.checkpoints.newest >= self.batches.trained
             evaluated = self._plan.finished or self._status is State.INTERRUPTED
             if saved and evaluated:
                 self._conclude(self._status, self.message)
@@ -550,7 +509,7 @@ class Coordinator:
             return
         self._drop_round()
         self.state, self.message = state, message
-        for peer in [*self._learner.values(), *(m.peer for m in self.fleet)]:
+        for peer in [*self.learner.peers.values(), *(m.peer for m in self.fleet)]:
             self._send(peer, self._drain())
 
     def over(self, now: float) -> bool:
@@ -559,80 +518,15 @@ class Coordinator:
             return False
         if self._drained_at is None:
             self._drained_at = now
-        left = not self._learner and all(m.health is Health.DEAD for m in self.fleet)
+        left = not self.learner.here and all(m.health is Health.DEAD for m in self.fleet)
         return left or now - self._drained_at > DRAIN_SECONDS
 
     # --- for people -----------------------------------------------------------------------------
 
     def waiting_for(self) -> str:
         """Who waits for whom, in a sentence."""
-        if not self._learner:
-            return "everybody waits for the learner to join"
-        if not self.fleet.alive():
-            return "the learner waits for a generator to join"
-        round, sync = self.leases.round, self.weights.current
-        if round is not None:
-            return f"evaluating version {round.version}: {round.done} of {round.total} groups"
-        if self.batches.starving:
-            blockers = self.leases.holders(self.scheduler.blockers())
-            if blockers:
-                name, n = blockers.most_common(1)[0]
-                return f"the learner waits for generators: {n} groups at {name}"
-            if sync is not None:
-                return f"the learner waits for generators to get version {sync.version}"
-            return "the learner waits for rollouts"
-        if self.state is State.FINISHING and self._saved_step < self.batches.trained:
-            return "everybody waits for the last checkpoint"
-        if sync is not None:
-            return f"weight sync {sync.id} is {sync.phase.value}"
-        if not self.scheduler.count(TicketState.LEASED) and self.state is State.RUNNING:
-            return "generators wait for the learner"
-        return "nobody waits"
-
-    def _stall(self, now: float) -> str:
-        """What to tell people while nothing moves, or ""."""
-        still = self.watchdog.still(now)
-        return f"no progress for {still:.0f} s" if self.watchdog.has_barked else ""
+        return waiting_for(self)
 
     def status(self, now: float) -> dict[str, Any]:
         """The run at a glance: plain values. `over`: processes that leave are meant to."""
-        round, sync = self.leases.round, self.weights.current
-        return {
-            "name": self._config.name,
-            "state": "evaluating" if round is not None else self.state.value,
-            "over": self.state.final,
-            "message": self.message or self._stall(now),
-            "step": self.batches.trained,
-            "steps": self._config.steps,
-            "version": max(self.weights.published, 0),
-            "max_lag": self._config.rollout.max_lag,
-            "outstanding": self.scheduler.outstanding,
-            "buffered": self.scheduler.count(TicketState.DELIVERED),
-            "waiting_for": self.waiting_for(),
-            "sync_seconds": self.weights.seconds[-1] if self.weights.seconds else None,
-            "pause_seconds": self.weights.pauses[-1] if self.weights.pauses else None,
-            "learner": {
-                "phase": self._learner_phase if self._learner else "not here",
-                "step": self.batches.trained,
-                "version": self.weights.staged,
-                "last_seen": now - self._learner_seen if self._learner_heard else None,
-            },
-            "sync": None
-            if sync is None
-            else {"id": sync.id, "phase": sync.phase.value, "version": sync.version},
-            "evaluation": None
-            if round is None
-            else {"version": round.version, "done": round.done, "total": round.total},
-            "fleet": [
-                {
-                    "name": m.name,
-                    "health": m.health.value,
-                    "version": m.version,
-                    "leases": self.leases.held_by(m),
-                    "tokens_per_second": m.stats.get("tokens_per_second"),
-                    "kv_use": m.stats.get("kv_use"),
-                    "last_seen": now - m.last_seen,
-                }
-                for m in self.fleet
-            ],
-        }
+        return status(self, now)

@@ -18,7 +18,8 @@ from asyncds.telemetry.catalogue import build_metrics
 from asyncds.transport.keys import KeyFileError
 from asyncds.transport.router import BindError, Router
 from services.coordinator.clock import ListeningClock
-from services.coordinator.coordinator import Coordinator, State
+from services.coordinator.coordinator import Coordinator
+from services.coordinator.state import State
 from services.coordinator.telemetry import CoordinatorTelemetry
 from services.process import (
     BAD_INPUT,

@@ -295,7 +295,7 @@ class CoordinatorTelemetry:
                 weight_sync_seconds=percentiles(list(coordinator.weights.seconds)),
                 lag={"mean": totals["lag_mean"], "max": totals["lag_max"]},
                 diagnostics=diagnose(steps),
-                best_checkpoint=coordinator.best_checkpoint,
+                best_checkpoint=coordinator.checkpoints.best,
                 eval=self._journal.evaluations(),
             ),
         )

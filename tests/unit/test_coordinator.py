@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from coordinator_simulation import Faults, Simulation, make_config
 
-from services.coordinator.coordinator import State
+from services.coordinator.state import State
 
 
 def finished(sim: Simulation) -> None:

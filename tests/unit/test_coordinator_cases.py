@@ -18,9 +18,10 @@ from asyncds.fleet.membership import Health
 from asyncds.rollout import wire
 from asyncds.rollout.codec import pack_group
 from asyncds.rollout.journal import Journal
-from services.coordinator.coordinator import Coordinator, State
+from services.coordinator.coordinator import Coordinator
 from services.coordinator.dynamic_sampling import DynamicSampling, Verdict
 from services.coordinator.leases import REGRANT_SECONDS
+from services.coordinator.state import State
 from services.coordinator.tries import DEATHS_PER_FAILURE, Budget, Outcome, budgets
 
 GENERATOR = wire.GeneratorHello(
@@ -1002,10 +1003,10 @@ def test_the_best_checkpoint_is_kept_also_after_a_restart(tmp_path: Path) -> Non
     sim.run(limit=300, until=lambda: any(e["step"] == 4 for e in sim.evaluations))
     sim.chance = 0.0
     assert sim.coordinator is not None
-    assert sim.coordinator.best_checkpoint == 4
+    assert sim.coordinator.checkpoints.best == 4
     sim.kill_coordinator(back_after=0)
     sim.run(limit=300)
-    assert sim.coordinator.best_checkpoint == 4
+    assert sim.coordinator.checkpoints.best == 4
     assert sim.checkpoints == [4, 12]
 
 
@@ -1026,13 +1027,13 @@ def test_what_the_learner_lost_is_not_the_best(tmp_path: Path) -> None:
             result = {"version": step, "step": step, "temperature": 1.0, "pass@k": {"1": chance}}
             desk.journal.finish_evaluation(id, result)
             desk.say(b"l", wire.LearnerHeartbeat(rank=0, staged=0, checkpoint=step, phase=""))
-        assert desk.c.best_checkpoint == 4
+        assert desk.c.checkpoints.best == 4
         beat = wire.LearnerHeartbeat(rank=0, staged=0, checkpoint=2, phase="")
         (ack, *_) = only(desk.say(b"l", beat), wire.LearnerAck)
         assert set(ack.keep) == {3, 4}, "the best, and the one that is evaluated next"
         assert not ack.evaluating
         desk.say(b"m", REPLACE(LEARNER, incarnation="l2", step=2))
-        assert desk.c.best_checkpoint == 2
+        assert desk.c.checkpoints.best == 2
 
 
 def test_a_learner_is_told_that_an_evaluation_is_under_way(desk: Desk) -> None:

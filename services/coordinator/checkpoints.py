@@ -1,0 +1,56 @@
+"""Which steps the learner has saved, and which of them evaluated best."""
+
+import json
+from collections.abc import Iterable
+
+from asyncds.config.schema import EvalConfig
+from asyncds.rollout.journal import Journal
+from services.coordinator.evaluation import best_step
+
+
+class CheckpointDesk:
+    """Kept in the journal, so that a coordinator that starts again knows.
+
+    newest: the step of the newest checkpoint, -1 while none is known. best: the step of the
+    checkpoint that was evaluated best, None while none was.
+    """
+
+    def __init__(self, *, journal: Journal, evaluation: EvalConfig) -> None:
+        self._journal = journal
+        self._evaluation = evaluation
+        self._steps: list[int] = json.loads(journal.meta("checkpoints") or "[]")
+        self.newest = journal.saved()
+        self.evaluated()
+
+    def saved(self, step: int) -> bool:
+        """The learner has saved this step; whether that is news."""
+        if step <= self.newest:
+            return False
+        self.newest = step
+        self._journal.checkpointed(step)
+        self._remember([*self._steps, step])
+        return True
+
+    def restarted(self, step: int) -> None:
+        """A learner has begun from this checkpoint, 0 for the base model: later ones are void."""
+        self.newest = -1
+        self._journal.checkpointed(step)
+        known = {earlier for earlier in self._steps if earlier < step}
+        self._remember(sorted(known | ({step} if step else set())))
+
+    def evaluated(self) -> None:
+        """There may be another best."""
+        e = self._evaluation
+        results = [r for r in self._journal.evaluations() if r["step"] in self._steps]
+        self.best = (
+            best_step(results, temperature=e.temperatures[0], k=e.pass_at[0]) if e.pass_at else None
+        )
+
+    def keep(self, candidates: Iterable[int | None]) -> list[int]:
+        """What must not be deleted: the best, and the candidates, which may yet turn out to be."""
+        return sorted({step for step in (self.best, *candidates) if step})
+
+    def _remember(self, steps: list[int]) -> None:
+        self._steps = steps
+        self._journal.set_meta("checkpoints", json.dumps(steps))
+        self.evaluated()

@@ -1,0 +1,40 @@
+"""The learner as the coordinator sees it: the ranks of one incarnation."""
+
+
+class Gang:
+    """peers: of the ranks that are here. incarnation: theirs, "" while none has been here or all
+    are lost. phase: what rank 0 said last. heard: whether any rank ever said a word. seen: when
+    one did last, or, before that, when the coordinator started."""
+
+    def __init__(self, *, now: float) -> None:
+        self.peers: dict[int, bytes] = {}
+        self.incarnation = ""
+        self.phase = ""
+        self.heard = False
+        self.seen = now
+
+    @property
+    def here(self) -> bool:
+        """Whether any rank is."""
+        return bool(self.peers)
+
+    def has(self, peer: bytes) -> bool:
+        """Whether it is one of the ranks."""
+        return peer in self.peers.values()
+
+    def spoke(self, now: float) -> None:
+        """One of the ranks did."""
+        self.seen, self.heard = now, True
+
+    def silent(self, now: float) -> float:
+        """Seconds since one of the ranks spoke."""
+        return now - self.seen
+
+    def leave(self, peer: bytes) -> None:
+        """A rank leaves."""
+        self.peers = {rank: p for rank, p in self.peers.items() if p != peer}
+
+    def replace(self, incarnation: str) -> None:
+        """Another one; its ranks are yet to come. "": none."""
+        self.incarnation = incarnation
+        self.peers = {}

@@ -1,0 +1,85 @@
+"""What people are told about a run: who waits for whom, and all of it at a glance."""
+
+from typing import TYPE_CHECKING, Any
+
+from asyncds.rollout.scheduler import TicketState
+from services.coordinator.state import State
+
+if TYPE_CHECKING:
+    from services.coordinator.coordinator import Coordinator
+
+
+def waiting_for(run: "Coordinator") -> str:
+    """Who waits for whom, in a sentence."""
+    if not run.learner.here:
+        return "everybody waits for the learner to join"
+    if not run.fleet.alive():
+        return "the learner waits for a generator to join"
+    round, sync = run.leases.round, run.weights.current
+    if round is not None:
+        return f"evaluating version {round.version}: {round.done} of {round.total} groups"
+    if run.batches.starving:
+        blockers = run.leases.holders(run.scheduler.blockers())
+        if blockers:
+            name, n = blockers.most_common(1)[0]
+            return f"the learner waits for generators: {n} groups at {name}"
+        if sync is not None:
+            return f"the learner waits for generators to get version {sync.version}"
+        return "the learner waits for rollouts"
+    if run.state is State.FINISHING and run.checkpoints.newest < run.batches.trained:
+        return "everybody waits for the last checkpoint"
+    if sync is not None:
+        return f"weight sync {sync.id} is {sync.phase.value}"
+    if not run.scheduler.count(TicketState.LEASED) and run.state is State.RUNNING:
+        return "generators wait for the learner"
+    return "nobody waits"
+
+
+def status(run: "Coordinator", now: float) -> dict[str, Any]:
+    """The run at a glance: plain values. `over`: processes that leave are meant to."""
+    round, sync = run.leases.round, run.weights.current
+    return {
+        "name": run.config.name,
+        "state": "evaluating" if round is not None else run.state.value,
+        "over": run.state.final,
+        "message": run.message or _stall(run, now),
+        "step": run.batches.trained,
+        "steps": run.config.steps,
+        "version": max(run.weights.published, 0),
+        "max_lag": run.config.rollout.max_lag,
+        "outstanding": run.scheduler.outstanding,
+        "buffered": run.scheduler.count(TicketState.DELIVERED),
+        "waiting_for": waiting_for(run),
+        "sync_seconds": run.weights.seconds[-1] if run.weights.seconds else None,
+        "pause_seconds": run.weights.pauses[-1] if run.weights.pauses else None,
+        "learner": {
+            "phase": run.learner.phase if run.learner.here else "not here",
+            "step": run.batches.trained,
+            "version": run.weights.staged,
+            "last_seen": run.learner.silent(now) if run.learner.heard else None,
+        },
+        "sync": None
+        if sync is None
+        else {"id": sync.id, "phase": sync.phase.value, "version": sync.version},
+        "evaluation": None
+        if round is None
+        else {"version": round.version, "done": round.done, "total": round.total},
+        "fleet": [
+            {
+                "name": m.name,
+                "health": m.health.value,
+                "version": m.version,
+                "leases": run.leases.held_by(m),
+                "tokens_per_second": m.stats.get("tokens_per_second"),
+                "kv_use": m.stats.get("kv_use"),
+                "last_seen": now - m.last_seen,
+            }
+            for m in run.fleet
+        ],
+    }
+
+
+def _stall(run: "Coordinator", now: float) -> str:
+    """What to tell while nothing moves, or ""."""
+    still = run.watchdog.still(now)
+    return f"no progress for {still:.0f} s" if run.watchdog.has_barked else ""
