@@ -217,6 +217,14 @@ def inspect(
 
 
 @app.command()
+def track(directory: RunDirectory, overrides: Overrides = None) -> None:
+    """Send a run to its trackers, as far as they have not got it."""
+    from asyncds.cli.track import track_command
+
+    raise typer.Exit(track_command(directory, overrides or []))
+
+
+@app.command()
 def report(run: RunDirectory) -> None:
     """Write report.html into RUN."""
     from asyncds.telemetry.report import write_report

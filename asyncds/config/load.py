@@ -105,7 +105,7 @@ def _kinds(values: Any, loc: tuple[Any, ...]) -> set[str]:
     """The tags of unions that pydantic puts into an error's path."""
     tags: set[str] = set()
     for part in loc:
-        if isinstance(values, dict) and part in values:
+        if isinstance(part, int) or (isinstance(values, dict) and part in values):
             values = values[part]
         elif isinstance(part, str):
             tags.add(part) if isinstance(values, dict) and values.get("kind") == part else None

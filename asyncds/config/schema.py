@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from asyncds.config.algorithm import AlgorithmConfig, DsGrpo, OverlongMask, OverlongPenalty, Pkpo
 from asyncds.config.section import Section
 from asyncds.config.tasks import CountdownTask, TaskConfig
+from asyncds.config.trackers import Tracker
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
@@ -367,6 +368,16 @@ class TelemetryConfig(Section):
     page: bool | None = None
     """Whether the coordinator serves the live page, which shows rollouts to everyone who can reach
     `host`. Default: where `host` is loopback."""
+    trackers: tuple[Tracker, ...] = ()
+    """Where metrics, evaluations, summary and configuration are sent besides. The name of a kind
+    alone takes its defaults: `[tensorboard]`."""
+
+    @model_validator(mode="after")
+    def _one_of_a_kind(self) -> "TelemetryConfig":
+        kinds = [tracker.kind for tracker in self.trackers]
+        if len(set(kinds)) < len(kinds):
+            raise ValueError(f"trackers {kinds} has one twice: name each once")
+        return self
 
     @property
     def loopback(self) -> bool:

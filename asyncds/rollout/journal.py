@@ -215,6 +215,15 @@ class Journal:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
 
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """All that the block reads is of one moment."""
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.execute("ROLLBACK")
+
     # --- run ------------------------------------------------------------------------------------
 
     def meta(self, key: str) -> str | None:
@@ -371,7 +380,13 @@ class Journal:
             "UPDATE groups SET lag = NULL WHERE lease IN"
             " (SELECT id FROM leases WHERE state = 'delivered' AND purpose = 'train')"
         )
-        self._db.execute("DELETE FROM steps WHERE step >= ?", (step,))
+        if self._db.execute("DELETE FROM steps WHERE step >= ?", (step,)).rowcount:
+            self.set_meta("rewinds", json.dumps([*self.rewinds(), step]))
+
+    def rewinds(self) -> list[int]:
+        """The steps that the run went back to, in order, where any were undone."""
+        found: list[int] = json.loads(self.meta("rewinds") or "[]")
+        return found
 
     def leases(self, *states: str, purpose: str = "train") -> list[LeaseRow]:
         """Leases in these states, oldest first."""

@@ -15,12 +15,14 @@ from asyncds.rollout.codec import ProtocolError, decode_to_coordinator, encode
 from asyncds.rollout.journal import Journal, JournalError
 from asyncds.rollout.wire import Message, Observe, Status
 from asyncds.telemetry.catalogue import build_metrics
+from asyncds.telemetry.trackers.make import missing_package
 from asyncds.transport.keys import KeyFileError
 from asyncds.transport.router import BindError, Router
 from services.coordinator.clock import ListeningClock
 from services.coordinator.coordinator import Coordinator
 from services.coordinator.state import State
 from services.coordinator.telemetry import CoordinatorTelemetry
+from services.coordinator.trackers import TrackerProcesses
 from services.process import (
     BAD_INPUT,
     DONE,
@@ -43,6 +45,9 @@ LONGEST_TURN_SECONDS = 2.0
 def main(config: RunConfig) -> int:
     """Run the coordinator of one run until it is over. Returns the exit code."""
     start_logging()
+    if missing := [p for t in config.telemetry.trackers if (p := missing_package(t))]:
+        log.error("%s", "; ".join(missing))
+        return BAD_INPUT
     run_dir = run_directory(config)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -88,6 +93,7 @@ def _serve(config: RunConfig, router: Router, journal: Journal) -> int:
         now=clock(),
     )
     telemetry.coordinator = coordinator
+    trackers = TrackerProcesses(config=config, run_dir=run_directory(config))
     stop_reason: list[str] = []
     on_signals(stop_reason.append)
     ready = lambda: "" if coordinator.state is not State.STARTING else coordinator.waiting_for()  # noqa: E731
@@ -117,6 +123,7 @@ def _serve(config: RunConfig, router: Router, journal: Journal) -> int:
                 log.info("the run is %s %s", coordinator.state.value, coordinator.message)
             telemetry.sample(now)
             telemetry.connections(router.rejections.counts)
+            trackers.check()
             for peer, message in outbox:
                 router.send(peer, encode(message))
             outbox.clear()
@@ -124,6 +131,7 @@ def _serve(config: RunConfig, router: Router, journal: Journal) -> int:
         coordinator.ended()
     telemetry.summarise()
     telemetry.close()
+    trackers.close()
     log.info("the run is %s %s", coordinator.state.value, coordinator.message)
     return FAILURE if coordinator.state is State.FAILED else DONE
 
