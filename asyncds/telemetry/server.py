@@ -33,7 +33,7 @@ class Reply:
 
 
 Page = Callable[[Mapping[str, str]], Reply]
-"""From the request's headers to the reply. Called in a thread of its own."""
+"""From the request's headers, such as `Accept`, to the reply. Called in a thread of its own."""
 
 
 class MetricsServer:
@@ -134,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(404, f"pages: {', '.join(self.pages)}")
             return
         try:
-            reply = page(self.headers)
+            reply = page({name.title(): value for name, value in self.headers.items()})
         except Exception as error:  # of a page: the server goes on
             log.exception("%s can't be shown", self.path)
             reply = Reply(status=500, body=f"{error}\n".encode())

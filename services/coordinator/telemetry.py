@@ -54,6 +54,7 @@ class CoordinatorTelemetry:
         self._clock = clock
         self._started = time.monotonic()
         self._before = float(journal.meta("wall_seconds") or 0)
+        self._last: dict[str, Any] = {}
         self._log, self._history = self._journaled()
         self._evaluations = journal.evaluations()
         self._rewinds = 0
@@ -150,7 +151,7 @@ class CoordinatorTelemetry:
     def _journaled(self) -> tuple[RunLog, list[float | None]]:
         """The log and the reward curve so far, from the journal."""
         lines = self._journal.steps()
-        self._last: dict[str, Any] = lines[-1] if lines else {}
+        self._last = lines[-1] if lines else {}
         log = RunLog(self._run_dir / "metrics.jsonl", lines=lines)
         return log, [line.get("reward") for line in lines]
 
