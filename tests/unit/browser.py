@@ -49,9 +49,10 @@ class Tab:
             self._ask(f"{domain}.enable")
 
     def open(self, url: str) -> None:
-        """Go there."""
+        """Go there, and wait until it is loaded."""
         answer = self._ask("Page.navigate", url=url)
         assert "errorText" not in answer, answer
+        self.until("location.href !== 'about:blank' && document.readyState === 'complete'")
 
     def evaluate(self, expression: str) -> Any:
         """The value of a JavaScript expression."""
