@@ -42,6 +42,22 @@ def make_run_directory(run: RunConfig) -> Path:
     return run_dir
 
 
+def lost(run: RunConfig) -> list[str]:
+    """What is missing of a run that is to go on, and what that means, a sentence each."""
+    journal = run_directory(run) / "journal.db"
+    if journal.exists() and journal.stat().st_size:
+        return []
+    return [
+        f"the journal {journal} is missing or empty: the run goes on from its newest checkpoint "
+        "with an empty record. If you have a copy, end the run and put the copy there"
+    ]
+
+
+def damaged_checkpoints(run_dir: Path) -> list[Path]:
+    """Those that the learner has set aside."""
+    return sorted((run_dir / "checkpoints").glob("damaged-step-*"))
+
+
 def absolute_paths(run: RunConfig) -> RunConfig:
     """With directories of models and key files as absolute paths, so that a run can be read from
     anywhere."""

@@ -43,10 +43,13 @@ def run_command(
         raise UserError(*problems)
     if replace:
         shutil.rmtree(run_dir)
+    lost = [] if resume is None else launch.lost(run)
     launch.make_run_directory(run)
     port = run.coordinator.port or launch.free_port()
     console = Console()
     console.print(f"run directory {run_dir}; logs in {run_dir / 'logs'}")
+    for sentence in lost:
+        print(sentence, file=sys.stderr)
     active = ActiveRun(
         children=Children(
             [
@@ -130,6 +133,11 @@ def _conclude(run_dir: Path, problem: str, console: Console) -> int:
         return 1
     from asyncds.telemetry.report import write_report
 
+    for damaged in launch.damaged_checkpoints(run_dir):
+        console.print(
+            f"a checkpoint was damaged, and the one before it was used: it is now {damaged}, which "
+            "you may delete"
+        )
     report = write_report(run_dir)
     console.print(final_table(summary))
     console.print(f"report: {report}")

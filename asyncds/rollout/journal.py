@@ -82,6 +82,10 @@ class JournalError(Exception):
     """The journal can't be opened or written; the message names the file."""
 
 
+class JournalDamagedError(JournalError):
+    """What the journal holds is not what was written; the message says where."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LeaseRow:
     """A row of `leases`, with the group's version if it was delivered."""
@@ -155,7 +159,7 @@ class Journal:
             found = str(error)
         if found != "ok":
             problem = " ".join(found.split())
-            raise JournalError(
+            raise JournalDamagedError(
                 f"the journal {self.path} is damaged ({problem}): put a good copy in its place, or "
                 f"move {self.path.name} and {self.path.name}-wal away; the run then goes on from "
                 "its newest checkpoint with an empty record"

@@ -9,8 +9,14 @@ import numpy as np
 
 from asyncds.algo.diversity import diversity
 from asyncds.rollout.batch import Shard
-from asyncds.rollout.codec import GroupArrays, decode_group, pack_shard, unpack_group
-from asyncds.rollout.journal import GroupRow, Journal
+from asyncds.rollout.codec import (
+    GroupArrays,
+    ProtocolError,
+    decode_group,
+    pack_shard,
+    unpack_group,
+)
+from asyncds.rollout.journal import GroupRow, Journal, JournalDamagedError
 from asyncds.rollout.sharding import make_shards
 from asyncds.rollout.wire import BatchRequest, Message
 from services.coordinator.leases import LeaseBook
@@ -94,13 +100,22 @@ class BatchDesk:
         rows = list(self._journal.groups("l.step = ?", (self.trained,)))
         if not rows:
             return False
-        groups = [unpack_group(decode_group(r.payload)) for r in rows]
+        groups = [self._group(row) for row in rows]
         self._step = self.trained
         self._shards = make_shards(
             self._step, groups, self.ranks, generators=[r.generator for r in rows]
         )
         self._facts = _facts(rows, groups)
         return True
+
+    def _group(self, row: GroupRow) -> GroupArrays:
+        try:
+            return unpack_group(decode_group(row.payload))
+        except ProtocolError as error:
+            raise JournalDamagedError(
+                f"the group of lease {row.lease} in the journal {self._journal.path} is damaged "
+                f"({error}): put a good copy of the file in its place"
+            ) from error
 
     def _complete(self, step: int, report: dict[str, float]) -> dict[str, Any]:
         facts = self._facts if self._step == step or self._load() else {}

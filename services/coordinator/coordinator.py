@@ -312,6 +312,13 @@ class Coordinator:
         last or will ask for it, and will report the one it trained last. Another gang starts from
         a checkpoint; what was trained after that is available again."""
         if hello.incarnation not in gangs:
+            if hello.step < self.checkpoints.newest:
+                log.warning(
+                    "the learner starts at step %d although step %d was saved: that checkpoint is "
+                    "damaged or gone, and what came after is trained again",
+                    hello.step,
+                    self.checkpoints.newest,
+                )
             self._journal.set_meta("learners", json.dumps([*gangs, hello.incarnation]))
             self.weights.learner_replaced(now)
             self._drop_round()

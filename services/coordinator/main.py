@@ -12,7 +12,7 @@ from typing import Any
 from asyncds.config.load import dump_config
 from asyncds.config.schema import RunConfig
 from asyncds.rollout.codec import ProtocolError, decode_to_coordinator, encode
-from asyncds.rollout.journal import Journal, JournalError
+from asyncds.rollout.journal import Journal, JournalDamagedError, JournalError
 from asyncds.rollout.wire import Message, Observe, Status
 from asyncds.telemetry.catalogue import build_metrics
 from asyncds.telemetry.trackers.make import missing_package
@@ -70,6 +70,9 @@ def main(config: RunConfig) -> int:
         with closing(router):
             try:
                 return _serve(config, router, journal)
+            except JournalDamagedError as error:
+                log.error("%s", error)
+                return BAD_INPUT
             except (JournalError, OSError) as error:
                 log.error("%s; nothing acknowledged is lost: free space, then resume", error)
                 return FAILURE

@@ -6,6 +6,7 @@ twice. It can't show that it survives them at every moment.
 
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -29,6 +30,14 @@ def _role(run: "psutil.Popen | psutil.Process", role: str) -> psutil.Process:
     raise AssertionError(f"no {role} is running")
 
 
+def _flip_a_bit(file: Path) -> None:
+    with file.open("r+b") as opened:
+        opened.seek(file.stat().st_size // 2)
+        byte = opened.read(1)[0]
+        opened.seek(-1, os.SEEK_CUR)
+        opened.write(bytes([byte ^ 0x10]))
+
+
 def test_ctrl_c_checkpoints_and_the_run_can_go_on(runner: Runner, wait_until: Any) -> None:
     process = runner.start(*runner.command("interrupted", "steps=400", "checkpoint.every=1000"))
     wait_until(lambda: _steps(runner, "interrupted") >= 3, process)
@@ -45,6 +54,25 @@ def test_ctrl_c_checkpoints_and_the_run_can_go_on(runner: Runner, wait_until: An
     assert resumed.code == 0, resumed.output
     assert resumed.summary["status"] == "finished"
     assert [line["step"] for line in resumed.lines] == list(range(1, done + 3))
+
+    # The disk goes bad: a bit of the newest checkpoint, then a page of the journal.
+    newest = result.directory / "checkpoints" / f"step-{done + 2}"
+    largest = max((p for p in newest.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    _flip_a_bit(largest)
+    again = runner.resume("interrupted", f"steps={done + 3}")
+    assert again.code == 0, again.output
+    assert f"{largest.name} has other content" in again.log("learner-0")
+    assert f"damaged-step-{done + 2}" in again.output.replace("\n", "")
+    assert f"starts at step {done} although step {done + 2} was saved" in again.log("coordinator-0")
+    assert [line["step"] for line in again.lines] == list(range(1, done + 4))
+
+    journal = result.directory / "journal.db"
+    whole = journal.read_bytes()
+    page = len(whole) // 4096 // 2 * 4096
+    journal.write_bytes(whole[:page] + b"\xa5" * 4096 + whole[page + 4096 :])
+    refused = runner.resume("interrupted", f"steps={done + 4}")
+    assert refused.code == 2
+    assert "journal.db is damaged" in refused.output.replace("\n", "")
 
 
 def test_kill_9_of_every_role(runner: Runner, wait_until: Any) -> None:

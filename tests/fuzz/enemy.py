@@ -31,7 +31,7 @@ MEMBER_FRAMES = 12
 """Frames of each member once the ones before were dealt with: honest ones queue behind them."""
 IDLE_CONNECTIONS = 20
 NOISE_FRAMES = 10
-"""Noise on a raw connection may be so many frames: ZMTP 1.0 has no handshake, and frames of a byte."""
+"""Noise on a raw connection may be so many: ZMTP 1.0 has no handshake, and frames of a byte."""
 KEPT = 200
 """Frames of honest peers that are remembered, to be said again and to be changed."""
 INTRODUCTIONS = (wire.GeneratorHello, wire.LearnerHello)

@@ -24,7 +24,7 @@ from asyncds.rollout.codec import decode_from_coordinator, encode
 from asyncds.transport.keys import ClientKeys, load_client_keys
 from asyncds.transport.observer import Observer
 
-SPEED = 10.0
+SPEED = 5.0
 DEADLINE = 60.0
 ENDING = 30.0
 

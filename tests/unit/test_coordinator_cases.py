@@ -17,7 +17,7 @@ from rollout_groups import make_group
 from asyncds.fleet.membership import Health
 from asyncds.rollout import wire
 from asyncds.rollout.codec import pack_group
-from asyncds.rollout.journal import Journal
+from asyncds.rollout.journal import Journal, JournalError
 from services.coordinator.coordinator import Coordinator
 from services.coordinator.dynamic_sampling import DynamicSampling, Verdict
 from services.coordinator.leases import REGRANT_SECONDS
@@ -1019,7 +1019,9 @@ def test_without_keep_best_the_last_are_kept(tmp_path: Path) -> None:
     assert sim.checkpoints == [5, 6]
 
 
-def test_what_the_learner_lost_is_not_the_best(tmp_path: Path) -> None:
+def test_what_the_learner_lost_is_not_the_best(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with closing(Desk(tmp_path)) as desk:
         running(desk)
         for step, chance in ((2, 0.5), (4, 0.9)):
@@ -1034,6 +1036,7 @@ def test_what_the_learner_lost_is_not_the_best(tmp_path: Path) -> None:
         assert not ack.evaluating
         desk.say(b"m", REPLACE(LEARNER, incarnation="l2", step=2))
         assert desk.c.checkpoints.best == 2
+        assert "starts at step 2 although step 4 was saved" in caplog.text
 
 
 def test_a_learner_is_told_that_an_evaluation_is_under_way(desk: Desk) -> None:
@@ -1043,3 +1046,15 @@ def test_a_learner_is_told_that_an_evaluation_is_under_way(desk: Desk) -> None:
     while granted := [lease for lease in granted if lease.purpose == "eval"]:
         granted = leases(desk.say(b"g", *map(delivered, granted)))
     assert not only(desk.say(b"l", beat), wire.LearnerAck)[0].evaluating
+
+
+def test_a_group_that_rotted_in_the_journal_is_named(desk: Desk) -> None:
+    granted = running(desk)
+    while len(desk.journal.leases("delivered")) < 3:
+        granted = leases(desk.say(b"g", *map(delivered, granted)))
+    lease = desk.journal.leases("delivered")[0].id
+    desk.journal._db.execute("UPDATE groups SET payload = x'c1' WHERE lease = ?", (lease,))
+    with pytest.raises(
+        JournalError, match=rf"lease {lease} in the journal .*journal\.db is damaged"
+    ):
+        desk.say(b"l", wire.BatchRequest(rank=0, step=0, report={}))

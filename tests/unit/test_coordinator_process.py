@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from asyncds.cli.errors import UserError
-from asyncds.cli.launch import make_run_directory
+from asyncds.cli.launch import lost, make_run_directory
 from asyncds.config.load import load_config
 from asyncds.rollout.journal import Journal
 from asyncds.transport.observer import Observer
@@ -179,6 +179,30 @@ def test_rollouts_are_shown_to_a_network_only_if_asked_for(
         code, _ = get(f"http://127.0.0.1:{web}/details.json")
         assert code == (200 if status == 200 else 404)
         assert get(f"http://127.0.0.1:{web}/metrics")[0] == 200
+
+
+@pytest.mark.parametrize("left", [None, b""])
+def test_a_journal_that_is_gone_is_named(config: Path, left: bytes | None) -> None:
+    run = load_config(config)
+    file = make_run_directory(run) / "journal.db"
+    if left is not None:
+        file.write_bytes(left)
+    (sentence,) = lost(run)
+    assert f"the journal {file} is missing or empty" in sentence
+    file.unlink(missing_ok=True)
+    Journal(file).close()
+    assert lost(run) == []
+
+
+def test_a_journal_that_was_cut_off_is_named(config: Path) -> None:
+    run = load_config(config)
+    file = make_run_directory(run) / "journal.db"
+    Journal(file).close()
+    whole = file.read_bytes()
+    for size in (100, 4096, len(whole) - 4096):
+        file.write_bytes(whole[:size])
+        with pytest.raises(UserError, match=r"journal\.db"):
+            make_run_directory(run)
 
 
 def test_a_port_in_use_is_bad_input(config: Path) -> None:

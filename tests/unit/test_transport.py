@@ -300,6 +300,39 @@ def test_a_peer_that_went_is_no_error(router: Router) -> None:
     assert not router.send(b"nobody", encode(wire.Identify()))
 
 
+@pytest.fixture
+def rude(router: Router) -> Iterator["zmq.Socket[bytes]"]:
+    """A peer that holds no more than one frame back, and does not read."""
+    with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
+        dealer.setsockopt(zmq.LINGER, 0)
+        dealer.setsockopt(zmq.SNDHWM, 1)
+        dealer.setsockopt(zmq.RCVHWM, 1)
+        dealer.setsockopt(zmq.SNDTIMEO, 1000)
+        dealer.connect(f"tcp://127.0.0.1:{router.port}")
+        dealer.send(encode(HEARTBEAT))
+        yield dealer
+
+
+def test_who_does_not_read_gets_no_more(router: Router, rude: "zmq.Socket[bytes]") -> None:
+    """Beyond what the kernel holds, a few MiB, and PEER_FRAMES."""
+    peer = expect(router, HEARTBEAT)
+    frame = bytes(10_000)
+    assert not all(router.send(peer, frame) for _ in range(10_000))
+
+
+def test_who_floods_has_to_wait(router: Router, rude: "zmq.Socket[bytes]") -> None:
+    frame = bytes(10_000)
+
+    def flood() -> None:
+        for _ in range(10_000):
+            rude.send(frame)
+
+    with pytest.raises(zmq.Again):
+        flood()
+    assert router.receive(DEADLINE)
+    rude.send(frame)
+
+
 def test_a_port_in_use_is_named(router: Router) -> None:
     with pytest.raises(BindError, match=rf"coordinator.port {router.port}.*in use"):
         Router(host="127.0.0.1", port=router.port)
@@ -313,8 +346,10 @@ def test_an_observer_gets_the_newest_status_or_nothing(router: Router) -> None:
         answers: list[Any] = []
         asking = threading.Thread(target=lambda: answers.append(observer.status(DEADLINE)))
         asking.start()
-        peer = expect(router, wire.Observe())
-        router.send(peer, encode(wire.Status(run={"step": 1})))
+        peers: list[bytes] = []
+        while len(peers) < 2:  # an answer to the first question would come too late
+            peers += [peer for peer, _ in router.receive(DEADLINE)]
+        router.send(peers[0], encode(wire.Status(run={"step": 1})))
         asking.join(DEADLINE)
         assert answers == [{"step": 1}]
         observer.stop("enough")
