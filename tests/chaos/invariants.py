@@ -3,7 +3,7 @@
 Every check returns sentences, one for each thing that is wrong.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ ON_POLICY_KL = 1e-6
 """Largest KL divergence, nats, of a generator's policy and the learner's at equal weights."""
 LOG_PROB_TOLERANCE = 1e-3
 """Largest mean difference, nats, of log-probabilities of equal weights in two libraries."""
+_TOKENS = "learner/tokens/lag="
 ENDED = ("committed", "evicted", "failed")
 
 
@@ -98,6 +99,26 @@ def the_log_is_whole(left: Left) -> list[str]:
     return []
 
 
+def the_learner_trained_what_the_journal_says(left: Left) -> list[str]:
+    """Each batch has as many tokens of each lag as the learner itself counted in its step."""
+    batches: dict[int, Counter[int]] = defaultdict(Counter)
+    for row, group in left.committed():
+        assert row.step is not None
+        version = row.step // left.config.weights.publish_every
+        batches[row.step].update((version - group.versions).tolist())
+    problems = []
+    for line in read_run_log(left.run_dir / "metrics.jsonl"):
+        counted = {
+            int(key.removeprefix(_TOKENS)): n for key, n in line.items() if key.startswith(_TOKENS)
+        }
+        if counted != batches[line["step"] - 1]:
+            problems.append(
+                f"step {line['step'] - 1}: the learner had tokens {counted} by lag, the journal "
+                f"has {dict(batches[line['step'] - 1])}"
+            )
+    return problems
+
+
 def generators_had_the_learners_weights(left: Left) -> list[str]:
     """Where the versions are the same, so were the log-probabilities of every token sampled."""
     return [
@@ -167,6 +188,7 @@ FILES = (
     batches_are_whole_and_trained_once,
     nothing_is_too_old,
     the_log_is_whole,
+    the_learner_trained_what_the_journal_says,
     generators_had_the_learners_weights,
     evaluations_are_of_one_version,
 )

@@ -65,11 +65,15 @@ class MadeUp:
         return id
 
     def line(self, step: int, **more: Any) -> dict[str, Any]:
+        """step: counted from 1, as in metrics.jsonl."""
+        lag = min(step - 1, 1)
+        kl = 1e-12 if lag == 0 else 0.2
         return {
             "step": step,
-            "learner/mismatch_kl/lag=0": 1e-12,
-            "learner/mismatch_kl/lag=1": 0.2,
-        } | more
+            f"learner/mismatch_kl/lag={lag}": kl,
+            f"learner/tokens/lag={lag}": 2.0 * PER_STEP,
+            **more,
+        }
 
     def log(self, lines: list[dict[str, Any]]) -> None:
         text = "".join(json.dumps(line) + "\n" for line in lines)
@@ -141,6 +145,10 @@ def a_step_twice_in_the_log(run: MadeUp) -> None:
     run.log([run.line(step) for step in (1, 2, 2, 3)])
 
 
+def another_batch_than_the_learners(run: MadeUp) -> None:
+    run.log([run.line(1), run.line(2), run.line(3, **{"learner/tokens/lag=1": 6.0})])
+
+
 def other_weights(run: MadeUp) -> None:
     run.log([run.line(1), run.line(2, **{"learner/mismatch_kl/lag=0": 1e-3}), run.line(3)])
 
@@ -164,6 +172,10 @@ def an_evaluation_of_two_versions(run: MadeUp) -> None:
         (a_prompt_without_a_lease, "7 prompts were drawn, and 6 leases were made of them"),
         (ended_for_no_reason, "1 leases failed or were evicted without a reason"),
         (a_step_twice_in_the_log, "metrics.jsonl has 4 lines, not the steps 1 to 3"),
+        (
+            another_batch_than_the_learners,
+            "step 2: the learner had tokens {1: 6.0} by lag, the journal has {1: 4}",
+        ),
         (other_weights, "step 2: KL 0.001 at lag 0"),
         (an_evaluation_of_two_versions, "evaluation 1 of version 1 has tokens of 1 to 2"),
     ],
