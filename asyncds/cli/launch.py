@@ -88,6 +88,7 @@ def arguments(run: RunConfig, *, port: int) -> list[str]:
     return [
         str(run_directory(run) / "config.yaml"),
         f"coordinator.port={port}",
+        "coordinator.stay=false",
         f"runs_dir={run.runs_dir}",
         f"name={run.name}",
     ]

@@ -324,6 +324,9 @@ class CoordinatorConfig(Section):
     """After this long without any progress the run ends as failed, saying who waits for whom."""
     lost_seconds: Seconds = 600
     """After this long without a coordinator a generator or learner gives up."""
+    stay: bool = False
+    """When the run is over the coordinator stays until SIGTERM: it tells whoever comes late to
+    leave, and its metrics say how the run ended. For supervisors that start again what ends."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "CoordinatorConfig":

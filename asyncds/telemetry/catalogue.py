@@ -67,6 +67,7 @@ _EVENTS = (
     "failed",
 )
 _HEALTH = ("joining", "stale", "healthy", "suspect", "dead")
+_ENDS = ("finished", "interrupted", "failed")
 _PHASES = ("wait", "forward_backward", "optimizer", "publish_wait", "checkpoint")
 _SCORE_ERRORS = ("timeout", "memory", "crash", "exception")
 _CLASSES = ("correct", "incorrect")
@@ -85,6 +86,7 @@ CATALOGUE: dict[Role, tuple[Series, ...]] = {
         ),
         _gauge("outstanding_groups", "Training groups between lease and consumption [groups]"),
         _gauge("buffered_groups", "Training groups delivered and not yet in a batch [groups]"),
+        _gauge("over", "Whether the run is over, by how it ended [0 or 1]", end=_ENDS),
         _histogram("lag", "Lag of a group when it is consumed [weight versions]", _LAGS),
         _gauge("lag_bound", "Largest lag that may be trained on [weight versions]"),
         _gauge("reward", "Mean reward of the last batch [reward]"),

@@ -528,6 +528,11 @@ class Coordinator:
         left = not self.learner.here and all(m.health is Health.DEAD for m in self.fleet)
         return left or now - self._drained_at > DRAIN_SECONDS
 
+    @property
+    def found_finished(self) -> bool:
+        """The run was finished before this coordinator started: it has nothing of it to tell."""
+        return self.state is State.FINISHED and not self.learner.heard
+
     # --- for people -----------------------------------------------------------------------------
 
     def waiting_for(self) -> str:

@@ -99,13 +99,36 @@ def _serve(config: RunConfig, router: Router, journal: Journal) -> int:
     trackers = TrackerProcesses(config=config, run_dir=run_directory(config))
     stop_reason: list[str] = []
     on_signals(stop_reason.append)
-    ready = lambda: "" if coordinator.state is not State.STARTING else coordinator.waiting_for()  # noqa: E731
+
+    def not_ready() -> str:
+        if coordinator.state is State.FAILED:
+            return f"the run failed: {coordinator.message}"
+        return coordinator.waiting_for() if coordinator.state is State.STARTING else ""
+
+    def turn() -> None:
+        frames = router.receive(TURN_SECONDS)
+        now = clock()
+        with journal.transaction():
+            for peer, frame in frames:
+                _take(coordinator, telemetry, peer, frame, now, outbox)
+            if stop_reason and not coordinator.state.final:
+                coordinator.stop(f"told to stop by {stop_reason.pop()}")
+            before = coordinator.state
+            coordinator.tick(now)
+        if coordinator.state is not before:
+            log.info("the run is %s %s", coordinator.state.value, coordinator.message)
+        telemetry.sample(now)
+        telemetry.connections(router.rejections.counts)
+        for peer, message in outbox:
+            router.send(peer, encode(message))
+        outbox.clear()
+
     server = metrics_server(
         config,
         metrics,
         place=0,
         healthy=lambda: "",
-        ready=ready,
+        ready=not_ready,
         pages=telemetry.pages(),
     )
     with server as address:
@@ -113,29 +136,16 @@ def _serve(config: RunConfig, router: Router, journal: Journal) -> int:
         links = "encrypted" if config.coordinator.curve else "not encrypted"
         log.info("control plane at tcp://%s:%d, %s", config.coordinator.host, router.port, links)
         while not coordinator.over(clock()):
-            frames = router.receive(TURN_SECONDS)
-            now = clock()
-            with journal.transaction():
-                for peer, frame in frames:
-                    _take(coordinator, telemetry, peer, frame, now, outbox)
-                if stop_reason:
-                    coordinator.stop(f"told to stop by {stop_reason.pop()}")
-                before = coordinator.state
-                coordinator.tick(now)
-            if coordinator.state is not before:
-                log.info("the run is %s %s", coordinator.state.value, coordinator.message)
-            telemetry.sample(now)
-            telemetry.connections(router.rejections.counts)
+            turn()
             trackers.check()
-            for peer, message in outbox:
-                router.send(peer, encode(message))
-            outbox.clear()
-    with journal.transaction():
-        coordinator.ended()
-    telemetry.summarise()
-    telemetry.close()
-    trackers.close()
-    log.info("the run is %s %s", coordinator.state.value, coordinator.message)
+        with journal.transaction():
+            coordinator.ended()
+        telemetry.summarise()
+        telemetry.close()
+        trackers.close()
+        log.info("the run is %s %s", coordinator.state.value, coordinator.message)
+        while config.coordinator.stay and not stop_reason:
+            turn()
     return FAILURE if coordinator.state is State.FAILED else DONE
 
 

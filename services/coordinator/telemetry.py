@@ -21,8 +21,9 @@ from asyncds.telemetry.live_view import SAMPLES, LiveView
 from asyncds.telemetry.run_log import RunLog
 from asyncds.telemetry.server import Page
 from asyncds.telemetry.state_dump import dump_state
-from asyncds.telemetry.summary import Summary, diagnose, percentiles, write_summary
+from asyncds.telemetry.summary import Summary, diagnose, percentiles, read_summary, write_summary
 from services.coordinator.coordinator import Coordinator
+from services.coordinator.state import State
 
 log = logging.getLogger(__name__)
 
@@ -195,6 +196,8 @@ class CoordinatorTelemetry:
         health = Counter(member.health for member in coordinator.fleet)
         for state in Health:
             m.gauge("members", health=state.value).set(health[state])
+        for end in (State.FINISHED, State.INTERRUPTED, State.FAILED):
+            m.gauge("over", end=end.value).set(coordinator.state is end)
         for event in OF_LEASES:
             self._advance(f"event/{event}", leases.counts.events[event], event=event)
         for reason, n in leases.counts.dropped.items():
@@ -265,9 +268,12 @@ class CoordinatorTelemetry:
         }
 
     def summarise(self) -> None:
-        """Write summary.json."""
+        """Write summary.json, unless the run was finished before this coordinator started."""
         coordinator = self.coordinator
         assert coordinator is not None
+        path = self._run_dir / "summary.json"
+        if coordinator.found_finished and (read_summary(path) or {}).get("status") == "finished":
+            return
         self._journal.begin()
         self._journal.set_meta("wall_seconds", str(self.wall_seconds()))
         self._journal.commit()
@@ -279,7 +285,7 @@ class CoordinatorTelemetry:
         paused = sum(m.stats.get("pause_seconds", 0.0) for m in coordinator.fleet)
         status = coordinator.state.value
         write_summary(
-            self._run_dir / "summary.json",
+            path,
             Summary(
                 status=status if status in ("finished", "interrupted") else "failed",  # type: ignore[arg-type]
                 steps=coordinator.batches.trained,

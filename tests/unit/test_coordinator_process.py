@@ -2,6 +2,7 @@
 
 import json
 import os
+import queue
 import signal
 import socket
 import subprocess
@@ -17,7 +18,9 @@ import pytest
 from asyncds.cli.errors import UserError
 from asyncds.cli.launch import lost, make_run_directory
 from asyncds.config.load import load_config
+from asyncds.rollout import wire
 from asyncds.rollout.journal import Journal
+from asyncds.transport.link import Link
 from asyncds.transport.observer import Observer
 from asyncds.transport.router import Router
 
@@ -283,3 +286,71 @@ def test_a_killed_coordinator_starts_again(config: Path) -> None:
         ):
             assert observer.status(DEADLINE) is not None
     assert (config.parent / "runs" / "r" / "config.yaml").exists()
+
+
+def late_generator() -> wire.GeneratorHello:
+    return wire.GeneratorHello(
+        name="late",
+        incarnation="1",
+        protocol=wire.PROTOCOL,
+        workers=1,
+        capacity=8,
+        tokenizer="t",
+        data="d",
+        rows={"train": 50, "eval": 5},
+        multiplicity={},
+        leases=[],
+    )
+
+
+def test_one_that_stays_tells_latecomers_to_leave_until_it_is_told_itself(config: Path) -> None:
+    config.write_text(config.read_text() + "coordinator: {stay: true}\n")
+    port = free_port()
+    heard: queue.Queue[wire.Message] = queue.Queue()
+    with (
+        coordinator(config, port) as process,
+        closing(Observer(f"tcp://127.0.0.1:{port}")) as observer,
+    ):
+        assert observer.status(DEADLINE) is not None
+        observer.stop("enough")
+        link = Link(
+            address=f"tcp://127.0.0.1:{port}",
+            identity="late:1",
+            hello=late_generator,
+            heartbeat=lambda: wire.GeneratorHeartbeat(version=-1, leases=[], stats={}),
+            heartbeat_seconds=1,
+            lost_seconds=DEADLINE,
+            on_message=heard.put,
+        )
+        with closing(link):
+            link.wait_welcome(DEADLINE)
+            while not isinstance(message := heard.get(timeout=DEADLINE), wire.Drain):
+                pass
+        assert message.reason == "enough"
+        assert observer.status(DEADLINE) is not None, "it is still there"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(DEADLINE) == 0
+    summary = json.loads((config.parent / "runs" / "r" / "summary.json").read_text())
+    assert summary["status"] == "interrupted"
+
+
+def test_a_finished_run_that_is_started_again_is_over_and_keeps_its_summary(config: Path) -> None:
+    config.write_text(config.read_text() + "steps: 1\n")
+    run = config.parent / "runs" / "r"
+    run.mkdir(parents=True)
+    with closing(Journal(run / "journal.db")) as journal, journal.transaction():
+        journal.add_lease(id=1, purpose="train", row=0, attempt=1, evaluation=None)
+        journal.batch(0, 0, [1])
+        journal.consume(0)
+        journal.checkpointed(1)
+        for step in (0, 1):
+            evaluation = journal.add_evaluation(version=step, step=step, n_samples=1)
+            journal.finish_evaluation(evaluation, {"step": step, "temperature": 1.0})
+    (run / "summary.json").write_text('{"status": "finished", "steps": 1}')
+    with coordinator(config, free_port()) as process:
+        assert process.wait(DEADLINE) == 0
+    assert (run / "summary.json").read_text() == '{"status": "finished", "steps": 1}'
+    (run / "summary.json").write_text('{"status": "interrupted"}')
+    with coordinator(config, free_port()) as process:
+        assert process.wait(DEADLINE) == 0
+    assert json.loads((run / "summary.json").read_text())["status"] == "finished"

@@ -225,7 +225,7 @@ def test_the_configuration_is_accepted_with_each_pods_overrides(
     objects = render(values)
     config = run_config(objects, tmp_path, [])
     service = one(objects, "Service", "-coordinator")
-    assert config.coordinator.host == f"{service['metadata']['name']}.lab.svc"
+    assert config.coordinator.host == service["metadata"]["name"]
     assert config.coordinator.port == service["spec"]["ports"][0]["port"]
     for spec in (spec for o in objects for spec in pod_specs(o)):
         for container in spec["containers"]:
@@ -279,23 +279,46 @@ def test_roles_metrics_have_the_same_port_in_every_pod(tmp_path: Path) -> None:
     assert generator.stdout.startswith("asyncds generator --name g c.yaml")
 
 
-def test_a_finished_run_is_not_started_again(tmp_path: Path) -> None:
-    """Mocked: the coordinator, and waiting."""
-    env = {"RUN_DIRECTORY": str(tmp_path), "HOLD": "1"}
+def test_a_generator_whose_run_is_over_ends_or_waits(tmp_path: Path) -> None:
+    """Mocked: the generator, and waiting."""
+    env = {"METRICS_PORT": "9400", "RANKS": "1", "POD_NAME": "g"}
     (tmp_path / "sleep").write_text("#!/bin/sh\nkill -TERM $PPID\n")
     (tmp_path / "sleep").chmod(0o755)
-    first = role(tmp_path, "coordinator", env, "exit 0")
-    assert "asyncds coordinator c.yaml coordinator.host=0.0.0.0 a.b=1" in first.stdout
-    assert first.returncode == 0
+    ended = role(tmp_path, "generator", env, "exit 0")
+    assert ended.returncode == 0
+    assert not (tmp_path / "over").exists()
+    held = role(tmp_path, "generator", env | {"HOLD": "1"}, "exit 0")
+    assert held.returncode == 0
     assert (tmp_path / "over").exists()
-    (tmp_path / "summary.json").write_text('{\n  "status": "finished"\n}')
-    again = role(tmp_path, "coordinator", env, "exit 0")
-    assert "asyncds coordinator" not in again.stdout
-    assert "over" in again.stdout
-    (tmp_path / "summary.json").write_text('{\n  "status": "interrupted"\n}')
-    failed = role(tmp_path, "coordinator", env, "exit 1")
+    failed = role(tmp_path, "generator", env | {"HOLD": "1"}, "exit 1")
     assert failed.returncode == 1
-    assert "asyncds coordinator" in failed.stdout
+    assert not (tmp_path / "over").exists()
+
+
+def test_a_pool_that_is_a_job_ends_with_its_run() -> None:
+    objects = render(example("8x8"))
+    spec = one(objects, "Job", "-generator-main")["spec"]
+    # Without completions the first pod that ends well ends the job, and until then pods that are
+    # gone are replaced, however many.
+    assert "completions" not in spec
+    assert (spec["parallelism"], spec["backoffLimit"]) == (24, 2**31 - 1)
+    (pod,) = pod_specs(spec)
+    assert pod["restartPolicy"] == "OnFailure"
+    assert "HOLD" not in {e["name"] for e in pod["containers"][0]["env"]}
+    assert one(objects, "PodDisruptionBudget", "-main")["spec"]["minAvailable"] == 18
+    config = yaml.safe_load(one(objects, "ConfigMap", "-config")["data"]["config.yaml"])
+    assert config["coordinator"]["stay"] is True, "one that comes late has to hear of it"
+    scaled = render(example("spot-generators"))
+    (pod,) = pod_specs(one(scaled, "Deployment", "-spot"))
+    assert {"name": "HOLD", "value": "1"} in pod["containers"][0]["env"]
+    query = one(scaled, "ScaledObject")["spec"]["triggers"][0]["metadata"]["query"]
+    assert "> bool 0" in query
+
+
+@pytest.mark.parametrize(("most", "stay"), [("25%", 0), ("0", 1), ("1", 0), ("0%", 1)])
+def test_a_jobs_budget_says_how_many_stay(most: str, stay: int) -> None:
+    objects = render(example("cpu-demo"), f"generators.pools.main.pdb.maxUnavailable={most}")
+    assert one(objects, "PodDisruptionBudget", "-main")["spec"]["minAvailable"] == stay
 
 
 def test_a_signal_reaches_the_process_and_ends_the_pod(tmp_path: Path) -> None:
@@ -304,7 +327,7 @@ def test_a_signal_reaches_the_process_and_ends_the_pod(tmp_path: Path) -> None:
     stub = "trap 'echo leaving; exit 0' TERM\nkill -TERM $PPID\nwhile :; do sleep 0.05; done"
     done = role(tmp_path, "generator", env, stub)
     assert "leaving" in done.stdout
-    assert done.returncode == 0
+    assert done.returncode == 143, "0 would say that the run is over"
     assert not (tmp_path / "over").exists()
 
 
@@ -329,9 +352,7 @@ def test_a_real_coordinator_starts_answers_its_probe_and_is_killed_by_its_hook(
     env = {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "CONFIG": str(config),
-        "RUN_DIRECTORY": str(tmp_path / "trial"),
         "METRICS_PORT": str(port),
-        "HOLD": "1",
     }
 
     def shell(name: str, *arguments: str) -> subprocess.Popen[str]:
@@ -368,7 +389,7 @@ def test_keys_of_a_role_are_mounted_for_it_alone() -> None:
     for kind, name, files in (
         ("StatefulSet", "coordinator", {"server.key_secret"}),
         ("JobSet", "learner", {"server.key", "learner.key_secret"}),
-        ("Deployment", "generator", {"server.key", "generator.key_secret"}),
+        ("Job", "generator", {"server.key", "generator.key_secret"}),
     ):
         (spec,) = pod_specs(one(objects, kind, name))
         volumes = {v["name"]: v for v in spec["volumes"]}
@@ -386,7 +407,7 @@ def test_the_coordinator_is_killed_and_not_told_to_stop() -> None:
 def test_an_autoscaled_pool_has_no_replicas() -> None:
     objects = render(example("spot-generators"))
     assert "replicas" not in one(objects, "Deployment", "-spot")["spec"]
-    assert one(objects, "Deployment", "-main")["spec"]["replicas"] == 2
+    assert one(objects, "Job", "-main")["spec"]["parallelism"] == 2
     scaled = one(objects, "ScaledObject")
     assert scaled["spec"]["scaleTargetRef"]["name"].endswith("-spot")
     assert "- 2" in scaled["spec"]["triggers"][0]["metadata"]["query"]
@@ -415,7 +436,7 @@ def test_hpa_where_it_is_asked_for() -> None:
 
 def test_a_pool_says_only_what_differs_from_the_defaults() -> None:
     more = "generators.pools.main.resources.requests.cpu=1500m"
-    (spec,) = pod_specs(one(render(example("8x8"), more), "Deployment", "-main"))
+    (spec,) = pod_specs(one(render(example("8x8"), more), "Job", "-main"))
     resources = spec["containers"][0]["resources"]
     assert resources["requests"] == {"cpu": "1500m", "memory": "64Gi", "nvidia.com/gpu": "2"}
     assert resources["limits"]["memory"] == "128Gi"
@@ -473,6 +494,8 @@ REFUSED = [
     ("learner.overrides.nonsense=1", "nonsense"),
     ("generators.pools.main.kind=StatefulSet", "kind"),
     ("generators.pools.main.groupSize=2", "LeaderWorkerSet"),
+    ("generators.pools.main.autoscaling.enabled=true", "set kind to Deployment"),
+    ("config.coordinator.stay=false", "remove it"),
     ("generators.pools.main.gpus=two", "gpus"),
     ("generators.pools.Main.replicas=1", "Main"),
     ("generators.pools.main.drain.seconds=1", "seconds"),

@@ -39,6 +39,7 @@ from asyncds.rollout.journal import Journal
 from asyncds.telemetry.catalogue import CATALOGUE, Metrics, Role, Series, build_metrics
 from asyncds.telemetry.server import MetricsServer
 from services.coordinator.leases import LeaseCounts
+from services.coordinator.state import State
 from services.coordinator.telemetry import CoordinatorTelemetry
 
 ROLES = get_args(Role)
@@ -157,6 +158,7 @@ def test_the_space_that_is_left_is_measured(tmp_path: Path) -> None:
         config=make_config(), run_dir=tmp_path, journal=journal, metrics=metrics
     )
     idle: Any = SimpleNamespace(
+        state=State.FAILED,
         scheduler=SimpleNamespace(outstanding=0, count=lambda state: 0),
         leases=SimpleNamespace(oldest_seconds=lambda now: 0.0, counts=LeaseCounts()),
         weights=SimpleNamespace(published=0, results={}, take_new_seconds=list),
@@ -166,6 +168,8 @@ def test_the_space_that_is_left_is_measured(tmp_path: Path) -> None:
     )
     telemetry.coordinator = idle
     telemetry.sample(0.0)
+    over = {e: metrics.gauge("over", end=e)._value.get() for e in ("finished", "failed")}
+    assert over == {"finished": 0, "failed": 1}
     telemetry.close()
     journal.close()
     size = metrics.registry.get_sample_value("asyncds_coordinator_disk_size_bytes")

@@ -1,8 +1,9 @@
 #!/bin/sh
 # Runs one role of a run in its pod: role.sh coordinator|learner|generator|engine-worker [key=value …]
 #
-# SIGTERM goes to the process, so that it leaves in good order. With HOLD=1 a run that is over keeps
-# the container instead of ending it: Kubernetes would start it again, and that resumes the run.
+# SIGTERM goes to the process, so that it leaves in good order; this script then ends with 143, for a
+# Job to start the pod again elsewhere: 0 says that the run is over. With HOLD=1 a run that is over
+# keeps the container instead of ending it, because Kubernetes would start it again.
 set -u
 rm -f /tmp/over /tmp/pid # of a container that was here before
 role=$1
@@ -20,9 +21,6 @@ hold() {
 
 case $role in
 coordinator)
-    if grep -qs '"status": "finished"' "$RUN_DIRECTORY/summary.json"; then
-        hold
-    fi
     set -- asyncds coordinator "$CONFIG" coordinator.host=0.0.0.0 "$@"
     ;;
 generator)
@@ -58,7 +56,9 @@ while kill -0 "$child" 2>/dev/null; do # a signal ended `wait`, not the process
     wait "$child"
     code=$?
 done
-if [ "$code" -eq 0 ] && [ -z "$stopping" ] && [ "${HOLD:-0}" = 1 ]; then
+if [ "$code" -eq 0 ] && [ -n "$stopping" ]; then
+    code=143
+elif [ "$code" -eq 0 ] && [ "${HOLD:-0}" = 1 ]; then
     hold
 fi
 exit "$code"

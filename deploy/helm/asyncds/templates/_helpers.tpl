@@ -46,7 +46,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- /* What the values must not say, or must say together. */ -}}
 {{- define "asyncds.check" -}}
 {{- $config := .Values.config -}}
-{{- range $section, $keys := dict "coordinator" (list "host" "port" "curve" "allow_unencrypted") "telemetry" (list "host" "port") "weights" (list "host") "learner" (list "ranks") -}}
+{{- range $section, $keys := dict "coordinator" (list "host" "port" "curve" "allow_unencrypted" "stay") "telemetry" (list "host" "port") "weights" (list "host") "learner" (list "ranks") -}}
 {{- range $keys -}}
 {{- if hasKey (default dict (get $config $section)) . -}}
 {{- fail (printf "config.%s.%s is set by the chart: remove it" $section .) -}}
@@ -88,11 +88,14 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- /* A pool with the defaults: (dict "root" $ "name" … "pool" …), as YAML. */ -}}
 {{- define "asyncds.pool" -}}
 {{- $pool := mergeOverwrite (deepCopy .root.Values.generators.defaults) (deepCopy (default dict .pool)) -}}
-{{- if and (eq $pool.kind "Deployment") (gt (int $pool.groupSize) 1) -}}
+{{- if and (ne $pool.kind "LeaderWorkerSet") (gt (int $pool.groupSize) 1) -}}
 {{- fail (printf "generators.pools.%s.groupSize %v spans several pods: set kind to LeaderWorkerSet" .name $pool.groupSize) -}}
 {{- end -}}
 {{- if and (eq $pool.kind "LeaderWorkerSet") (not $pool.gpus) -}}
 {{- fail (printf "generators.pools.%s: a LeaderWorkerSet spreads an engine over GPUs: set gpus" .name) -}}
+{{- end -}}
+{{- if and (eq $pool.kind "Job") $pool.autoscaling.enabled -}}
+{{- fail (printf "generators.pools.%s.autoscaling: nothing scales a Job: set kind to Deployment" .name) -}}
 {{- end -}}
 {{- with $pool.autoscaling -}}
 {{- if and .enabled (gt (int .minReplicas) (int .maxReplicas)) -}}
@@ -105,7 +108,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- define "asyncds.config" -}}
 {{- include "asyncds.check" . -}}
 {{- $full := include "asyncds.fullname" . -}}
-{{- $coordinator := dict "host" (printf "%s-coordinator.%s.svc" $full .Release.Namespace) "port" .Values.coordinator.port -}}
+{{- $coordinator := dict "host" (printf "%s-coordinator" $full) "port" .Values.coordinator.port "stay" true -}}
 {{- if .Values.security.curve.existingSecret -}}
 {{- $_ := set $coordinator "curve" (dict "server_secret" "/keys/server.key_secret" "clients" "/clients" "server_public" "/keys/server.key" "client_secret" "/keys/client.key_secret") -}}
 {{- else -}}
@@ -115,7 +118,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- $_ := set $chart "telemetry" (dict "host" "0.0.0.0" "port" .Values.telemetry.port) -}}
 {{- $_ := set $chart "learner" (dict "ranks" (mul .Values.learner.nodes (include "asyncds.processes" .))) -}}
 {{- if .Values.ray.enabled -}}
-{{- $_ := set $chart "scoring" (dict "backend" "ray" "ray_address" (printf "ray://%s-ray-head-svc.%s.svc:10001" $full .Release.Namespace)) -}}
+{{- $_ := set $chart "scoring" (dict "backend" "ray" "ray_address" (printf "ray://%s-ray-head-svc:10001" $full)) -}}
 {{- end -}}
 {{- toYaml (mergeOverwrite (deepCopy .Values.config) $chart) -}}
 {{- end }}
@@ -250,7 +253,6 @@ checksum/files: {{ printf "%s%s" (.root.Files.Get "files/role.sh") (.root.Files.
 {{- define "asyncds.env" -}}
 {{ include "asyncds.cacheEnv" . }}
 - {name: CONFIG, value: /etc/asyncds/config.yaml}
-- {name: RUN_DIRECTORY, value: {{ printf "/runs/%s" (include "asyncds.runName" .root) | quote }}}
 - {name: METRICS_PORT, value: {{ .root.Values.telemetry.port | quote }}}
 - {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
 - {name: POD_IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}
