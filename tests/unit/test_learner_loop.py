@@ -178,3 +178,19 @@ def test_checkpoints_to_be_kept_are_not_pruned(
     learner.run(link=cast(Any, MockLink(inbox)), inbox=inbox, publisher=None)
     assert saved == ["step-2", "step-4"]
     assert kept == [{2, 3}, {2, 3}]
+
+
+def test_a_rank_leaves_when_another_is_told_to(
+    saved: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The other rank is mocked: it raises its flag before the third batch."""
+    flags = [0, 0, 1]
+    monkeypatch.setattr(MockEngine, "ranks", 2)
+    monkeypatch.setattr(
+        "services.learner.learner.dist.all_reduce", lambda flag, op: flag.fill_(flags.pop(0))
+    )
+    learner = make_learner(tmp_path, build_metrics("learner"))
+    inbox = Inbox()
+    with pytest.raises(PreemptedError, match="another rank was told to leave"):
+        learner.run(link=cast(Any, MockLink(inbox)), inbox=inbox, publisher=None)
+    assert (saved, learner.step) == (["step-2"], 2)

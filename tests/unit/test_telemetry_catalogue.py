@@ -1,5 +1,9 @@
+import http.client
+import socket
+import struct
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -123,6 +127,38 @@ def test_a_port_in_use_is_an_error() -> None:
             healthy=well,
             ready=well,
         )
+
+
+def test_clients_beyond_the_places_are_turned_away_and_come_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("asyncds.telemetry.server._CONNECTIONS", 4)
+    with serving() as url:
+        place = "127.0.0.1", int(url.rsplit(":", 1)[1])
+        idle = [socket.create_connection(place, 10) for _ in range(4)]
+        with socket.create_connection(place, 10) as another:
+            assert another.recv(1) == b"", "closed without an answer"
+        for connection in idle:
+            connection.close()
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                assert get(f"{url}/healthz") == (200, "ok\n")
+                break
+            except (OSError, http.client.HTTPException):
+                assert time.monotonic() < deadline
+
+
+def test_a_client_that_breaks_off_leaves_no_lines_behind(capfd: pytest.CaptureFixture[str]) -> None:
+    with serving() as url:
+        place = "127.0.0.1", int(url.rsplit(":", 1)[1])
+        for _ in range(20):
+            with socket.create_connection(place, 10) as connection:
+                # Closing with data unread is a reset.
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.sendall(b"GET /metrics HTTP/1.1\r\n")
+        assert get(f"{url}/healthz") == (200, "ok\n")
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_what_the_coordinator_imports_is_light() -> None:
