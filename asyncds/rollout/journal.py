@@ -18,6 +18,7 @@ import os
 import socket
 import sqlite3
 import time
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -63,6 +64,7 @@ CREATE TABLE IF NOT EXISTS groups (
     lag INTEGER,                    -- at consumption
     payload BLOB NOT NULL           -- wire.Group, msgpack
 );
+CREATE TABLE IF NOT EXISTS checksums (lease INTEGER PRIMARY KEY, crc32 INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS steps (
     step INTEGER PRIMARY KEY,
     finished REAL NOT NULL,
@@ -145,6 +147,8 @@ class Journal:
                 self._db.execute("PRAGMA synchronous=FULL")
                 self._check_pages()
             self._check_schema(create=not read_only)
+            if not read_only:
+                self._check_groups()
         except sqlite3.Error as error:
             raise JournalError(f"cannot open the journal {path}: {error}") from error
 
@@ -158,12 +162,24 @@ class Journal:
         except sqlite3.DatabaseError as error:
             found = str(error)
         if found != "ok":
-            problem = " ".join(found.split())
-            raise JournalDamagedError(
-                f"the journal {self.path} is damaged ({problem}): put a good copy in its place, or "
-                f"move {self.path.name} and {self.path.name}-wal away; the run then goes on from "
-                "its newest checkpoint with an empty record"
-            )
+            raise self._damaged(" ".join(found.split()))
+
+    def _check_groups(self) -> None:
+        """SQLite looks at how pages hang together, not at every bit in them."""
+        self._db.create_function("crc32", 1, zlib.crc32, deterministic=True)
+        row = self._db.execute(
+            "SELECT g.lease FROM groups g JOIN checksums c ON c.lease = g.lease"
+            " WHERE crc32(g.payload) != c.crc32 LIMIT 1"
+        ).fetchone()
+        if row is not None:
+            raise self._damaged(f"the group of lease {row[0]} has other content than was written")
+
+    def _damaged(self, problem: str) -> JournalDamagedError:
+        return JournalDamagedError(
+            f"the journal {self.path} is damaged ({problem}): put a good copy in its place, or "
+            f"move {self.path.name} and {self.path.name}-wal away; the run then goes on from "
+            "its newest checkpoint with an empty record"
+        )
 
     def _check_schema(self, *, create: bool) -> None:
         tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
@@ -343,6 +359,7 @@ class Journal:
                 payload,
             ),
         )
+        self._db.execute("INSERT INTO checksums VALUES (?, ?)", (lease, zlib.crc32(payload)))
         return True
 
     def end_lease(self, lease: int, state: str, reason: str) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from journal_killed_writer import deliver
 
-from asyncds.rollout.journal import Journal, JournalError
+from asyncds.rollout.journal import Journal, JournalDamagedError, JournalError
 
 
 @pytest.fixture
@@ -312,6 +312,36 @@ def test_every_damaged_page_is_found_at_the_start(path: Path) -> None:
         with pytest.raises(JournalError, match=r"journal\.db is damaged \(.*\): put a good copy"):
             Journal(path)
     path.write_bytes(whole)
+    Journal(path).close()
+
+
+def test_every_flipped_bit_of_a_group_is_found_at_the_start(path: Path) -> None:
+    """Also in pages that hold nothing but a part of a long group."""
+    payload = bytes(range(256)) * 40
+    with closing(Journal(path)) as journal, journal.transaction():
+        journal.add_lease(id=7, purpose="train", row=1, attempt=1, evaluation=None)
+        journal.deliver(
+            lease=7,
+            generator="g",
+            oldest=0,
+            newest=0,
+            n=1,
+            n_correct=0,
+            reward=0.0,
+            tokens=1,
+            payload=payload,
+        )
+    whole = path.read_bytes()
+    for piece in (payload[:100], payload[-100:]):
+        spoilt = bytearray(whole)
+        spoilt[whole.rindex(piece) + 50] ^= 0x10
+        path.write_bytes(spoilt)
+        with pytest.raises(JournalDamagedError, match="lease 7 has other content than was written"):
+            Journal(path)
+    path.write_bytes(whole)
+    with closing(Journal(path)) as journal:
+        # One from before there were checksums gets them for what is new.
+        journal._db.execute("DROP TABLE checksums")
     Journal(path).close()
 
 
