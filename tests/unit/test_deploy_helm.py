@@ -1,5 +1,6 @@
 """The Helm chart, rendered by the real helm: no cluster, no image. docs/kubernetes.md."""
 
+import json
 import os
 import re
 import runpy
@@ -112,6 +113,37 @@ def test_builtin_kinds_are_valid(version: str, tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+HELM4 = """
+import json, sys
+import helm_python
+with helm_python.Chart.load(sys.argv[1]) as chart:
+    made = chart.render(json.loads(sys.argv[2]), name="trial", namespace="lab")
+print(json.dumps([text for path, text in made.items() if path.endswith(".yaml")]))
+"""
+
+
+@each_example
+def test_helm_4_makes_the_same_objects(values: Path) -> None:
+    # Helm reads 1e-6 as a number, PyYAML as text.
+    numbers = re.sub(r"\b(\d)(e-\d+)", r"\1.0\2", values.read_text())
+    given = json.dumps(yaml.safe_load(numbers))
+    done = subprocess.run(
+        [tool("helm4"), "-c", HELM4, str(CHART), given],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    texts = json.loads(done.stdout)
+    made = [o for text in texts for o in yaml.load_all(text, Loader=Loader) if o]
+
+    def by_name(objects: list[Object]) -> dict[tuple[str, str], Object]:
+        return {(o["kind"], o["metadata"]["name"]): o for o in objects}
+
+    assert by_name(made) == by_name(render(values))
 
 
 def strict(schema: Any) -> Any:

@@ -1,0 +1,92 @@
+"""Writes base, learners and pools: the chart's objects without what only Helm needs.
+
+make manifests
+"""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+HERE = Path(__file__).parent
+CHART = HERE.parent / "deploy/helm/asyncds"
+HELM_LABELS = ("app.kubernetes.io/managed-by", "helm.sh/chart")
+HELM_ANNOTATIONS = ("checksum/config", "checksum/files", "helm.sh/resource-policy")
+Object = dict[str, Any]
+
+
+def chart(values: Path, *sets: str) -> list[Object]:
+    """Objects of the chart as the release `asyncds`, without tests, its config and its files."""
+    helm = shutil.which("helm", path=f"{HERE.parent}/.tools/bin:{os.environ['PATH']}")
+    if helm is None:
+        raise FileNotFoundError("helm is missing: `make tools` fetches it")
+    command = [helm, "template", "asyncds", str(CHART), "-f", str(values), "--skip-tests"]
+    options = [option for pair in sets for option in ("--set", pair)]
+    text = subprocess.run(
+        [*command, "--kube-version", "1.33.0", *options],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    ).stdout
+    return [plain(o) for o in yaml.safe_load_all(text) if o]
+
+
+def plain(node: Any) -> Any:
+    """The same without labels and annotations that only Helm has."""
+    if isinstance(node, list):
+        return [plain(inner) for inner in node]
+    if not isinstance(node, dict):
+        return node
+    out = {key: plain(inner) for key, inner in node.items()}
+    for field, names in (("labels", HELM_LABELS), ("annotations", HELM_ANNOTATIONS)):
+        if isinstance(out.get(field), dict):
+            kept = {k: v for k, v in out[field].items() if k not in names}
+            out.pop(field)
+            if kept:
+                out[field] = kept
+    return out
+
+
+def files() -> dict[str, str]:
+    """Content of every generated file, by path below this folder."""
+    values = HERE / "values.yaml"
+    out: dict[str, list[Object]] = {}
+    for o in chart(values):
+        component = o["metadata"]["labels"].get("app.kubernetes.io/component")
+        if o["kind"] == "ConfigMap":
+            continue
+        if o["kind"] == "JobSet":
+            name = "learners/jobset/learner"
+        elif o["kind"] == "Job":
+            name = "pools/job/generators"
+        elif o["kind"] == "PodDisruptionBudget" and component == "generator":
+            name = "pools/job/budget"
+        elif o["kind"] == "NetworkPolicy":
+            name = "base/network"
+        else:
+            name = f"base/{component}"
+        out.setdefault(name, []).append(o)
+    for o in chart(values, "learner.kind=StatefulSet", "generators.pools.main.kind=Deployment"):
+        if o["metadata"]["name"] == "asyncds-learner" and o["kind"] in ("Service", "StatefulSet"):
+            out.setdefault("learners/statefulset/learner", []).append(o)
+        elif o["kind"] == "Deployment":
+            out.setdefault("pools/deployment/generators", []).append(o)
+        elif o["kind"] == "PodDisruptionBudget" and "generator" in o["metadata"]["name"]:
+            out.setdefault("pools/deployment/budget", []).append(o)
+    head = "# Written by `make manifests` from the Helm chart.\n"
+    texts = {
+        f"{name}.yaml": head + yaml.safe_dump_all(objects, sort_keys=False, width=100)
+        for name, objects in out.items()
+    }
+    scripts = {f"base/{p.name}": p.read_text() for p in sorted((CHART / "files").glob("*.sh"))}
+    return texts | scripts
+
+
+if __name__ == "__main__":
+    for path, text in files().items():
+        (HERE / path).parent.mkdir(parents=True, exist_ok=True)
+        (HERE / path).write_text(text)
