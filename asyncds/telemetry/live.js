@@ -1,5 +1,6 @@
 "use strict";
-// Asks for the status every two seconds, and for charts and rollouts when they may have changed.
+// Asks for the status every two seconds, and for charts and rollouts when they may have changed;
+// more often when the run is about to end, so as to see how it does.
 // What comes from the run is only ever put into the page as text, but for the charts, whose texts
 // the server escapes.
 const EVERY = 2000, ENDING = 500, LONGEST = 30000;
@@ -205,7 +206,7 @@ async function turn() {
       showDetails(details);
       revision = details.revision;
     }
-    if (status.state === "finishing" || FINAL.includes(status.state)) wait = ENDING;
+    if (status.step >= status.steps || FINAL.includes(status.state)) wait = ENDING;
   } catch (error) {
     lost();
     wait = Math.min(LONGEST, EVERY * 2 ** failures++);

@@ -5,7 +5,8 @@ journal, drawing charts, decoding tokens) is done in the threads of whoever asks
 of them.
 """
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict
 from functools import cached_property
@@ -34,14 +35,27 @@ _SAMPLED = (
 
 class LiveView:
     """The run in `run_dir`. The JSON of `status` and of `details` is safe to ask for in any
-    thread."""
+    thread.
 
-    def __init__(self, *, config: RunConfig, run_dir: Path) -> None:
+    share: of the time that may be spent on `details` at most. They may be older than the status
+    then: threads of one process take turns, and the coordinator is not to wait for drawings.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: RunConfig,
+        run_dir: Path,
+        share: float = 0.05,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._config = config.model_dump(mode="json")
         self._journal = run_dir / "journal.db"
         self._status: Mapping[str, Any] = {"revision": ""}
         self._drawing = Lock()
         self._drawn: bytes | None = None
+        self._share, self._now = share, now
+        self._rest_until = -float("inf")
         self._revision = self._rewinds = ""
         self._lines: list[dict[str, Any]] = []
 
@@ -55,12 +69,14 @@ class LiveView:
         return to_json(self._status).encode()
 
     def details(self) -> bytes:
-        """Charts, and some of the groups that came last, newest first; as of the status."""
+        """Charts, and some of the groups that came last, newest first."""
         with self._drawing:
-            revision = self._status["revision"]
-            if self._drawn is None or revision != self._revision:
+            revision, start = self._status["revision"], self._now()
+            new = revision != self._revision and start >= self._rest_until
+            if self._drawn is None or new:
                 self._drawn = to_json({"revision": revision, **self._read(revision)}).encode()
-                self._revision = revision
+                self._revision, end = revision, self._now()
+                self._rest_until = end + (end - start) * (1 / self._share - 1)
             return self._drawn
 
     def _read(self, revision: str) -> dict[str, Any]:
@@ -71,7 +87,7 @@ class LiveView:
             self._lines += journal.steps(start=self._lines[-1]["step"] if self._lines else 0)
             evaluations = journal.evaluations()
             groups = list(journal.groups(_SAMPLED, (SAMPLES,)))
-        charts = report_charts(self._lines, evaluations, self._config)
+        charts = report_charts(self._lines, evaluations, self._config, last="newest")
         return {
             "charts": [asdict(chart) for chart in charts if chart.svg],
             "rollouts": [self._shown(group) for group in reversed(groups)],

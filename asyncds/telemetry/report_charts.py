@@ -37,8 +37,13 @@ class Chart:
 
 
 def report_charts(
-    lines: Sequence[MetricsLine], evaluations: Sequence[Evaluation], config: dict[str, Any]
+    lines: Sequence[MetricsLine],
+    evaluations: Sequence[Evaluation],
+    config: dict[str, Any],
+    *,
+    last: str = "result",
 ) -> list[Chart]:
+    """last: what the last evaluation is called."""
     steps = [line.get("step", i + 1) for i, line in enumerate(lines)]
 
     def over_steps(*curves: tuple[str, str]) -> list[Line]:
@@ -61,7 +66,7 @@ def report_charts(
             over_steps(("reward", "reward"), ("correct", "correct")),
             top=1.0,
         ),
-        *(_pass_bars(some, at) for at, some in series),
+        *(_pass_bars(some, at, last) for at, some in series),
         *(
             chart(
                 f"Pass@k while training{at}",
@@ -188,13 +193,13 @@ def _series(evaluations: Sequence[Evaluation]) -> list[tuple[str, list[Evaluatio
     return [(f", T {t:g}" if several else "", some) for t, some in found.items()]
 
 
-def _pass_bars(evaluations: Sequence[Evaluation], at: str) -> Chart:
+def _pass_bars(evaluations: Sequence[Evaluation], at: str, last: str) -> Chart:
     ends = [("base", 0, evaluations[0])]
-    ends += [("result", 1, evaluations[-1])] if len(evaluations) > 1 else []
+    ends += [(last, 1, evaluations[-1])] if len(evaluations) > 1 else []
     ks = list(evaluations[0].get("pass@k", {}))
     bars = [(name, color, [e.get("pass@k", {}).get(k) for k in ks]) for name, color, e in ends]
     return Chart(
-        title=f"Pass@k, base and result{at}",
+        title=f"Pass@k, base and {last}{at}",
         note="Share of held-out problems solved within k attempts, with 95 % intervals.",
         legend=[(color, name) for name, color, _ in bars],
         svg=bar_chart(

@@ -75,7 +75,8 @@ class Live:
 
     def __init__(self, root: Path) -> None:
         self.run = make_run(root, steps=3, finished=False)
-        self.view = LiveView(config=load_config(self.run / "config.yaml"), run_dir=self.run)
+        config = load_config(self.run / "config.yaml")
+        self.view = LiveView(config=config, run_dir=self.run, share=1.0)
         self.status = dict(STATUS)
         self.publish()
         self.server: MetricsServer | None = None
@@ -220,9 +221,9 @@ def test_details_are_made_once_for_all_who_ask(live: Live, monkeypatch: pytest.M
     drawn: list[int] = []
     charts = live_view.report_charts
 
-    def counted(lines: Any, *rest: Any) -> Any:
+    def counted(lines: Any, *rest: Any, **options: Any) -> Any:
         drawn.append(len(lines))
-        return charts(lines, *rest)
+        return charts(lines, *rest, **options)
 
     monkeypatch.setattr(live_view, "report_charts", counted)
     threads = [threading.Thread(target=live.details) for _ in range(8)]
@@ -237,6 +238,15 @@ def test_details_are_made_once_for_all_who_ask(live: Live, monkeypatch: pytest.M
     live.publish(revision="0.4.0.6")
     assert live.details()["revision"] == "0.4.0.6"
     assert drawn == [3, 4]
+
+
+def test_drawing_takes_a_small_share_of_the_time(live: Live) -> None:
+    times = iter([0.0, 2.0, 39.9, 40.0, 40.5])
+    config = load_config(live.run / "config.yaml")
+    view = LiveView(config=config, run_dir=live.run, share=0.05, now=lambda: next(times))
+    for revision, drawn in (("0.1", "0.1"), ("0.2", "0.1"), ("0.3", "0.3")):
+        view.publish({"revision": revision})
+        assert json.loads(view.details())["revision"] == drawn
 
 
 def test_steps_that_were_undone_are_forgotten(live: Live) -> None:
@@ -312,7 +322,7 @@ def test_it_follows_the_run_and_changes_only_what_changed(live: Live, tab: Tab) 
     live.publish(step=4, revision="0.4.0.6")
     tab.until("document.getElementById('progress').innerText", lambda t: "step 4" in t)
     tab.until(seen("Reward while training"), lambda mark: mark is None)
-    assert tab.evaluate(seen("Pass@k, base and result")), "no new evaluation, no new drawing"
+    assert tab.evaluate(seen("Pass@k, base and newest")), "no new evaluation, no new drawing"
     assert tab.problems == []
 
 
