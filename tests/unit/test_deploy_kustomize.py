@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from test_deploy_helm import EXAMPLES, VERSIONS, Object, example, pod_specs, render, tool
+from test_deploy_helm import EXAMPLES, VERSIONS, Loader, Object, example, pod_specs, render, tool
 
 ROOT = Path(__file__).parents[2]
 MANIFESTS = ROOT / "k8s"
@@ -42,7 +42,7 @@ def built(overlay: str) -> str:
 
 
 def build(overlay: str) -> list[Object]:
-    return [o for o in yaml.safe_load_all(built(overlay)) if o]
+    return [o for o in yaml.load_all(built(overlay), Loader=Loader) if o]
 
 
 def comparable(objects: list[Object]) -> dict[tuple[str, str], Any]:
