@@ -1,10 +1,11 @@
-"""Ctrl-C, and kill -9 of every role in turn.
+"""Ctrl-C, kill -9 of every role in turn, a learner that is told to leave, and a disk gone bad.
 
 Shows that a run survives these deaths at the moments chosen here and that nothing is trained
 twice. It can't show that it survives them at every moment.
 """
 
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -68,8 +69,7 @@ def test_ctrl_c_checkpoints_and_the_run_can_go_on(runner: Runner, wait_until: An
 
     journal = result.directory / "journal.db"
     whole = journal.read_bytes()
-    page = len(whole) // 4096 // 2 * 4096
-    journal.write_bytes(whole[:page] + b"\xa5" * 4096 + whole[page + 4096 :])
+    journal.write_bytes(whole[:4096] + b"\xa5" * 4096 + whole[8192:])
     refused = runner.resume("interrupted", f"steps={done + 4}")
     assert refused.code == 2
     assert "journal.db is damaged" in refused.output.replace("\n", "")
@@ -88,10 +88,15 @@ def test_kill_9_of_every_role(runner: Runner, wait_until: Any) -> None:
     for step, role in ((6, "coordinator"), (14, "learner"), (22, "generator")):
         wait_until(lambda step=step: _steps(runner, "killed") >= step, process)
         _role(process, role).kill()
+    wait_until(lambda: _steps(runner, "killed") >= 28, process)
+    _role(process, "learner").send_signal(signal.SIGTERM)
     result = runner.finish(process, "killed")
     assert result.code == 0, result.output
     assert result.summary["steps"] == 40
     assert [line["step"] for line in result.lines] == list(range(1, 41))
+    log = result.log("learner-0").partition("told to leave by SIGTERM")[2]
+    (begun,) = re.findall(r"starting from \S*step-(\d+)$", log, re.MULTILINE)
+    assert int(begun) >= 28, "what the one before had trained was saved"
     journal = Journal(result.directory / "journal.db", read_only=True)
     trained = list(journal.groups("l.state = 'committed'"))
     assert len(trained) == 40 * 8
