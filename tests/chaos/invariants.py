@@ -3,8 +3,10 @@
 Every check returns sentences, one for each thing that is wrong.
 """
 
+import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,12 +122,33 @@ def the_learner_trained_what_the_journal_says(left: Left) -> list[str]:
 
 
 def generators_had_the_learners_weights(left: Left) -> list[str]:
-    """Where the versions are the same, so were the log-probabilities of every token sampled."""
+    """Where the versions are the same, so were the log-probabilities of every token sampled.
+
+    Batches with groups that an earlier learner's generators sampled are left out: after it went
+    back to a checkpoint a version of the same number has other weights, if only by rounding.
+    """
+    earlier = _batches_with_groups_of_an_earlier_learner(left)
     return [
-        f"step {line['step']}: KL {line['learner/mismatch_kl/lag=0']:.2g} at lag 0"
+        f"step {line['step'] - 1}: KL {line['learner/mismatch_kl/lag=0']:.2g} at lag 0"
         for line in read_run_log(left.run_dir / "metrics.jsonl")
         if line.get("learner/mismatch_kl/lag=0", 0.0) > ON_POLICY_KL
+        and line["step"] - 1 not in earlier
     ]
+
+
+def _batches_with_groups_of_an_earlier_learner(left: Left) -> set[int]:
+    """Those with a group that was delivered before the step that made its weights, which was
+    trained once more after it."""
+    with closing(
+        sqlite3.connect(f"{left.journal.path.resolve().as_uri()}?mode=ro", uri=True)
+    ) as db:
+        rows = db.execute(
+            "SELECT DISTINCT l.step FROM groups g JOIN leases l ON l.id = g.lease"
+            " JOIN steps s ON s.step = g.newest * ? - 1"
+            " WHERE l.purpose = 'train' AND g.delivered < s.finished",
+            (left.config.weights.publish_every,),
+        )
+        return {step for (step,) in rows}
 
 
 def evaluations_are_of_one_version(left: Left) -> list[str]:

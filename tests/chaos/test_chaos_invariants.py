@@ -176,13 +176,23 @@ def an_evaluation_of_two_versions(run: MadeUp) -> None:
             another_batch_than_the_learners,
             "step 2: the learner had tokens {1: 6.0} by lag, the journal has {1: 4}",
         ),
-        (other_weights, "step 2: KL 0.001 at lag 0"),
+        (other_weights, "step 1: KL 0.001 at lag 0"),
         (an_evaluation_of_two_versions, "evaluation 1 of version 1 has tokens of 1 to 2"),
     ],
 )
 def test_what_is_planted_is_found(run: MadeUp, plant: Callable[[MadeUp], None], found: str) -> None:
     plant(run)
     assert found in run.problems()
+
+
+@pytest.mark.parametrize("trained_again", [False, True])
+def test_what_an_earlier_learner_made_has_weights_of_its_own(
+    run: MadeUp, trained_again: bool
+) -> None:
+    if trained_again:
+        run.journal.add_step(0, {})  # made version 1, after the groups of version 1 were delivered
+    run.log([run.line(1), run.line(2), run.line(3, **{"learner/mismatch_kl/lag=0": 1e-3})])
+    assert (run.problems() == []) is trained_again
 
 
 @pytest.mark.parametrize(("base", "result", "better"), [(0.1, 0.2, True), (0.2, 0.2, False)])
