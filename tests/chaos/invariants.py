@@ -124,10 +124,11 @@ def the_learner_trained_what_the_journal_says(left: Left) -> list[str]:
 def generators_had_the_learners_weights(left: Left) -> list[str]:
     """Where the versions are the same, so were the log-probabilities of every token sampled.
 
-    Batches with groups that an earlier learner's generators sampled are left out: after it went
+    Batches with tokens that were sampled after an update, on a KV cache from before it, are left
+    out, and so are those with groups that an earlier learner's generators sampled: after it went
     back to a checkpoint a version of the same number has other weights, if only by rounding.
     """
-    earlier = _batches_with_groups_of_an_earlier_learner(left)
+    earlier = _batches_of_mixed_weights(left)
     return [
         f"step {line['step'] - 1}: KL {line['learner/mismatch_kl/lag=0']:.2g} at lag 0"
         for line in read_run_log(left.run_dir / "metrics.jsonl")
@@ -136,16 +137,18 @@ def generators_had_the_learners_weights(left: Left) -> list[str]:
     ]
 
 
-def _batches_with_groups_of_an_earlier_learner(left: Left) -> set[int]:
-    """Those with a group that was delivered before the step that made its weights, which was
-    trained once more after it."""
+def _batches_of_mixed_weights(left: Left) -> set[int]:
+    """Those with a group of several versions, or one that was delivered before the step that made
+    its weights, which was trained once more after it."""
     with closing(
         sqlite3.connect(f"{left.journal.path.resolve().as_uri()}?mode=ro", uri=True)
     ) as db:
         rows = db.execute(
             "SELECT DISTINCT l.step FROM groups g JOIN leases l ON l.id = g.lease"
             " JOIN steps s ON s.step = g.newest * ? - 1"
-            " WHERE l.purpose = 'train' AND g.delivered < s.finished",
+            " WHERE l.purpose = 'train' AND g.delivered < s.finished"
+            " UNION SELECT l.step FROM groups g JOIN leases l ON l.id = g.lease"
+            " WHERE l.purpose = 'train' AND g.oldest < g.newest",
             (left.config.weights.publish_every,),
         )
         return {step for (step,) in rows}
