@@ -227,7 +227,8 @@ class Run:
                     case "counter":
                         self._metrics.counter(series.name, **labels).inc()
                     case "gauge":
-                        self._metrics.gauge(series.name, **labels).set(0.5)
+                        value = 1.0 if series.name == "over" else 0.5
+                        self._metrics.gauge(series.name, **labels).set(value)
                     case "histogram":
                         self._metrics.histogram(series.name, **labels).observe(0.5)
 

@@ -100,6 +100,7 @@ FROM_COORDINATOR = [
     wire.Finish(reason="done"),
     wire.Drain(reason="done"),
     wire.Dump(reason="nobody moves"),
+    wire.LearnerAck(keep=[4, 8], evaluating=True),
     wire.Status(run={"step": 1, "fleet": [{"name": "g"}]}),
 ]
 
