@@ -1,8 +1,10 @@
 """Starting `asyncds run` and looking at what it leaves behind."""
 
 import os
+import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,19 @@ from asyncds.telemetry.summary import read_summary
 
 ROOT = Path(__file__).parents[2]
 RUN_SECONDS = 240
+
+
+def free_ports(n: int) -> int:
+    """The first of n neighbours on loopback that nobody listens on."""
+    for first in range(23450, 24450, n):
+        try:
+            with ExitStack() as sockets:
+                for port in range(first, first + n):
+                    sockets.enter_context(socket.create_server(("127.0.0.1", port)))
+        except OSError:
+            continue
+        return first
+    raise AssertionError("no free ports")
 
 
 @dataclass

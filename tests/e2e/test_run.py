@@ -1,35 +1,20 @@
 """One asynchronous run, looked at from all sides, and continued."""
 
 import json
-import socket
 import subprocess
 import sys
 import urllib.request
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Result, Runner
+from harness import Result, Runner, free_ports
 
 from asyncds.rollout.codec import decode_group, unpack_group
 from asyncds.rollout.journal import Journal
 from asyncds.telemetry.catalogue import CATALOGUE
 
 pytestmark = pytest.mark.slow
-
-
-def _three_free_ports() -> int:
-    """The first of three neighbours."""
-    for first in range(23450, 24450, 3):
-        try:
-            with ExitStack() as sockets:
-                for port in range(first, first + 3):
-                    sockets.enter_context(socket.create_server(("127.0.0.1", port)))
-        except OSError:
-            continue
-        return first
-    raise AssertionError("no free ports")
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +24,7 @@ def scraped() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def run(runner: Runner, wait_until: Any, scraped: dict[str, str]) -> Result:
-    first = _three_free_ports()
+    first = free_ports(3)
     process = runner.start(
         *runner.command("async", f"telemetry.port={first}", "steps=10", "rollout.max_lag=2")
     )
