@@ -16,6 +16,8 @@ from asyncds.cli.restarts import Restarts
 from asyncds.cli.silence import Silence
 from asyncds.config.schema import SupervisionConfig
 
+LONGEST_TURN_SECONDS = 10.0
+"""Between two looks at the processes; after a longer one this process was stopped."""
 BAD_INPUT = 2
 """The exit code of a process that starting again can't help."""
 FULL_BYTES = 1 << 20
@@ -101,6 +103,7 @@ class Children:
         self._silence = Silence(
             silent_seconds=limits.silent_seconds, start_seconds=limits.start_seconds
         )
+        self._looked = time.monotonic()
 
     def start(self) -> None:
         """Start all."""
@@ -125,8 +128,12 @@ class Children:
 
         status: the coordinator's answer of this moment, None if there is none.
         """
+        now = time.monotonic()
+        if now - self._looked > LONGEST_TURN_SECONDS:
+            self._silence.listens_again(now)
+        self._looked = now
         started = {child.name: child.started for child in self._children if child.code is None}
-        hung = self._silence.hung(started, status, time.monotonic())
+        hung = self._silence.hung(started, status, now)
         for child in self._children:
             if child.name in hung:
                 child.signal(signal.SIGKILL)

@@ -20,6 +20,11 @@ class Silence:
         self._start_seconds = start_seconds
         self._heard: dict[str, float] = {}
         self._answering_since: float | None = None
+        self._listening_since = -float("inf")
+
+    def listens_again(self, now: float) -> None:
+        """Until now nobody could be heard: whoever asks was stopped (Ctrl-Z) itself."""
+        self._listening_since = now
 
     def hung(
         self, started: Mapping[str, float], status: Mapping[str, Any] | None, now: float
@@ -41,7 +46,7 @@ class Silence:
             if name != COORDINATOR and self._answering_since is not None:
                 began = max(began, self._answering_since)
             limit = self._silent_seconds if name in self._heard else self._start_seconds
-            silent = now - max(began, self._heard.get(name, began))
+            silent = now - max(began, self._heard.get(name, began), self._listening_since)
             if silent > limit:
                 found[name] = silent
         return found

@@ -144,3 +144,16 @@ def test_a_process_that_hangs_is_killed_and_started_again(
 
     turn_until(run, wait)
     assert times_started(tmp_path, "coordinator") == 1
+
+
+def test_a_run_that_was_stopped_by_ctrl_z_kills_nobody(
+    start: Callable[..., tuple[ActiveRun, Answers]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    active, answers = start(LIVES, LIVES)
+    answers.answer = answer(over=False)
+    active.turn(0.0)
+    answers.answer = None  # the coordinator's answer to the next question is not there yet
+    now = time.monotonic
+    monkeypatch.setattr("asyncds.cli.children.time.monotonic", lambda: now() + 3600)
+    active.turn(0.0)
+    assert "killed" not in str(active.status.get("message"))

@@ -52,6 +52,15 @@ def test_a_coordinator_that_does_not_answer_hangs_and_nobody_else() -> None:
     assert one.hung(STARTED, None, 31.0).keys() == {"coordinator"}
 
 
+def test_time_in_which_nobody_listened_does_not_count() -> None:
+    one = silence()
+    one.hung(STARTED, status(0.0, generator_0=0.0), 20.0)
+    one.listens_again(500.0)
+    assert one.hung(STARTED, None, 500.5) == {}
+    assert one.hung(STARTED, status(480.5, generator_0=0.1), 501.0) == {}
+    assert one.hung(STARTED, status(490.0, generator_0=0.1), 510.5).keys() == {"learner"}
+
+
 def test_a_coordinator_that_never_answered_has_as_long_as_any_that_starts() -> None:
     one = silence()
     assert one.hung(STARTED, None, 99.0) == {}
