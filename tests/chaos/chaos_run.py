@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 from processes import find
 
 from asyncds.telemetry.summary import read_summary
@@ -100,7 +101,7 @@ class ChaosRun:
         if self._process is not None and self._process.poll() is None:
             for part in ("coordinator", "learner", "generator", "engine", "scorer"):
                 if process := find(self.pid, part):  # type: ignore[arg-type]
-                    with suppress(Exception):
+                    with suppress(psutil.NoSuchProcess):
                         process.send_signal(signal.SIGCONT)
             self._process.send_signal(signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
