@@ -105,8 +105,10 @@ def coordinator(run: RunConfig, *, port: int) -> Child:
     )
 
 
-def learner(run: RunConfig, *, port: int, devices: Sequence[str] | None = None) -> Child:
-    """The learner of a run; with several ranks, torchrun."""
+def learner(run: RunConfig, *, port: int, devices: Sequence[str] | None = None) -> list[Child]:
+    """The learner of a run, if there is anything to train; with several ranks, torchrun."""
+    if not run.trains:
+        return []
     command = ["services.learner", *arguments(run, port=port)]
     if run.learner.ranks > 1:
         command = [
@@ -118,12 +120,14 @@ def learner(run: RunConfig, *, port: int, devices: Sequence[str] | None = None) 
             "-m",
             *command,
         ]
-    return Child(
-        name="learner",
-        command=python(*command),
-        log=run_directory(run) / "logs" / "learner-0.log",
-        environment=environments(run, devices)[1],
-    )
+    return [
+        Child(
+            name="learner",
+            command=python(*command),
+            log=run_directory(run) / "logs" / "learner-0.log",
+            environment=environments(run, devices)[1],
+        )
+    ]
 
 
 def generators(run: RunConfig, *, port: int, devices: Sequence[str] | None = None) -> list[Child]:
@@ -158,7 +162,7 @@ def environments(run: RunConfig, devices: Sequence[str] | None = None) -> list[d
     if uses_cuda():
         first, others = place(
             devices or all_devices(),
-            ranks=run.learner.ranks,
+            ranks=run.learner_ranks,
             replicas=c.replicas,
             per_engine=c.tensor_parallel * c.pipeline_parallel,
         )

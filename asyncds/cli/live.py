@@ -42,11 +42,10 @@ def render(status: Status) -> RenderableType:
 def plain_line(status: Status) -> str:
     """One line, for logs and pipes."""
     state = status.get("state") or "starting"
-    parts = [
-        f"[{_shown(status, 'elapsed', duration)}] {state}",
-        f"step {_shown(status, 'step')}/{_shown(status, 'steps')}",
-        f"version {_shown(status, 'version')}",
-    ]
+    parts = [f"[{_shown(status, 'elapsed', duration)}] {state}"]
+    if status.get("steps") != 0:
+        parts.append(f"step {_shown(status, 'step')}/{_shown(status, 'steps')}")
+        parts.append(f"version {_shown(status, 'version')}")
     for name, key, form in (
         ("reward", "reward", "{:.3f}".format),
         ("correct", "correct", percent),

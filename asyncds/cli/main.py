@@ -69,6 +69,26 @@ def run(
     raise typer.Exit(code)
 
 
+@app.command(name="eval")
+def evaluate(
+    source: Annotated[
+        Path, typer.Argument(metavar="CONFIG|RUN", help="A YAML file, or a run's directory.")
+    ],
+    overrides: Overrides = None,
+    step: Annotated[
+        int | None, typer.Option(min=1, help="Which checkpoint of RUN; default: the newest.")
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Delete an earlier evaluation of that name first.")
+    ] = False,
+) -> None:
+    """Evaluate the model of CONFIG, or a checkpoint of RUN: Pass@k and diversity, no training."""
+    from asyncds.cli.evaluate import eval_command
+
+    code = eval_command(source=source, overrides=overrides or [], step=step, replace=replace)
+    raise typer.Exit(code)
+
+
 @app.command()
 def sweep(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A YAML file of a sweep.")],

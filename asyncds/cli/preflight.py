@@ -106,7 +106,7 @@ def _packages(config: RunConfig) -> list[str]:
 
 def _devices(config: RunConfig, found: list[Gpu]) -> list[str]:
     """found: the GPUs a run would use; [] where it computes on the CPU."""
-    transport, learner, generator = config.weights.transport, config.learner, config.generator
+    transport, generator = config.weights.transport, config.generator
     if not found:
         if transport == "nccl":
             return [
@@ -122,7 +122,7 @@ def _devices(config: RunConfig, found: list[Gpu]) -> list[str]:
             f"{'.'.join(map(str, old[0].capability))}: set dtype to float32"
         )
     per_engine = generator.tensor_parallel * generator.pipeline_parallel
-    needed = learner.ranks + generator.replicas * per_engine
+    needed = config.learner_ranks + generator.replicas * per_engine
     shared = os.environ.get("NCCL_MULTI_RANK_GPU_ENABLE") == "1"
     if per_engine > len(found):
         problems.append(
@@ -131,8 +131,8 @@ def _devices(config: RunConfig, found: list[Gpu]) -> list[str]:
         )
     elif needed > len(found) and not shared:
         problems.append(
-            f"{learner.ranks} learner ranks and {generator.replicas} generators of {per_engine} "
-            f"need {needed} GPUs and {len(found)} are here: lower learner.ranks or "
+            f"{config.learner_ranks} learner ranks and {generator.replicas} generators of "
+            f"{per_engine} need {needed} GPUs and {len(found)} are here: lower learner.ranks or "
             "generator.replicas, or share GPUs with NCCL_MULTI_RANK_GPU_ENABLE=1 (NCCL 2.30)"
         )
     return problems
@@ -243,7 +243,7 @@ def _run_directory(config: RunConfig, facts: ModelFacts | None, *, resume: bool)
 
 def _bytes_needed(config: RunConfig, facts: ModelFacts | None) -> float:
     """Checkpoints that are kept, the one being written, and a GiB for everything else."""
-    if facts is None:
+    if facts is None or not config.trains:
         return _GIB
     parameters = facts.parameter_bytes / (4 if config.dtype == "float32" else 2)
     best = config.checkpoint.keep_best and config.eval.every > 0

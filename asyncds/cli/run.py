@@ -54,7 +54,7 @@ def run_command(
         children=Children(
             [
                 launch.coordinator(run, port=port),
-                launch.learner(run, port=port),
+                *launch.learner(run, port=port),
                 *launch.generators(run, port=port),
             ],
             supervision=run.supervision,

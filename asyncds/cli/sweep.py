@@ -196,8 +196,8 @@ class Slot:
         self.run, self._began = run, time.monotonic()
         arguments = launch.arguments(run, port=port)
         _, of_learner, *of_generators = launch.environments(run, self._devices)
-        if run.learner.ranks == 1:
-            learner: Child = self._warmed("learner", "learner", [], of_learner, arguments)
+        if run.learner_ranks == 1:
+            learner: list[Child] = [self._warmed("learner", "learner", [], of_learner, arguments)]
         else:
             learner = launch.learner(run, port=port, devices=self._devices)
         generators = [
@@ -212,7 +212,7 @@ class Slot:
         ]
         self.active = ActiveRun(
             children=Children(
-                [launch.coordinator(run, port=port), learner, *generators],
+                [launch.coordinator(run, port=port), *learner, *generators],
                 supervision=run.supervision,
             ),
             address=f"tcp://{run.coordinator.host}:{port}",

@@ -12,17 +12,19 @@ from asyncds.telemetry.numbers import duration, number, percent
 
 
 def final_table(summary: dict[str, Any]) -> RenderableType:
-    """Base and result, then what the run took. Missing values are left out."""
+    """Base and result, or the only evaluation there is, then what the run took. Missing values are
+    left out."""
     parts: list[RenderableType] = []
     compared = compare(summary.get("eval") or [])
     if compared:
         view = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
+        several = any(row.result for row in compared)
         view.add_column("")
-        for name in ("base", "result", "gain"):
+        for name in ("base", "result", "gain") if several else ("model",):
             view.add_column(name, justify="right")
         for row in compared:
             gain = Text(row.gain, style="green" if row.better else "red")
-            view.add_row(row.name, row.base, row.result, gain)
+            view.add_row(row.name, row.base, *((row.result, gain) if several else ()))
         parts += [view, Text()]
     facts = Table.grid(padding=(0, 3, 0, 0))
     for name, value in _facts(summary):
@@ -37,6 +39,8 @@ def _facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("status", summary.get("status"), str),
         ("steps", summary.get("steps"), number),
         ("wall time", summary.get("wall_seconds"), duration),
+    ]
+    trained: list[tuple[str, Any, Callable[[Any], str]]] = [
         ("trained tokens/s", summary.get("tokens_per_second"), number),
         ("lag, mean", lag.get("mean"), number),
         ("lag, largest", lag.get("max"), number),
@@ -46,4 +50,5 @@ def _facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("best checkpoint", summary.get("best_checkpoint"), "step {}".format),
         ("groups dropped", sum(dropped.values()) or None, number),
     ]
-    return [(name, form(value)) for name, value, form in rows if value is not None]
+    shown = rows + trained if summary.get("steps") else rows
+    return [(name, form(value)) for name, value, form in shown if value is not None]

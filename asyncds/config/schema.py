@@ -406,8 +406,9 @@ class RunConfig(Section):
     """Precision of weights and activations in the learner and the generators."""
     seed: int = Field(0, ge=0)
     """Seed of everything that is random."""
-    steps: int = Field(100, ge=1)
-    """Training batches (optimizer steps, unless algorithm.updates_per_batch is above 1)."""
+    steps: int = Field(100, ge=0)
+    """Training batches (optimizer steps, unless algorithm.updates_per_batch is above 1). 0: nothing
+    is trained, there is no learner, and the model is evaluated as it is (`asyncds eval`)."""
     task: TaskConfig = Field(CountdownTask(), discriminator="kind")
     """What is trained on."""
     sampling: SamplingConfig = SamplingConfig()
@@ -422,6 +423,16 @@ class RunConfig(Section):
     coordinator: CoordinatorConfig = CoordinatorConfig()
     supervision: SupervisionConfig = SupervisionConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is anything to train; if not, there is no learner."""
+        return self.steps > 0
+
+    @property
+    def learner_ranks(self) -> int:
+        """Processes that train: learner.ranks, or none."""
+        return self.learner.ranks if self.trains else 0
 
     @property
     def probe_tolerance(self) -> float:

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 30.0
 """How long processes may take to leave at the end."""
+BASE_VERSION = 0
+"""Of the weights of the model that a run begins with."""
 SYNCS_PER_START = 1_000_000
 """Weight syncs are numbered from another such multiple whenever the coordinator starts."""
 
@@ -114,6 +116,12 @@ class Coordinator:
         self.state = State.STARTING
         self.message = ""
         self._recalled = False
+        self._evaluated = False
+        if not config.trains:
+            # What the engines have loaded is what there is.
+            self.weights.published = BASE_VERSION
+            self.fleet.published(BASE_VERSION)
+            self.leases.expect_version(BASE_VERSION)
         if (reason := journal.stop_reason()) is not None:
             self._recall_stop(reason)
 
@@ -268,6 +276,8 @@ class Coordinator:
                 metrics=hello.metrics,
             )
             self.fleet.join(member)
+            if not self.config.trains:
+                self.fleet.verified(member.name, BASE_VERSION)
             self.leases.adopt(member, hello.leases, now)
             log.info("%s joined", hello.name)
         else:
@@ -291,6 +301,8 @@ class Coordinator:
         reason = self._objection(hello.protocol, hello.tokenizer)
         if hello.incarnation in gangs[:-1]:
             reason = "another learner took over this run; restart it to go on from a checkpoint"
+        if not self.config.trains:
+            reason = "this run trains nothing (steps is 0) and has no learner"
         if not reason and hello.rank >= hello.ranks:
             reason = f"it says it is rank {hello.rank} of {hello.ranks}"
         if reason:
@@ -380,10 +392,14 @@ class Coordinator:
             log.warning("the learner has been silent for %.0f s", silent)
             self.learner.replace("")
             self.weights.learner_lost(now)
-        if self.state is State.STARTING and self.learner.here and self.fleet.healthy():
+        complete = self.learner.here or not self.config.trains
+        if self.state is State.STARTING and complete and self.fleet.healthy():
             self.state = State.RUNNING
         trained = self.batches.trained
-        if trained >= self.config.steps and self.state in (State.STARTING, State.RUNNING):
+        begun = self.state is State.RUNNING or (
+            self.state is State.STARTING and not self._plan.base_is_due
+        )
+        if begun and trained >= self.config.steps:
             self._finish("all steps are done", State.FINISHED)
         if self.state is State.FINISHING:
             self._dismiss()
@@ -421,6 +437,7 @@ class Coordinator:
             for id, result in results.items():
                 self._journal.finish_evaluation(id, result)
             self.leases.close_round()
+            self._evaluated = True
             self._plan.done()
             self.checkpoints.evaluated()
             self.watchdog.moved(now)
@@ -506,7 +523,7 @@ class Coordinator:
             if self.learner.silent(now) > self.config.coordinator.dead_seconds:
                 self._conclude(self._status, self.message)
         elif self.state is State.FINISHING:
-            saved = self.checkpoints.newest >= self.batches.trained
+            saved = self.checkpoints.newest >= self.batches.trained or not self.config.trains
             evaluated = self._plan.finished or self._status is State.INTERRUPTED
             if saved and evaluated:
                 self._conclude(self._status, self.message)
@@ -531,7 +548,7 @@ class Coordinator:
     @property
     def found_finished(self) -> bool:
         """The run was finished before this coordinator started: it has nothing of it to tell."""
-        return self.state is State.FINISHED and not self.learner.heard
+        return self.state is State.FINISHED and not (self.learner.heard or self._evaluated)
 
     # --- for people -----------------------------------------------------------------------------
 

@@ -21,7 +21,8 @@ class Due:
 
 
 class EvaluationPlan:
-    """When to evaluate: the base model, every `every` steps, and the result."""
+    """When to evaluate: the base model, every `every` steps, and the result, if anything is
+    trained."""
 
     def __init__(self, *, every: int, n_samples: int, interim_samples: int, steps: int) -> None:
         interim = range(every, steps, every) if every else ()
@@ -29,7 +30,7 @@ class EvaluationPlan:
             [
                 Due(step=0, n_samples=n_samples),
                 *(Due(step=s, n_samples=interim_samples) for s in interim),
-                Due(step=steps, n_samples=n_samples),
+                *([Due(step=steps, n_samples=n_samples)] if steps else []),
             ]
         )
 

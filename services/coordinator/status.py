@@ -11,10 +11,11 @@ if TYPE_CHECKING:
 
 def waiting_for(run: "Coordinator") -> str:
     """Who waits for whom, in a sentence."""
-    if not run.learner.here:
+    if run.config.trains and not run.learner.here:
         return "everybody waits for the learner to join"
     if not run.fleet.alive():
-        return "the learner waits for a generator to join"
+        waits = "the learner" if run.config.trains else "everybody"
+        return f"{waits} waits for a generator to join"
     round, sync = run.leases.round, run.weights.current
     if round is not None:
         return f"evaluating version {round.version}: {round.done} of {round.total} groups"

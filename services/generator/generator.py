@@ -63,9 +63,11 @@ class Generator:
         max_model_len: int,
         incarnation: str,
         metrics: Metrics,
+        version: int = -1,
     ) -> None:
-        """probe: its tokens, int32. incarnation: of this generator, so that what the engine has
-        cached for another is never used."""
+        """probe: its tokens, int32. version: of the engine's weights, if they are to be served;
+        -1: those of a learner are awaited. incarnation: of this generator, so that what the engine
+        has cached for another is never used."""
         self._engine = engine
         self._scorer = scorer
         self._task = task
@@ -85,7 +87,7 @@ class Generator:
         self._score_errors: dict[Reason, int] = {}
         self._pause_seconds = 0.0
         self._started = time.monotonic()
-        self._version = -1
+        self._version = version
         self._failure = ""
         self._link: Link | None = None
 

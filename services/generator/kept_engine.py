@@ -63,7 +63,9 @@ def _engine_settings(config: RunConfig) -> dict[str, Any]:
             load_tokenizer(config.tokenizer or config.model).get_vocab()
         ),
         "dtype": config.dtype,
-        "ranks": config.learner.ranks,
+        "ranks": config.learner_ranks,
+        # Where nothing is trained the engine must have the model's own weights.
+        "weights": None if config.trains else str(source.resolve()),
         **config.generator.model_dump(exclude={"model", "replicas", "start_seconds"}),
     }
 
@@ -83,7 +85,7 @@ async def _start_engine(config: RunConfig) -> GenerationEngine:
         max_num_seqs=c.max_num_seqs,
         enforce_eager=c.enforce_eager,
         seed=config.seed,
-        cpu_threads=c.cpu_threads or max(1, cores - config.learner.ranks),
+        cpu_threads=c.cpu_threads or max(1, cores - config.learner_ranks),
         engine_args=c.engine_args,
         timeout=c.start_seconds,
     )

@@ -127,6 +127,7 @@ async def _generate(
         max_model_len=engine.max_model_len,
         incarnation=incarnation,
         metrics=metrics,
+        version=-1 if config.trains else engine.version,
     )
     loop = asyncio.get_running_loop()
     vocabulary, data = vocabulary_fingerprint(tokenizer.get_vocab()), task.fingerprint()

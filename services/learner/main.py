@@ -67,6 +67,9 @@ def serve_runs(assignments: Assignments) -> int:
 
 
 def _serve(config: RunConfig) -> int:
+    if not config.trains:
+        log.error("steps is 0, so that there is nothing to train: raise it, or start no learner")
+        return BAD_INPUT
     if not torch.cuda.is_available():
         torch.set_num_threads(config.learner.cpu_threads)
     try:

@@ -161,3 +161,16 @@ def test_final_table() -> None:
 def test_final_table_of_a_run_that_reached_nothing() -> None:
     nothing = {"status": "failed", "weight_sync_seconds": {"p50": None, "p95": None}, "eval": []}
     assert drawn(final_table(nothing)).split() == ["status", "failed"]
+
+
+def test_final_table_of_an_evaluation() -> None:
+    result = {"temperature": 1.0, "pass@k": {"1": 0.5}, "n_samples": 4, "distinct_correct": 2.0}
+    summary = {"status": "finished", "steps": 0, "wall_seconds": 60, "lag": {"max": 0}}
+    lines = [line.split() for line in drawn(final_table(summary | {"eval": [result]})).splitlines()]
+    assert ["model"] in lines
+    assert ["Pass@1", "50.0%"] in lines
+    assert not [line for line in lines if line[:1] in (["lag,"], ["base"], ["gain"])]
+
+
+def test_a_line_of_an_evaluation_has_no_steps() -> None:
+    assert "step" not in plain_line({"state": "evaluating", "steps": 0, "step": 0, "version": 0})
