@@ -79,6 +79,15 @@ class Fleet:
         """Whether this incarnation was declared dead: it must not come back."""
         return incarnation in self._buried
 
+    def taken(self, name: str, incarnation: str) -> bool:
+        """Whether another incarnation of that name lives."""
+        member = self._members.get(name)
+        return (
+            member is not None
+            and member.incarnation != incarnation
+            and member.health is not Health.DEAD
+        )
+
     def join(self, member: Member) -> None:
         """Add a member; an incarnation of the same name is dead from now on.
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-PROTOCOL = 5
+PROTOCOL = 6
 """Both ends must have the same number; a difference is refused at `Hello`."""
 
 
@@ -241,6 +241,13 @@ class Refused(Message, frozen=True):
     reason: str
 
 
+class GivenUp(Message, frozen=True):
+    """The answer to the introduction of a generator that was taken for dead: its leases are others'
+    by now. It may introduce itself again, as another incarnation that holds nothing."""
+
+    reason: str
+
+
 class Identify(Message, frozen=True):
     """The coordinator does not know the sender (it restarted): say hello again."""
 
@@ -356,6 +363,7 @@ ToCoordinator = (
 FromCoordinator = (
     Welcome
     | Refused
+    | GivenUp
     | Identify
     | Grant
     | Ack

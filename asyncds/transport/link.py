@@ -15,7 +15,7 @@ from collections.abc import Callable
 import zmq
 
 from asyncds.rollout.codec import MAX_FRAME_BYTES, decode_from_coordinator, encode
-from asyncds.rollout.wire import FromCoordinator, Identify, Message, Refused, Welcome
+from asyncds.rollout.wire import FromCoordinator, GivenUp, Identify, Message, Refused, Welcome
 from asyncds.transport.keys import ClientKeys
 from asyncds.transport.monitor import monitored, read_events
 
@@ -33,6 +33,10 @@ HANDSHAKES = (
 
 class RefusedError(Exception):
     """The coordinator will not have this process; the message is its reason."""
+
+
+class GivenUpError(Exception):
+    """The coordinator took this incarnation for dead; the process may join again as another."""
 
 
 class LinkLostError(Exception):
@@ -94,7 +98,7 @@ class Link:
     def wait_welcome(self, timeout: float) -> None:
         """Block until the coordinator accepted the introduction.
 
-        Raises RefusedError, or LinkLostError after `timeout` seconds.
+        Raises RefusedError, GivenUpError, or LinkLostError after `timeout` seconds.
         """
         deadline = time.monotonic() + timeout
         while not self._welcomed.wait(0.1):
@@ -251,6 +255,8 @@ class Link:
                 self._welcomed.clear()
             case Refused(reason=reason):
                 self._failure = RefusedError(reason)
+            case GivenUp(reason=reason):
+                self._failure = GivenUpError(reason)
             case _:
                 self._on_message(message)
 

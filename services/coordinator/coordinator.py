@@ -254,7 +254,11 @@ class Coordinator:
     def _welcome_generator(self, peer: bytes, hello: wire.GeneratorHello, now: float) -> None:
         reason = self._objection(hello.protocol, hello.tokenizer) or self._data_objection(hello)
         if not reason and self.fleet.buried(hello.incarnation):
-            reason = f"{hello.name} was given up or replaced by another of its name; restart it"
+            if not self.fleet.taken(hello.name, hello.incarnation):
+                silent = "its silence was taken for its death, and its leases went to others"
+                self._send(peer, wire.GivenUp(reason=silent))
+                return
+            reason = "another of its name took its place: give every generator a name of its own"
         if reason:
             self._refuse(peer, hello.name, reason, now)
             return

@@ -140,7 +140,10 @@ class Generator:
     # --- the loop -------------------------------------------------------------------------------
 
     async def run(self, link: Link) -> str:
-        """Serve until told to leave; returns the reason. Raises LinkLostError, EngineDeadError."""
+        """Serve until told to leave; returns the reason.
+
+        Raises LinkLostError, RefusedError, GivenUpError and EngineDeadError.
+        """
         self._link = link
         chores_at = 0.0
         while True:
@@ -178,13 +181,15 @@ class Generator:
                     self._prepared = None
 
     async def abandon(self) -> list[int]:
-        """Stop all work; returns the leases that are handed back."""
-        unfinished = list(self._work)
-        for id in unfinished:
+        """Stop all work, so that nothing of it goes on in the engine; returns the leases that are
+        handed back. An update under way is waited for: it has a deadline."""
+        work = dict(self._work)
+        for id in work:
             self._cancel(id)
-        if self._update is not None:
-            await asyncio.wait([self._update])
-        return unfinished
+        under_way = [*work.values(), *([self._update] if self._update is not None else [])]
+        if under_way:
+            await asyncio.wait(under_way)
+        return list(work)
 
     # --- leases ---------------------------------------------------------------------------------
 

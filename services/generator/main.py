@@ -19,7 +19,7 @@ from asyncds.tasks.base import Row, Split, Task
 from asyncds.tasks.registry import make_task
 from asyncds.telemetry.catalogue import build_metrics
 from asyncds.transport.keys import ClientKeys, KeyFileError
-from asyncds.transport.link import Link, LinkLostError, RefusedError
+from asyncds.transport.link import GivenUpError, Link, LinkLostError, RefusedError
 from asyncds.weights.probe import probe_tokens
 from services.generator.generator import Generator
 from services.generator.kept_engine import KeptEngine
@@ -78,7 +78,13 @@ async def _serve(config: RunConfig, engine: KeptEngine, *, name: str, index: int
         task = make_task(config.task.kind, **options)
         started = await engine.started(config)
         async with _scorer(config) as scorer:
-            return await _generate(config, task, scorer, started, keys=keys, name=name, index=index)
+            while True:
+                try:
+                    return await _generate(
+                        config, task, scorer, started, keys=keys, name=name, index=index
+                    )
+                except GivenUpError as error:
+                    log.warning("%s; joining again, with the engine as it is", error)
     except (KeyFileError, ValueError, OSError) as error:
         log.error("%s", error)
         return BAD_INPUT
@@ -114,6 +120,7 @@ async def _generate(
     name: str,
     index: int,
 ) -> int:
+    """Be one incarnation, until the run is over. Returns the exit code."""
     c = config.generator
     tokenizer = load_tokenizer(config.tokenizer or config.model)
     metrics = build_metrics("generator")
@@ -183,6 +190,9 @@ async def _generate(
                     reason = await serving
                 except asyncio.CancelledError as cancelled:
                     reason = f"told to stop by {cancelled}"
+                except GivenUpError:
+                    await generator.abandon()
+                    raise
             link.send(Bye(leases=await generator.abandon(), reason=reason))
             log.info("leaving: %s", reason)
             return DONE

@@ -207,6 +207,8 @@ class SimGenerator(Peer):
                 self.prepared = None
             case wire.SyncAborted():
                 self.prepared = None
+            case wire.GivenUp():
+                self.sim.kill(self, back_after=TURN)  # another incarnation of the same process
             case wire.Refused() | wire.Drain():
                 self.sim.leave(self, restart=isinstance(message, wire.Refused))
 

@@ -224,15 +224,19 @@ def test_the_dead_do_not_come_back(desk: Desk) -> None:
     assert desk.say(b"g", wire.GeneratorHeartbeat(version=0, leases=[], stats={})) == [
         wire.Identify()
     ]
-    (refused,) = only(desk.say(b"g", GENERATOR), wire.Refused)
-    assert "restart it" in refused.reason
+    said = desk.say(b"g", REPLACE(GENERATOR, leases=[1]))
+    assert only(said, wire.GivenUp)
+    assert not only(said, wire.Welcome)
+    assert desk.member() is Health.DEAD
     assert only(desk.say(b"g2", REPLACE(GENERATOR, incarnation="g2")), wire.Welcome)
+    assert desk.member() is Health.STALE
 
 
 def test_two_processes_of_one_name_do_not_fight(desk: Desk) -> None:
     desk.say(b"g", GENERATOR)
     assert only(desk.say(b"g2", REPLACE(GENERATOR, incarnation="g2")), wire.Welcome)
-    assert only(desk.say(b"g", GENERATOR), wire.Refused)
+    (refused,) = only(desk.say(b"g", GENERATOR), wire.Refused)
+    assert "another of its name" in refused.reason
     member = desk.c.fleet.get("g")
     assert member is not None
     assert (member.incarnation, member.health) == ("g2", Health.STALE)

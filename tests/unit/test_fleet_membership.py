@@ -138,8 +138,21 @@ def test_a_new_incarnation_replaces_the_old_one_for_ever() -> None:
     assert health(fleet) is Health.STALE
     assert fleet.buried("1")
     assert not fleet.buried("2")
+    assert fleet.taken("g", "1")
     with pytest.raises(ValueError, match="is dead"):
         fleet.join(member(incarnation="1"))
+
+
+def test_a_name_is_taken_while_another_of_it_lives() -> None:
+    fleet = fleet_of("g", version=0)
+    assert not fleet.taken("g", "1"), "it is its own"
+    assert not fleet.taken("h", "2")
+    fleet.tick(60)
+    assert not fleet.taken("g", "1"), "it was given up, and nobody took its place"
+    fleet.join(member(incarnation="2", now=60))
+    assert fleet.taken("g", "1")
+    fleet.leave("g")
+    assert not fleet.taken("g", "1")
 
 
 names = st.sampled_from(["a", "b"])

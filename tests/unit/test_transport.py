@@ -17,7 +17,7 @@ from asyncds.rollout.codec import (
     decode_to_coordinator,
     encode,
 )
-from asyncds.transport.link import Link, LinkLostError, RefusedError
+from asyncds.transport.link import GivenUpError, Link, LinkLostError, RefusedError
 from asyncds.transport.observer import Observer
 from asyncds.transport.router import BindError, Router
 
@@ -164,6 +164,25 @@ def test_a_refusal_ends_the_link_with_its_reason(router: Router) -> None:
     assert inbox.messages == []
     link.send(HEARTBEAT)
     link.close()
+
+
+def test_a_link_that_was_given_up_says_so(router: Router) -> None:
+    with connected(router.port, Inbox()) as link:
+        welcome(router)
+        link.wait_welcome(DEADLINE)
+        peer = expect(router, HEARTBEAT)
+        router.send(peer, encode(wire.Identify()))
+        expect(router, HELLO)
+        router.send(peer, encode(wire.GivenUp(reason="it was silent")))
+
+        def given_up() -> bool:
+            try:
+                link.check()
+            except GivenUpError:
+                return True
+            return False
+
+        until(given_up)
 
 
 def test_silence_is_noticed() -> None:
