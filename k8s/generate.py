@@ -62,28 +62,28 @@ def files() -> dict[str, str]:
             continue
         if o["kind"] == "JobSet":
             name = "learners/jobset/learner"
-        elif o["kind"] == "Job":
-            name = "pools/job/generators"
+        elif o["kind"] == "Deployment":
+            name = "pools/deployment/generators"
         elif o["kind"] == "PodDisruptionBudget" and component == "generator":
-            name = "pools/job/budget"
+            name = "pools/deployment/budget"
         elif o["kind"] == "NetworkPolicy":
             name = "base/network"
         else:
             name = f"base/{component}"
         out.setdefault(name, []).append(o)
-    for o in chart(values, "learner.kind=StatefulSet", "generators.pools.main.kind=Deployment"):
+    for o in chart(values, "learner.kind=StatefulSet", "generators.pools.main.kind=Job"):
         if o["metadata"]["name"] == "asyncds-learner" and o["kind"] in ("Service", "StatefulSet"):
             out.setdefault("learners/statefulset/learner", []).append(o)
-        elif o["kind"] == "Deployment":
-            out.setdefault("pools/deployment/generators", []).append(o)
+        elif o["kind"] == "Job":
+            out.setdefault("pools/job/generators", []).append(o)
         elif o["kind"] == "PodDisruptionBudget" and "generator" in o["metadata"]["name"]:
-            out.setdefault("pools/deployment/budget", []).append(o)
+            out.setdefault("pools/job/budget", []).append(o)
     head = "# Written by `make manifests` from the Helm chart.\n"
     texts = {
         f"{name}.yaml": head + yaml.safe_dump_all(objects, sort_keys=False, width=100)
         for name, objects in out.items()
     }
-    scripts = {f"base/{p.name}": p.read_text() for p in sorted((CHART / "files").glob("*.sh"))}
+    scripts = {f"base/{p.name}": p.read_text() for p in sorted((CHART / "files").glob("*.*"))}
     return texts | scripts
 
 

@@ -11,7 +11,7 @@ shift
 
 hold() {
     touch /tmp/over
-    echo "The run is over; this pod waits idle. \`helm uninstall\` frees it, its volume stays."
+    echo "The run is over; this pod waits idle until it is scaled to zero, or removed."
     trap 'exit 0' TERM
     while :; do
         sleep 3600 &

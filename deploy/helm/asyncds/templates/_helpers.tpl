@@ -46,6 +46,9 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- /* What the values must not say, or must say together. */ -}}
 {{- define "asyncds.check" -}}
 {{- $config := .Values.config -}}
+{{- if and .Values.telemetry.page.enabled (eq (toString (dig "telemetry" "page" "" $config)) "false") -}}
+{{- fail "telemetry.page.enabled is true although config.telemetry.page is false: set one of them" -}}
+{{- end -}}
 {{- range $section, $keys := dict "coordinator" (list "host" "port" "curve" "allow_unencrypted" "stay") "telemetry" (list "host" "port") "weights" (list "host") "learner" (list "ranks") -}}
 {{- range $keys -}}
 {{- if hasKey (default dict (get $config $section)) . -}}
@@ -105,6 +108,26 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- toYaml $pool -}}
 {{- end }}
 
+{{- /* What is scaled to zero when the run is over, as a list: <apiVersion>/<plural>/<name>. */ -}}
+{{- define "asyncds.freed" -}}
+{{- $full := include "asyncds.fullname" . -}}
+{{- $freed := list -}}
+{{- if .Values.freeAtEnd -}}
+{{- if eq .Values.learner.kind "StatefulSet" -}}
+{{- $freed = append $freed (printf "apps/v1/statefulsets/%s-learner" $full) -}}
+{{- end -}}
+{{- range $pool, $values := .Values.generators.pools -}}
+{{- $own := include "asyncds.pool" (dict "root" $ "name" $pool "pool" $values) | fromYaml -}}
+{{- $keda := and $own.autoscaling.enabled (eq $own.autoscaling.kind "keda") -}}
+{{- if and $own.enabled (not $keda) (ne $own.kind "Job") -}}
+{{- $kind := ternary "apps/v1/deployments" "leaderworkerset.x-k8s.io/v1/leaderworkersets" (eq $own.kind "Deployment") -}}
+{{- $freed = append $freed (printf "%s/%s-generator-%s" $kind $full $pool) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $freed -}}
+{{- end }}
+
 {{- define "asyncds.config" -}}
 {{- include "asyncds.check" . -}}
 {{- $full := include "asyncds.fullname" . -}}
@@ -115,7 +138,9 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- $_ := set $coordinator "allow_unencrypted" true -}}
 {{- end -}}
 {{- $chart := dict "name" (include "asyncds.runName" .) "runs_dir" "/runs" "coordinator" $coordinator -}}
-{{- $_ := set $chart "telemetry" (dict "host" "0.0.0.0" "port" .Values.telemetry.port) -}}
+{{- $telemetry := dict "host" "0.0.0.0" "port" .Values.telemetry.port -}}
+{{- if .Values.telemetry.page.enabled -}}{{- $_ := set $telemetry "page" true -}}{{- end -}}
+{{- $_ := set $chart "telemetry" $telemetry -}}
 {{- $_ := set $chart "learner" (dict "ranks" (mul .Values.learner.nodes (include "asyncds.processes" .))) -}}
 {{- if .Values.ray.enabled -}}
 {{- $_ := set $chart "scoring" (dict "backend" "ray" "ray_address" (printf "ray://%s-ray-head-svc:10001" $full)) -}}
@@ -183,7 +208,7 @@ tolerations:
 
 {{- define "asyncds.podAnnotations" -}}
 checksum/config: {{ include "asyncds.config" .root | sha256sum }}
-checksum/files: {{ printf "%s%s" (.root.Files.Get "files/role.sh") (.root.Files.Get "files/probe.sh") | sha256sum }}
+checksum/files: {{ printf "%s%s%s" (.root.Files.Get "files/role.sh") (.root.Files.Get "files/probe.sh") (.root.Files.Get "files/free.py") | sha256sum }}
 {{- with .own.podAnnotations }}
 {{ toYaml . }}
 {{- end }}
