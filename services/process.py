@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from asyncds.config.schema import RunConfig
-from asyncds.telemetry.catalogue import Metrics
+from asyncds.telemetry.catalogue import Metrics, Role
 from asyncds.telemetry.server import Check, MetricsServer, Page
 from asyncds.telemetry.state_dump import dump_state
+from asyncds.telemetry.traces import Traces
 from asyncds.transport.keys import ClientKeys, ServerKeys, load_client_keys, load_server_keys
 
 log = logging.getLogger(__name__)
@@ -66,6 +67,11 @@ def start_logging() -> None:
         stream=sys.stderr,
         force=True,
     )
+
+
+def make_traces(config: RunConfig, *, role: Role, name: str) -> Traces:
+    """This process's part in the run's traces. Raises ValueError if a package is missing."""
+    return Traces(config.telemetry.traces, run=config.name, role=role, name=name)
 
 
 @contextmanager

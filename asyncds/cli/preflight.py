@@ -8,6 +8,7 @@ from pathlib import Path
 from asyncds.cli.machine import Gpu, existing, free_bytes, gpus, uses_cuda, version
 from asyncds.cli.model_directory import ModelFacts, check_model
 from asyncds.config.schema import RunConfig
+from asyncds.telemetry import traces
 from asyncds.telemetry.trackers.make import missing_package
 from asyncds.transport.keys import (
     KeyFileError,
@@ -101,6 +102,8 @@ def _packages(config: RunConfig) -> list[str]:
             "scoring.backend to processes"
         )
     problems += [p for tracker in config.telemetry.trackers if (p := missing_package(tracker))]
+    if config.telemetry.traces and (problem := traces.missing_package()):
+        problems.append(problem)
     return problems
 
 

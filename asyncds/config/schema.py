@@ -359,6 +359,17 @@ class SupervisionConfig(Section):
     """The same for one that is starting: for it to load its model and introduce itself."""
 
 
+class TracesConfig(Section):
+    """Traces of leases and of broadcasts of weights, sent over OTLP and HTTP (needs
+    `asyncds[otel]`). What a collector asks for besides is in the environment of every process, as
+    OpenTelemetry names it: OTEL_EXPORTER_OTLP_HEADERS, OTEL_EXPORTER_OTLP_CERTIFICATE."""
+
+    endpoint: str = Field(pattern=r"^https?://.")
+    """The collector, such as `http://127.0.0.1:4318`; every process must reach it."""
+    sample: Fraction = 1.0
+    """The share of leases and of broadcasts that is traced."""
+
+
 class TelemetryConfig(Section):
     """Metrics over HTTP: /metrics, /healthz and /readyz on every process, and the live page of the
     run at / of the coordinator."""
@@ -374,6 +385,8 @@ class TelemetryConfig(Section):
     trackers: tuple[Tracker, ...] = ()
     """Where metrics, evaluations, summary and configuration are sent besides. The name of a kind
     alone takes its defaults: `[tensorboard]`."""
+    traces: TracesConfig | None = None
+    """Where traces are sent. Default: nothing is traced."""
 
     @model_validator(mode="after")
     def _one_of_a_kind(self) -> "TelemetryConfig":

@@ -37,6 +37,7 @@ class Completion:
     nats, of the sampled tokens under the distribution they were sampled from (temperature and
     truncation applied). versions: int32, of the weights that sampled each token.
     finish_reason: ``"stop"``, ``"length"`` or ``"abort"``. text: without special tokens.
+    queue_seconds: how long it waited in the engine before its first token was worked on.
     """
 
     token_ids: npt.NDArray[np.int32]
@@ -44,6 +45,7 @@ class Completion:
     versions: npt.NDArray[np.int32]
     finish_reason: str
     text: str
+    queue_seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,6 +211,7 @@ class GenerationEngine:
             versions=_versions(sample),
             finish_reason=sample.finish_reason,
             text=self._tokenizer.decode(sample.token_ids, skip_special_tokens=True),
+            queue_seconds=_queue_seconds(output),
         )
 
     async def log_probs(
@@ -372,6 +375,11 @@ def _agreed(checksums: list[list[int]]) -> tuple[int, ...]:
     if any(other != first for other in checksums):
         raise TransferFailed("the workers of one engine received different bytes")
     return tuple(first)
+
+
+def _queue_seconds(output: RequestOutput) -> float:
+    stats = output.metrics
+    return 0.0 if stats is None else max(0.0, stats.scheduled_ts - stats.queued_ts)
 
 
 def _versions(sample: CompletionOutput) -> npt.NDArray[np.int32]:

@@ -34,7 +34,7 @@ class Receipt:
 @dataclass(kw_only=True)
 class Sync:
     """A broadcast under way. places: each member's first rank in the group; the learner is 0.
-    version: what is sent, known once the learner agreed."""
+    version: what is sent, known once the learner agreed. entered: when all had agreed."""
 
     id: int
     epoch: int
@@ -45,6 +45,7 @@ class Sync:
     started: float
     deadline: float
     version: int = -1
+    entered: float | None = None
     agreed: set[str] = field(default_factory=set)
     sent: Receipt | None = None
     applied: dict[str, Receipt] = field(default_factory=dict)
@@ -129,6 +130,7 @@ class WeightSync:
         if current.agreed != {self._learner, *current.places}:
             return False
         current.phase = Phase.TRANSFERRING
+        current.entered = now
         current.deadline = now + self._transfer_seconds
         return True
 

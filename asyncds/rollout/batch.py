@@ -46,8 +46,8 @@ class SequenceTable:
 class Shard:
     """The part of batch ``step`` that learner rank ``rank`` trains on.
 
-    table: all N sequences of the batch. generators: names of those who sampled the batch, at least
-    one, each once. sequences [n]: the rows of the table that are this
+    leases: that of each group. table: all N sequences of the batch. generators: names of those who
+    sampled the batch, at least one, each once. sequences [n]: the rows of the table that are this
     rank's, ascending; the flat arrays below hold those sequences one after another.
     prompt_ids [Σ prompt_length], completion_ids [Σ length]: token ids, int32.
     logprobs [Σ length]: log μ of each completion token (temperature applied), float32, ≤ 0.
@@ -56,6 +56,7 @@ class Shard:
 
     step: int
     rank: int
+    leases: list[int]
     table: SequenceTable
     generators: list[str]
     sequences: Int32

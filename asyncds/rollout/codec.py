@@ -161,6 +161,7 @@ def pack_shard(shard: Shard) -> Batch:
     return Batch(
         step=shard.step,
         rank=shard.rank,
+        leases=shard.leases,
         table=[_raw(getattr(shard.table, f.name), _type(f.name)) for f in fields(SequenceTable)],
         generators=shard.generators,
         arrays=[_raw(getattr(shard, name), _type(name)) for name in _SHARD_ARRAYS],
@@ -172,7 +173,8 @@ def unpack_shard(batch: Batch) -> Shard:
 
     Raises:
         ProtocolError: lengths that contradict each other, sequences that are not the rank's,
-            generators without a name, and values that `unpack_group` refuses.
+            groups without a lease, generators without a name, and values that `unpack_group`
+            refuses.
     """
     names = [f.name for f in fields(SequenceTable)]
     _require(len(batch.table) == len(names), "not a batch table")
@@ -186,6 +188,7 @@ def unpack_shard(batch: Batch) -> Shard:
     shard = Shard(
         step=batch.step,
         rank=batch.rank,
+        leases=batch.leases,
         table=SequenceTable(**columns),
         generators=batch.generators,
         **arrays,
@@ -201,6 +204,7 @@ def _check_shard(shard: Shard) -> None:
     _require(bool((table.prompt_length > 0).all()), "an empty prompt")
     _require(bool((table.length > 0).all()), "an empty completion")
     _require(bool(((table.group >= 0) & (table.rank >= 0)).all()), "a negative group or rank")
+    _require(bool((table.group < len(shard.leases)).all()), "a group without a lease")
     _require(len(shard.generators) > 0, "a batch without generators")
     _require(len(set(shard.generators)) == len(shard.generators), "a generator named twice")
     known = (table.generator >= 0) & (table.generator < len(shard.generators))

@@ -18,6 +18,7 @@ import os
 import socket
 import sqlite3
 import time
+import uuid
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -254,6 +255,12 @@ class Journal:
     def set_meta(self, key: str, value: str) -> None:
         """Keep a value with the run."""
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def run_id(self) -> str:
+        """Of this run, unlike any other's; made when it is first asked for."""
+        if (id := self.meta("id")) is None:
+            self.set_meta("id", id := uuid.uuid4().hex)
+        return id
 
     def stop_reason(self) -> str | None:
         """Why the run was told to stop, if it was and has not stopped yet."""

@@ -9,11 +9,17 @@ from asyncds.rollout.codec import GroupArrays
 
 
 def make_shards(
-    step: int, groups: Sequence[GroupArrays], ranks: int, *, generators: Sequence[str]
+    step: int,
+    groups: Sequence[GroupArrays],
+    ranks: int,
+    *,
+    leases: Sequence[int],
+    generators: Sequence[str],
 ) -> list[Shard]:
     """One shard per rank: whole sequences, balanced by tokens, group statistics in every shard.
 
-    generators: who sampled each group. The result depends on the groups and their order only.
+    leases: that of each group. generators: who sampled each group. The result depends on the groups
+    and their order only.
     """
     sizes = [len(g.lengths) for g in groups]
     prompts = np.repeat(np.array([len(g.prompt_ids) for g in groups], dtype=np.int32), sizes)
@@ -52,6 +58,7 @@ def make_shards(
             Shard(
                 step=step,
                 rank=rank,
+                leases=list(leases),
                 table=table,
                 generators=names,
                 sequences=mine,

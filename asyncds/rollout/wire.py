@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-PROTOCOL = 6
+PROTOCOL = 7
 """Both ends must have the same number; a difference is refused at `Hello`."""
 
 
@@ -230,9 +230,10 @@ class Stop(Message, frozen=True):
 
 
 class Welcome(Message, frozen=True):
-    """The introduction was accepted."""
+    """The introduction was accepted. run: its name. id: of the run, unlike any other's."""
 
     run: str
+    id: str = ""
 
 
 class Refused(Message, frozen=True):
@@ -315,6 +316,7 @@ class Batch(Message, frozen=True):
 
     step: int
     rank: int
+    leases: list[int]
     table: list[bytes]
     generators: list[str]
     arrays: list[bytes]

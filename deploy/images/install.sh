@@ -13,8 +13,8 @@ cd "$(dirname "$0")/../.."
 pip=("$venv/bin/python" -m pip --disable-pip-version-check --no-input install)
 
 case $kind in
-coordinator) "${pip[@]}" -c requirements/gpu.lock . ;;
-gpu) "${pip[@]}" -c requirements/gpu.lock '.[gpu,ray,math]' ;;
+coordinator) "${pip[@]}" -c requirements/gpu.lock '.[otel]' ;;
+gpu) "${pip[@]}" -c requirements/gpu.lock '.[gpu,ray,math,otel]' ;;
 cpu)
     torch=$(grep -o '^torch==[^ ;]*' requirements/cpu.lock)
     "${pip[@]}" --no-deps --index-url "${TORCH_INDEX:-https://download.pytorch.org/whl/cpu}" "$torch"

@@ -103,7 +103,11 @@ class BatchDesk:
         groups = [self._group(row) for row in rows]
         self._step = self.trained
         self._shards = make_shards(
-            self._step, groups, self.ranks, generators=[r.generator for r in rows]
+            self._step,
+            groups,
+            self.ranks,
+            leases=[r.lease for r in rows],
+            generators=[r.generator for r in rows],
         )
         self._facts = _facts(rows, groups)
         return True

@@ -11,6 +11,7 @@ from typing import Any
 
 from asyncds.config.schema import RunConfig
 from asyncds.fleet.membership import Fleet, Health, Member
+from asyncds.fleet.weight_sync import Outcome as BroadcastOutcome
 from asyncds.rollout import wire
 from asyncds.rollout.journal import Journal
 from asyncds.rollout.scheduler import Scheduler
@@ -39,7 +40,8 @@ SYNCS_PER_START = 1_000_000
 class Coordinator:
     """One run. `on_step` gets every trained batch's metrics, `on_evaluation` every result.
     `on_rewind` is called when the journal may have gone back to an earlier step, `on_stall` with
-    who waits for whom whenever nothing has moved for a while."""
+    who waits for whom whenever nothing has moved for a while, `on_broadcast` with how a broadcast
+    of weights ended, and when."""
 
     def __init__(
         self,
@@ -51,10 +53,12 @@ class Coordinator:
         on_evaluation: Callable[[dict[str, Any]], None],
         on_rewind: Callable[[], None],
         on_stall: Callable[[str], None],
+        on_broadcast: Callable[[BroadcastOutcome, float], None],
         now: float,
     ) -> None:
         self.config = config
         self._journal = journal
+        self._welcome = wire.Welcome(run=config.name, id=journal.run_id())
         self._send = send
         self._on_step = on_step
         self._on_evaluation = on_evaluation
@@ -98,6 +102,7 @@ class Coordinator:
             first_sync=1 + starts * SYNCS_PER_START,
             send=send,
             on_go=self.leases.expect_version,
+            on_end=on_broadcast,
         )
         trained, selected = journal.progress()
         journal.drop_evaluations()
@@ -232,7 +237,7 @@ class Coordinator:
             case wire.Bye():
                 self._learner_leaves(peer, now)
             case wire.GeneratorHello() | wire.LearnerHello():
-                self._send(peer, wire.Welcome(run=self.config.name))
+                self._send(peer, self._welcome)
                 self._send(peer, self._drain())
             case _:
                 self._send(peer, self._drain())
@@ -287,7 +292,7 @@ class Coordinator:
         else:
             known.peer = peer
             self.fleet.seen(known.name, now)
-        self._send(peer, wire.Welcome(run=self.config.name))
+        self._send(peer, self._welcome)
 
     def _data_objection(self, hello: wire.GeneratorHello) -> str:
         if self._data and hello.data != self._data:
@@ -321,7 +326,7 @@ class Coordinator:
         self.learner.peers[hello.rank] = peer
         if hello.rank == 0:
             self.weights.learner_peer = peer
-        self._send(peer, wire.Welcome(run=self.config.name))
+        self._send(peer, self._welcome)
 
     def _adopt_learner(self, hello: wire.LearnerHello, gangs: list[str], now: float) -> None:
         """A gang that is known goes on where the journal stands: it has the batch that was selected

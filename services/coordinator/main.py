@@ -7,6 +7,7 @@ serves many messages.
 
 import logging
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 from asyncds.config.load import dump_config
@@ -15,6 +16,7 @@ from asyncds.rollout.codec import ProtocolError, decode_to_coordinator, encode
 from asyncds.rollout.journal import Journal, JournalDamagedError, JournalError
 from asyncds.rollout.wire import Message, Observe, Status
 from asyncds.telemetry.catalogue import build_metrics
+from asyncds.telemetry.traces import Traces
 from asyncds.telemetry.trackers.make import missing_package
 from asyncds.transport.keys import KeyFileError
 from asyncds.transport.router import BindError, Router
@@ -22,11 +24,13 @@ from services.coordinator.clock import ListeningClock
 from services.coordinator.coordinator import Coordinator
 from services.coordinator.state import State
 from services.coordinator.telemetry import CoordinatorTelemetry
+from services.coordinator.traces import open_journal, trace_broadcast
 from services.coordinator.trackers import TrackerProcesses
 from services.process import (
     BAD_INPUT,
     DONE,
     FAILURE,
+    make_traces,
     metrics_server,
     on_signals,
     run_directory,
@@ -53,11 +57,13 @@ def main(config: RunConfig) -> int:
         run_dir.mkdir(parents=True, exist_ok=True)
         if not (run_dir / "config.yaml").exists():
             (run_dir / "config.yaml").write_text(dump_config(config))
-        journal = Journal(run_dir / "journal.db")
-    except (OSError, JournalError) as error:
+        traces = make_traces(config, role="coordinator", name="coordinator")
+        journal = open_journal(run_dir / "journal.db", traces)
+    except (OSError, ValueError, JournalError) as error:
         log.error("%s", error)
         return BAD_INPUT
-    with closing(journal):
+    traces.run_id = journal.run_id()
+    with closing(traces), closing(journal):
         try:
             router = Router(
                 host=config.coordinator.host,
@@ -69,7 +75,7 @@ def main(config: RunConfig) -> int:
             return BAD_INPUT
         with closing(router):
             try:
-                return _serve(config, router, journal)
+                return _serve(config, router, journal, traces)
             except JournalDamagedError as error:
                 log.error("%s", error)
                 return BAD_INPUT
@@ -78,7 +84,7 @@ def main(config: RunConfig) -> int:
                 return FAILURE
 
 
-def _serve(config: RunConfig, router: Router, journal: Journal) -> int:
+def _serve(config: RunConfig, router: Router, journal: Journal, traces: Traces) -> int:
     metrics = build_metrics("coordinator")
     outbox: list[tuple[bytes, Message]] = []
     clock = ListeningClock(longest=LONGEST_TURN_SECONDS)
@@ -92,6 +98,7 @@ def _serve(config: RunConfig, router: Router, journal: Journal) -> int:
         on_step=telemetry.step,
         on_evaluation=telemetry.evaluation,
         on_rewind=telemetry.rewind,
+        on_broadcast=partial(trace_broadcast, traces),
         on_stall=telemetry.stall,
         now=clock(),
     )

@@ -40,11 +40,14 @@ class WeightDesk:
         first_sync: int,
         send: Callable[[bytes, Message], None],
         on_go: Callable[[int], None],
+        on_end: Callable[[Outcome, float], None],
     ) -> None:
-        """on_go: gets every version that a broadcast of is about to begin."""
+        """on_go: gets every version that a broadcast of is about to begin. on_end: how each ended,
+        and when."""
         self._fleet = fleet
         self._send = send
         self._on_go = on_go
+        self._on_end = on_end
         self._transfer_seconds = transfer_seconds
         self._probe_every = probe_every
         self._sync = WeightSync(
@@ -167,6 +170,7 @@ class WeightDesk:
         if outcome is None:
             return
         sync = outcome.sync
+        self._on_end(outcome, now)
         for name in outcome.verified:
             self._fleet.verified(name, sync.version)
         for name in outcome.victims:

@@ -5,7 +5,7 @@ import json
 import logging
 import time
 from collections import deque
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ from asyncds.rollout.wire import (
 from asyncds.scoring.scorer import Reason, Scorer
 from asyncds.tasks.base import Task
 from asyncds.telemetry.catalogue import Metrics
+from asyncds.telemetry.traces import Traces, attempt_key
 from asyncds.transport.link import Link
 from asyncds.weights.communicator import TransferFailed
 from services.generator.work import LeaseError, fulfil
@@ -49,6 +50,17 @@ PROBE_SECONDS = 60.0
 """Deadline of the probe."""
 
 
+@dataclass(kw_only=True)
+class Unacknowledged:
+    """What became of a lease. sent: when it was last, by the monotonic clock. since: when it first
+    was, in nanoseconds since 1970."""
+
+    message: Delivered | LeaseFailed
+    sent: float
+    sends: int = 1
+    since: int = field(default_factory=time.time_ns)
+
+
 class Generator:
     """Runs in one event loop. Messages come in through `receive`, in any thread's call order."""
 
@@ -63,6 +75,7 @@ class Generator:
         max_model_len: int,
         incarnation: str,
         metrics: Metrics,
+        traces: Traces,
         version: int = -1,
     ) -> None:
         """probe: its tokens, int32. version: of the engine's weights, if they are to be served;
@@ -75,8 +88,9 @@ class Generator:
         self._probe = probe
         self._max_model_len = max_model_len
         self._metrics = metrics
+        self._traces = traces
         self._work: dict[int, asyncio.Task[None]] = {}
-        self._unacknowledged: dict[int, tuple[Delivered | LeaseFailed, float]] = {}
+        self._unacknowledged: dict[int, Unacknowledged] = {}
         self._prepared: Prepare | None = None
         self._update: asyncio.Task[None] | None = None
         self._incarnation = incarnation
@@ -166,7 +180,7 @@ class Generator:
                         self._begin(lease)
                 case Ack(leases=leases):
                     for id in leases:
-                        self._unacknowledged.pop(id, None)
+                        self._acknowledged(id)
                 case Cancel(leases=leases):
                     for id in leases:
                         self._cancel(id)
@@ -212,6 +226,7 @@ class Generator:
                 scorer=self._scorer,
                 max_model_len=self._max_model_len,
                 cache_salt=lambda: self._salt,
+                trace=self._traces.lease(lease.id),
             )
             self._count(outcome)
         except LeaseError as error:
@@ -220,10 +235,21 @@ class Generator:
             log.exception("lease %d failed", lease.id)
             outcome = _failed(lease, repr(error), permanent=False)
         # Order matters: between these two lines nobody may see the lease in neither.
-        self._unacknowledged[lease.id] = (outcome, time.monotonic())
+        self._unacknowledged[lease.id] = Unacknowledged(message=outcome, sent=time.monotonic())
         self._work.pop(lease.id, None)
         assert self._link is not None
         self._link.send(outcome)
+
+    def _acknowledged(self, lease: int) -> None:
+        done = self._unacknowledged.pop(lease, None)
+        if done is not None and (trace := self._traces.lease(lease)):
+            trace.span(
+                "deliver",
+                start=done.since,
+                end=time.time_ns(),
+                parent=attempt_key(done.message.attempt),
+                sends=done.sends,
+            )
 
     def _cancel(self, lease: int) -> None:
         self._unacknowledged.pop(lease, None)
@@ -234,10 +260,11 @@ class Generator:
     def _resend(self, *, older_than: float) -> None:
         now = time.monotonic()
         assert self._link is not None
-        for id, (message, sent) in list(self._unacknowledged.items()):
-            if now - sent >= older_than:
-                self._unacknowledged[id] = (message, now)
-                self._link.send(message)
+        for waiting in list(self._unacknowledged.values()):
+            if now - waiting.sent >= older_than:
+                waiting.sent = now
+                waiting.sends += 1
+                self._link.send(waiting.message)
 
     def _count(self, delivered: Delivered) -> None:
         for reason, n in self._scorer.errors.items():
@@ -277,6 +304,7 @@ class Generator:
         layout = json.loads(go.layout)
         specs = layout["specs"]
         self._salt = f"{self._incarnation}-{go.sync}"
+        trace, began = self._traces.broadcast(go.sync), time.time_ns()
         try:
             result = await self._engine.update_weights(
                 version=go.version,
@@ -295,6 +323,8 @@ class Generator:
         except (TransferFailed, TimeoutError) as error:
             log.warning("broadcast %d of version %d failed: %s", go.sync, go.version, error)
             self._failure = f"the update to version {go.version} failed: {error}"
+            if trace is not None:
+                trace.span("receive", start=began, end=time.time_ns(), error=str(error))
             self._link.send(SyncFailed(sync=go.sync, reason=f"could not receive: {error}"))
             return
         self._failure = ""
@@ -304,6 +334,16 @@ class Generator:
         m.gauge("policy_version").set(go.version)
         m.counter("pause_seconds_total").inc(result.pause_seconds)
         m.histogram("weight_receive_seconds").observe(result.receive_seconds)
+        if trace is not None:
+            trace.span(
+                "receive",
+                start=began,
+                end=time.time_ns(),
+                version=go.version,
+                receive_seconds=result.receive_seconds,
+                pause_seconds=result.pause_seconds,
+                probe=prepare.probe,
+            )
         self._link.send(
             Applied(
                 sync=go.sync,

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, closing
 from typing import get_args
 
 from vllm.v1.engine.exceptions import EngineDeadError
@@ -12,7 +12,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from asyncds.config.schema import RunConfig
 from asyncds.engine.generation import GenerationEngine
 from asyncds.engine.tokenizer import load_tokenizer, vocabulary_fingerprint
-from asyncds.rollout.wire import PROTOCOL, Bye, Dump, FromCoordinator, GeneratorHello
+from asyncds.rollout.wire import PROTOCOL, Bye, Dump, FromCoordinator, GeneratorHello, Welcome
 from asyncds.scoring.make import make_scorer
 from asyncds.scoring.scorer import Scorer, ScorerUnavailableError
 from asyncds.tasks.base import Row, Split, Task
@@ -30,6 +30,7 @@ from services.process import (
     client_keys,
     coordinator_address,
     dump,
+    make_traces,
     metrics_server,
     signals_async,
     start_logging,
@@ -124,6 +125,7 @@ async def _generate(
     c = config.generator
     tokenizer = load_tokenizer(config.tokenizer or config.model)
     metrics = build_metrics("generator")
+    traces = make_traces(config, role="generator", name=name)
     incarnation = uuid.uuid4().hex
     generator = Generator(
         engine=engine,
@@ -134,6 +136,7 @@ async def _generate(
         max_model_len=engine.max_model_len,
         incarnation=incarnation,
         metrics=metrics,
+        traces=traces,
         version=-1 if config.trains else engine.version,
     )
     loop = asyncio.get_running_loop()
@@ -147,15 +150,18 @@ async def _generate(
         if isinstance(message, Dump):
             dump(config, name=name, reason=message.reason, state=generator.state())
             return
+        if isinstance(message, Welcome):
+            traces.run_id = message.id
         loop.call_soon_threadsafe(generator.receive, message)
 
-    with metrics_server(
+    server = metrics_server(
         config,
         metrics,
         place=1 + config.learner.ranks + index,
         healthy=lambda: "",
         ready=generator.not_ready,
-    ) as address:
+    )
+    with closing(traces), server as address:
         link = Link(
             address=coordinator_address(config),
             identity=f"{name}:{incarnation[:8]}",

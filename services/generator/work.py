@@ -12,6 +12,7 @@ from asyncds.rollout.codec import GroupArrays, pack_group
 from asyncds.rollout.wire import Delivered, Lease
 from asyncds.scoring.scorer import Scorer
 from asyncds.tasks.base import Row, Score, Task, encode_prompt
+from asyncds.telemetry.traces import Trace, attempt_key, nanoseconds
 
 
 class LeaseError(Exception):
@@ -31,8 +32,9 @@ async def fulfil(
     scorer: Scorer,
     max_model_len: int,
     cache_salt: Callable[[], str],
+    trace: Trace | None = None,
 ) -> Delivered:
-    """Sample and score a group. Raises LeaseError.
+    """Sample and score a group. Raises LeaseError. trace: the lease's.
 
     Past `lease.straggler_seconds` the group is made of the completions that are there, if they are
     at least `lease.min_group`.
@@ -48,7 +50,7 @@ async def fulfil(
             f"generator.max_model_len {max_model_len}",
             permanent=True,
         )
-    started = time.monotonic()
+    started, began = time.monotonic(), time.time_ns()
     completions = await _survivors(
         [
             engine.generate(
@@ -67,13 +69,19 @@ async def fulfil(
         seconds=lease.straggler_seconds,
     )
     sampled = time.monotonic()
+    if trace is not None:
+        _trace_sampling(trace, lease, completions, began)
     if len(completions) < lease.min_group:
         raise LeaseError(
             f"only {len(completions)} of {lease.group_size} completions within "
             f"{lease.straggler_seconds:g} s",
             permanent=False,
         )
+    unscored = time.time_ns()
     scores, errors = await _score(scorer, row, completions)
+    if trace is not None:
+        parent = attempt_key(lease.attempt)
+        trace.span("score", start=unscored, end=time.time_ns(), parent=parent, errors=errors)
     return Delivered(
         lease=lease.id,
         attempt=lease.attempt,
@@ -81,6 +89,23 @@ async def fulfil(
         sample_seconds=sampled - started,
         score_seconds=time.monotonic() - sampled,
         score_errors=errors,
+    )
+
+
+def _trace_sampling(trace: Trace, lease: Lease, completions: list[Completion], began: int) -> None:
+    """The group waits until the engine begins with the first of its completions."""
+    parent, ended = attempt_key(lease.attempt), time.time_ns()
+    waited = min((c.queue_seconds for c in completions), default=0.0)
+    decoding = min(began + nanoseconds(waited), ended)
+    trace.span("queue", start=began, end=decoding, parent=parent)
+    trace.span(
+        "generate",
+        start=decoding,
+        end=ended,
+        parent=parent,
+        completions=len(completions),
+        wanted=lease.group_size,
+        tokens=sum(len(c.token_ids) for c in completions),
     )
 
 

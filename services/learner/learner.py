@@ -16,6 +16,7 @@ from asyncds.engine.training import TrainingEngine, UpdateMetrics
 from asyncds.rollout.batch import Int32, Shard
 from asyncds.rollout.wire import BatchRequest, LearnerHeartbeat
 from asyncds.telemetry.catalogue import Metrics
+from asyncds.telemetry.traces import Traces
 from asyncds.transport.link import Link
 from asyncds.weights.source import iterate_weights
 from asyncds.weights.staging import StagedWeights
@@ -43,6 +44,7 @@ class Learner:
         probe: Int32,
         checkpoints: Path,
         metrics: Metrics,
+        traces: Traces,
         step: int,
         publish_every: int,
         max_lag: int,
@@ -58,6 +60,7 @@ class Learner:
         self._probe = probe
         self._checkpoints = checkpoints
         self._metrics = metrics
+        self._traces = traces
         self._publish_every = publish_every
         self._max_lag = max_lag
         self._checkpoint_every = checkpoint_every
@@ -102,9 +105,10 @@ class Learner:
             if shard is None:
                 break
             waited = 0.0 if waited_since is None else time.perf_counter() - waited_since
-            started = time.perf_counter()
+            started, began = time.perf_counter(), time.time_ns()
             update = self._train(shard, link)
             updated = time.perf_counter() - started
+            self._trace(shard, update, began)
             self.step += 1
             published = saved = 0.0
             if self.step % self._publish_every == 0:
@@ -167,6 +171,21 @@ class Learner:
             reference_log_probs=reference,
             with_entropy=True,
         )
+
+    def _trace(self, shard: Shard, update: UpdateMetrics, began: int) -> None:
+        """All groups of a batch are trained at once, by all ranks; rank 0 says so."""
+        ended = time.time_ns()
+        for lease in shard.leases if self._engine.rank == 0 else ():
+            if trace := self._traces.lease(lease):
+                trace.span(
+                    "train",
+                    start=began,
+                    end=ended,
+                    step=shard.step,
+                    version=self.step // self._publish_every,
+                    ranks=self._engine.ranks,
+                    loss=update.loss,
+                )
 
     def _begin(self, phase: str, link: Link) -> None:
         """A phase that takes a while: the coordinator is told at once."""

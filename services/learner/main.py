@@ -3,6 +3,7 @@
 import logging
 import threading
 import uuid
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -14,7 +15,15 @@ from asyncds.engine.checkpoint import CheckpointError
 from asyncds.engine.policy_model import UnsupportedModelError
 from asyncds.engine.tokenizer import load_tokenizer, vocabulary_fingerprint
 from asyncds.engine.training import NonFiniteError, TrainingEngine
-from asyncds.rollout.wire import PROTOCOL, Bye, Dump, FromCoordinator, LearnerAck, LearnerHello
+from asyncds.rollout.wire import (
+    PROTOCOL,
+    Bye,
+    Dump,
+    FromCoordinator,
+    LearnerAck,
+    LearnerHello,
+    Welcome,
+)
 from asyncds.telemetry.catalogue import build_metrics
 from asyncds.transport.keys import ClientKeys, KeyFileError
 from asyncds.transport.link import Link, LinkLostError, RefusedError
@@ -35,6 +44,7 @@ from services.process import (
     coordinator_address,
     dump,
     first_signal,
+    make_traces,
     metrics_server,
     run_directory,
     start_logging,
@@ -145,6 +155,7 @@ def _restore(engine: TrainingEngine, config: RunConfig) -> int:
 
 def _train(engine: TrainingEngine, config: RunConfig, step: int, keys: ClientKeys | None) -> str:
     metrics = build_metrics("learner")
+    traces = make_traces(config, role="learner", name=f"learner-{engine.rank}")
     first = engine.rank == 0
     vocab_size = engine.causal_lm.config.get_text_config().vocab_size
     transport = config.weights.transport
@@ -164,6 +175,7 @@ def _train(engine: TrainingEngine, config: RunConfig, step: int, keys: ClientKey
         probe=probe_tokens(vocab_size=vocab_size, max_length=config.generator.max_model_len),
         checkpoints=run_directory(config) / "checkpoints",
         metrics=metrics,
+        traces=traces,
         step=step,
         publish_every=config.weights.publish_every,
         max_lag=config.rollout.max_lag,
@@ -184,17 +196,20 @@ def _train(engine: TrainingEngine, config: RunConfig, step: int, keys: ClientKey
             dump(config, name=name, reason=message.reason, state=learner.state())
         if isinstance(message, LearnerAck):
             learner.keep(message.keep)
+        if isinstance(message, Welcome):
+            traces.run_id = message.id
         inbox.receive(message)
         if publisher is not None:
             publisher.receive(message)
 
-    with metrics_server(
+    server = metrics_server(
         config,
         metrics,
         place=1 + engine.rank,
         healthy=lambda: "",
         ready=lambda: "" if ready.is_set() else "starting",
-    ) as address:
+    )
+    with closing(traces), server as address:
         link = Link(
             address=coordinator_address(config),
             identity=f"learner-{engine.rank}:{gang[:8]}",
@@ -224,6 +239,7 @@ def _train(engine: TrainingEngine, config: RunConfig, step: int, keys: ClientKey
                     ),
                     go_seconds=config.weights.prepare_seconds + 5,
                     send=link.send,
+                    traces=traces,
                 )
             link.wait_welcome(config.coordinator.lost_seconds)
             ready.set()

@@ -21,6 +21,7 @@ from asyncds.rollout.wire import (
     SyncAborted,
     SyncFailed,
 )
+from asyncds.telemetry.traces import Traces
 from asyncds.weights.communicator import TransferFailed
 from asyncds.weights.sender import WeightSender
 from asyncds.weights.staging import StagedWeights
@@ -42,12 +43,14 @@ class Publisher:
         sender: WeightSender,
         go_seconds: float,
         send: Callable[[Message], None],
+        traces: Traces,
     ) -> None:
         """go_seconds: how long after agreeing the others may take to agree too."""
         self._staged = staged
         self._sender = sender
         self._go_seconds = go_seconds
         self._send = send
+        self._traces = traces
         self._inbox: queue.Queue[Prepare | Go | SyncAborted | None] = queue.Queue()
         self._epoch = -1
         self._rendezvous = ""
@@ -111,6 +114,7 @@ class Publisher:
         return self._inbox.get()
 
     def _broadcast(self, prepare: Prepare, version: int) -> None:
+        trace, began = self._traces.broadcast(prepare.sync), time.time_ns()
         try:
             result = self._sender.send(
                 self._staged,
@@ -121,8 +125,12 @@ class Publisher:
         except TransferFailed as error:
             log.warning("broadcast %d of version %d failed: %s", prepare.sync, version, error)
             self._epoch = -1
+            if trace is not None:
+                trace.span("send", start=began, end=time.time_ns(), error=str(error))
             self._send(SyncFailed(sync=prepare.sync, reason=f"could not send: {error}"))
             return
+        if trace is not None:
+            trace.span("send", start=began, end=time.time_ns(), version=version)
         log.info("version %d sent in %.3f s", version, result.seconds)
         self._send(
             Sent(

@@ -4,11 +4,13 @@ import json
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import Result, Runner, free_ports
+from otlp_collector import Collector, collecting
 
 from asyncds.rollout.codec import decode_group, unpack_group
 from asyncds.rollout.journal import Journal
@@ -23,10 +25,22 @@ def scraped() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def run(runner: Runner, wait_until: Any, scraped: dict[str, str]) -> Result:
+def collector() -> Iterator[Collector]:
+    with collecting() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="module")
+def run(runner: Runner, wait_until: Any, scraped: dict[str, str], collector: Collector) -> Result:
     first = free_ports(3)
     process = runner.start(
-        *runner.command("async", f"telemetry.port={first}", "steps=10", "rollout.max_lag=2")
+        *runner.command(
+            "async",
+            f"telemetry.port={first}",
+            f"telemetry.traces.endpoint={collector.endpoint}",
+            "steps=10",
+            "rollout.max_lag=2",
+        )
     )
     lines = runner.root / "async" / "metrics.jsonl"
     wait_until(lambda: lines.exists() and lines.read_text().count("\n") >= 4, process)
@@ -105,6 +119,45 @@ def test_metrics_of_every_role_are_live(run: Result, scraped: dict[str, str]) ->
     assert value("coordinator", "steps_total") >= 3
     assert value("generator", "policy_version") >= 1
     assert value("learner", "entropy") > 0
+
+
+def test_the_life_of_every_lease_is_one_trace_of_all_roles(
+    run: Result, collector: Collector
+) -> None:
+    """One machine, so one clock: what lies within what is known to the nanosecond."""
+    told = collector.of("lease")
+    journal = Journal(run.directory / "journal.db", read_only=True)
+    for group in journal.groups("l.state = 'committed'"):
+        assert {(s.name, s.service.removeprefix("asyncds-")) for s in told[group.lease]} == {
+            *((name, "coordinator") for name in ("lease", "attempt", "journal")),
+            *((name, "coordinator") for name in ("buffered", "batched")),
+            *((name, "generator") for name in ("queue", "generate", "score", "deliver")),
+            ("train", "learner"),
+        }
+        span = {s.name: s for s in told[group.lease]}
+        assert {s.parent for s in span.values()} == {"", span["lease"].id, span["attempt"].id}
+        lease, attempt, trained = span["lease"], span["attempt"], span["batched"]
+        assert attempt.start <= span["queue"].start <= span["generate"].start
+        assert span["generate"].end <= span["score"].start <= span["score"].end <= attempt.end
+        assert span["journal"].end <= span["deliver"].end <= lease.end
+        assert trained.start <= span["train"].start <= span["train"].end <= trained.end
+        assert span["train"].attributes["step"] == group.step == lease.attributes["step"]
+        assert (lease.attributes["tokens"], lease.attributes["state"]) == (
+            *(group.tokens, "committed"),
+        )
+
+
+def test_every_broadcast_is_a_trace_of_all_who_take_part(run: Result, collector: Collector) -> None:
+    told = collector.of("broadcast")
+    assert len(told) >= 11
+    for spans in told.values():
+        assert sorted(s.name for s in spans) == [
+            *("broadcast", "prepare", "receive", "send", "transfer"),
+        ]
+        assert {s.service for s in spans} == {
+            *("asyncds-coordinator", "asyncds-generator", "asyncds-learner"),
+        }
+        assert not any(s.error for s in spans)
 
 
 def test_report_and_logs_are_written(run: Result) -> None:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,9 @@ from asyncds.rollout.codec import (
     unpack_group,
     unpack_shard,
 )
-from asyncds.rollout.journal import Journal
+from asyncds.telemetry.traces import Traces
 from services.coordinator.coordinator import Coordinator
+from services.coordinator.traces import open_journal, trace_broadcast
 from services.coordinator.tries import DEATHS_PER_FAILURE
 
 TURN = 0.1
@@ -456,8 +458,10 @@ class Simulation:
         faults: Faults | None = None,
         chance: float = 0.5,
         seed: int = 0,
+        traces: Traces | None = None,
     ) -> None:
         self.config, self.faults = config, faults or Faults()
+        self.traces = traces or Traces(None, run="r", role="coordinator", name="c")
         self.chance = chance
         self.rng = random.Random(seed)
         self.now = 0.0
@@ -493,7 +497,8 @@ class Simulation:
     # --- processes ------------------------------------------------------------------------------
 
     def start_coordinator(self) -> None:
-        self.journal = Journal(self._path)
+        self.journal = open_journal(self._path, self.traces)
+        self.traces.run_id = self.journal.run_id()
         # Nothing here survives a power cut, so nothing need wait for the disk.
         self.journal._db.execute("PRAGMA synchronous=OFF")
         self.coordinator: Coordinator | None = Coordinator(
@@ -503,6 +508,7 @@ class Simulation:
             on_step=self.steps.append,
             on_evaluation=self.evaluations.append,
             on_rewind=lambda: None,
+            on_broadcast=partial(trace_broadcast, self.traces),
             on_stall=lambda reason: None,
             now=self.now,
         )

@@ -68,6 +68,7 @@ class Desk:
             on_step=lambda metrics: None,
             on_evaluation=lambda result: None,
             on_rewind=lambda: None,
+            on_broadcast=lambda outcome, now: None,
             on_stall=self.stalls.append,
             now=0.0,
         )

@@ -46,6 +46,7 @@ class Scene:
             on_evaluation=self.results.append,
             on_rewind=lambda: None,
             on_stall=lambda reason: None,
+            on_broadcast=lambda outcome, now: None,
             now=0.0,
         )
 

@@ -39,6 +39,7 @@ def shard_of(table: SequenceTable, rank: int) -> Shard:
     return Shard(
         step=3,
         rank=rank,
+        leases=list(range(int(table.group.max()) + 1)),
         table=table,
         generators=["g"],
         sequences=mine,

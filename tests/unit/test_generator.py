@@ -5,8 +5,10 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
+from otlp_collector import traced
 
 from asyncds.engine.generation import Completion
 from asyncds.rollout import wire
@@ -21,6 +23,7 @@ from asyncds.rollout.codec import (
 from asyncds.rollout.sharding import make_shards
 from asyncds.tasks.registry import make_task
 from asyncds.telemetry.catalogue import build_metrics
+from asyncds.telemetry.traces import Traces
 from asyncds.weights.communicator import TransferFailed
 from services.generator import generator as module
 from services.generator.generator import Generator
@@ -42,6 +45,8 @@ LEASE = wire.Lease(
     min_group=2,
 )
 PREPARE = wire.Prepare(sync=1, epoch=1, rank=1, world_size=2, probe=True, deadline=1.0)
+QUEUE_SECONDS = 1e-6
+REPLACE = msgspec.structs.replace
 GO = wire.Go(sync=1, version=3, rendezvous="", layout=b'{"specs": [], "bucket_bytes": 1}')
 
 
@@ -66,6 +71,7 @@ class MockEngine:
             versions=np.array([0, 0], np.int32),
             finish_reason="length" if sample in self.cut_off else "stop",
             text="1 + 2",
+            queue_seconds=QUEUE_SECONDS,
         )
 
     async def update_weights(self, **_: Any) -> Any:
@@ -116,7 +122,7 @@ class MockLink:
 class Desk:
     """A running generator."""
 
-    def __init__(self) -> None:
+    def __init__(self, traces: Traces | None = None) -> None:
         self.engine, self.link = MockEngine(), MockLink()
         self.generator = Generator(
             engine=self.engine,  # type: ignore[arg-type]
@@ -127,14 +133,15 @@ class Desk:
             max_model_len=8,
             incarnation="first",
             metrics=build_metrics("generator"),
+            traces=traces or Traces(None, run="r", role="generator", name="g"),
         )
 
 
-def serve(scene: Callable[[Desk], Any]) -> None:
+def serve(scene: Callable[[Desk], Any], *, traces: Traces | None = None) -> None:
     """Run a scene against a generator, then drain it."""
 
     async def play() -> None:
-        desk = Desk()
+        desk = Desk(traces)
         running = asyncio.create_task(desk.generator.run(desk.link))  # type: ignore[arg-type]
         await scene(desk)
         desk.generator.receive(wire.Drain(reason="done"))
@@ -163,7 +170,7 @@ def test_the_learner_knows_which_completions_were_cut_off() -> None:
         desk.generator.receive(wire.Grant(leases=[LEASE]))
         [delivered] = await desk.link.said(wire.Delivered)
         group = unpack_group(decode_group(encode(delivered.group)))
-        for shard in make_shards(0, [group], 2, generators=["g"]):
+        for shard in make_shards(0, [group], 2, leases=[7], generators=["g"]):
             batch = decode_from_coordinator(encode(pack_shard(shard)))
             assert isinstance(batch, wire.Batch)
             assert unpack_shard(batch).table.finished.tolist() == [True, False, True]
@@ -289,3 +296,54 @@ def test_nobody_enters_a_broadcast_that_was_called_off() -> None:
         assert not any(isinstance(m, wire.Applied | wire.SyncFailed) for m in desk.link.sent)
 
     serve(scene)
+
+
+def test_a_lease_is_traced_until_it_is_acknowledged() -> None:
+    async def scene(desk: Desk) -> None:
+        desk.generator.receive(wire.Grant(leases=[LEASE]))
+        await desk.link.said(wire.Delivered)
+        desk.generator.receive(wire.Welcome(run="r"))
+        await desk.link.said(wire.Delivered, n=2)
+        desk.generator.receive(wire.Ack(leases=[LEASE.id]))
+
+    with traced("generator") as (traces, collector):
+        serve(scene, traces=traces)
+    spans = collector.of("lease")[LEASE.id]
+    assert [span.name for span in spans] == ["queue", "generate", "score", "deliver"]
+    queue, generate, score, deliver = spans
+    assert queue.end - queue.start == round(QUEUE_SECONDS * 1e9)
+    assert queue.end == generate.start
+    assert generate.end <= score.start <= score.end <= deliver.start <= deliver.end
+    assert generate.attributes == {"lease": LEASE.id, "completions": 3, "wanted": 3, "tokens": 6}
+    assert deliver.attributes["sends"] == 2
+    assert len({span.parent for span in spans}) == 1
+
+
+def test_what_stragglers_leave_of_a_lease_is_traced() -> None:
+    async def scene(desk: Desk) -> None:
+        desk.engine.stuck = {0, 1}
+        desk.generator.receive(wire.Grant(leases=[LEASE]))
+        await desk.link.said(wire.LeaseFailed)
+        desk.generator.receive(wire.Ack(leases=[LEASE.id]))
+
+    with traced("generator") as (traces, collector):
+        serve(scene, traces=traces)
+    spans = collector.of("lease")[LEASE.id]
+    assert [span.name for span in spans] == ["queue", "generate", "deliver"]
+    assert spans[1].attributes["completions"] == 1
+
+
+def test_updates_are_traced() -> None:
+    async def scene(desk: Desk) -> None:
+        for sync, failure in enumerate((None, TransferFailed("cut off")), start=1):
+            desk.engine.failure = failure
+            desk.generator.receive(REPLACE(PREPARE, sync=sync))
+            desk.generator.receive(REPLACE(GO, sync=sync))
+            await desk.link.said(wire.Applied if failure is None else wire.SyncFailed)
+
+    with traced("generator") as (traces, collector):
+        serve(scene, traces=traces)
+    broadcasts = collector.of("broadcast")
+    assert [span.name for spans in broadcasts.values() for span in spans] == ["receive"] * 2
+    assert broadcasts[1][0].attributes["version"] == GO.version
+    assert broadcasts[2][0].error == "cut off"

@@ -7,6 +7,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from otlp_collector import traced
 from prometheus_client import generate_latest
 from rollout_groups import make_group
 
@@ -18,6 +19,7 @@ from asyncds.rollout.codec import pack_shard
 from asyncds.rollout.sharding import make_shards
 from asyncds.rollout.wire import BatchRequest, Drain, Finish
 from asyncds.telemetry.catalogue import Metrics, build_metrics
+from asyncds.telemetry.traces import Traces
 from services.learner.inbox import Inbox, PreemptedError
 from services.learner.learner import Learner
 
@@ -69,7 +71,7 @@ class MockLink:
         self.reports.append(message.report)
         newest = message.step // PUBLISH_EVERY
         groups = [make_group(versions=(0,)), make_group(versions=(newest,))]
-        shards = make_shards(message.step, groups, 1, generators=["a", "b"])
+        shards = make_shards(message.step, groups, 1, leases=[11, 12], generators=["a", "b"])
         last = message.step == STEPS
         self.inbox.receive(Finish(reason="done") if last else pack_shard(shards[0]))
         if last:
@@ -90,7 +92,14 @@ def saved(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def make_learner(path: Path, metrics: Metrics, *, step: int = 0, every: int = 100) -> Learner:
+def make_learner(
+    path: Path,
+    metrics: Metrics,
+    *,
+    step: int = 0,
+    every: int = 100,
+    traces: Traces | None = None,
+) -> Learner:
     staged = SimpleNamespace(bucket_bytes=1, version=0, stage=lambda *_, **__: None)
     return Learner(
         engine=cast(Any, MockEngine()),
@@ -99,6 +108,7 @@ def make_learner(path: Path, metrics: Metrics, *, step: int = 0, every: int = 10
         probe=np.zeros(1, dtype=np.int32),
         checkpoints=path,
         metrics=metrics,
+        traces=traces or Traces(None, run="r", role="learner", name="l"),
         step=step,
         publish_every=PUBLISH_EVERY,
         max_lag=3,
@@ -178,6 +188,23 @@ def test_checkpoints_to_be_kept_are_not_pruned(
     learner.run(link=cast(Any, MockLink(inbox)), inbox=inbox, publisher=None)
     assert saved == ["step-2", "step-4"]
     assert kept == [{2, 3}, {2, 3}]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_first_rank_traces_what_is_trained(
+    saved: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
+    monkeypatch.setattr(MockEngine, "rank", rank)
+    with traced("learner") as (traces, collector):
+        learner = make_learner(tmp_path, build_metrics("learner"), traces=traces)
+        inbox = Inbox()
+        learner.run(link=cast(Any, MockLink(inbox)), inbox=inbox, publisher=None)
+    told = {
+        lease: [(s.name, s.attributes["step"], s.attributes["version"]) for s in spans]
+        for lease, spans in collector.of("lease").items()
+    }
+    steps = [("train", step, step // PUBLISH_EVERY) for step in range(STEPS)]
+    assert told == ({} if rank else {11: steps, 12: steps})
 
 
 def test_a_rank_leaves_when_another_is_told_to(

@@ -27,6 +27,7 @@ def shard() -> Shard:
     return Shard(
         step=0,
         rank=0,
+        leases=[1, 2, 3],
         table=SequenceTable(
             group=GROUP,
             reward=REWARD,

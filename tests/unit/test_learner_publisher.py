@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from otlp_collector import traced
 from rollout_groups import make_group
 
 from asyncds.rollout import wire
 from asyncds.rollout.codec import pack_shard
 from asyncds.rollout.sharding import make_shards
+from asyncds.telemetry.traces import Traces
 from asyncds.weights.buckets import TensorSpec
 from asyncds.weights.communicator import TransferFailed
 from asyncds.weights.staging import StagedWeights
@@ -44,7 +46,7 @@ class MockSender:
 
 
 class Desk:
-    def __init__(self, go_seconds: float = WAIT) -> None:
+    def __init__(self, go_seconds: float = WAIT, traces: Traces | None = None) -> None:
         self.sender, self.said = MockSender(), queue.Queue[wire.Message]()
         spec = TensorSpec("w", "float32", (4,))
         self.staged = StagedWeights(specs=[spec], bucket_bytes=64)
@@ -53,6 +55,7 @@ class Desk:
             sender=self.sender,  # type: ignore[arg-type]
             go_seconds=go_seconds,
             send=self.said.put,
+            traces=traces or Traces(None, run="r", role="learner", name="l"),
         )
 
     def stage(self, version: int) -> None:
@@ -98,6 +101,19 @@ def test_nothing_is_staged_between_agreement_and_the_end(desk: Desk) -> None:
     desk.go(1)
     desk.stage(4)  # waits for the broadcast to be over, and no longer
     assert desk.prepare(2).version == 4
+
+
+def test_what_is_sent_is_traced() -> None:
+    with traced("learner") as (traces, collector):
+        desk = Desk(traces=traces)
+        desk.stage(3)
+        for sync, desk.sender.failing in ((1, False), (2, True)):
+            desk.prepare(sync)
+            desk.go(sync)
+        desk.publisher.close()
+    [[sent], [failed]] = collector.of("broadcast").values()
+    assert (sent.name, sent.attributes["version"], sent.error) == ("send", 3, "")
+    assert (failed.name, failed.error) == ("send", "a member is gone")
 
 
 def test_a_broadcast_called_off_lets_go(desk: Desk) -> None:
@@ -149,7 +165,7 @@ def test_without_weights_it_can_not_agree(desk: Desk) -> None:
 
 
 def _batch(step: int) -> wire.Batch:
-    return pack_shard(make_shards(step, [make_group()], ranks=1, generators=["g"])[0])
+    return pack_shard(make_shards(step, [make_group()], ranks=1, leases=[1], generators=["g"])[0])
 
 
 def test_the_inbox_asks_until_the_batch_comes(monkeypatch: pytest.MonkeyPatch) -> None:

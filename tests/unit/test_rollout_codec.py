@@ -82,13 +82,18 @@ TO_COORDINATOR = [
     wire.Stop(reason="enough"),
 ]
 SHARD = pack_shard(
-    make_shards(4, [make_group(), make_group(n=3, versions=(1, 2))], 2, generators=["g", "other"])[
-        1
-    ]
+    make_shards(
+        4,
+        [make_group(), make_group(n=3, versions=(1, 2))],
+        2,
+        leases=[7, 9],
+        generators=["g", "other"],
+    )[1]
 )
 FROM_COORDINATOR = [
-    wire.Welcome(run="r"),
+    wire.Welcome(run="r", id="0f"),
     wire.Refused(reason="no"),
+    wire.GivenUp(reason="no"),
     wire.Identify(),
     wire.Grant(leases=[LEASE]),
     wire.Ack(leases=[7]),
@@ -252,6 +257,11 @@ def test_malformed_shards_are_refused(
 def test_generators_without_a_name_of_their_own_are_refused(generators: list[str]) -> None:
     with pytest.raises(ProtocolError, match="generator"):
         unpack_shard(msgspec.structs.replace(SHARD, generators=generators))
+
+
+def test_groups_without_a_lease_are_refused() -> None:
+    with pytest.raises(ProtocolError, match="lease"):
+        unpack_shard(msgspec.structs.replace(SHARD, leases=[7]))
 
 
 def test_a_frame_over_the_limit_is_refused() -> None:

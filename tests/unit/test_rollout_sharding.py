@@ -31,8 +31,9 @@ def test_every_sequence_is_in_one_shard_unchanged(groups: list[GroupArrays], ran
     n = sum(len(g.lengths) for g in groups)
     ranks = min(ranks, n)
     generators = [("b", "a")[i % 2] for i in range(len(groups))]
-    shards = make_shards(5, groups, ranks, generators=generators)
-    again = make_shards(5, groups, ranks, generators=generators)
+    leases = [10 + i for i in range(len(groups))]
+    shards = make_shards(5, groups, ranks, leases=leases, generators=generators)
+    again = make_shards(5, groups, ranks, leases=leases, generators=generators)
     expected = [
         (i, g.prompt_ids, ids, logprobs, versions, reward, correct, finished)
         for i, g in enumerate(groups)
@@ -50,7 +51,7 @@ def test_every_sequence_is_in_one_shard_unchanged(groups: list[GroupArrays], ran
     seen: list[int] = []
     for rank, (shard, twin) in enumerate(zip(shards, again, strict=True)):
         assert pack_shard(shard) == pack_shard(twin)
-        assert (shard.step, shard.rank) == (5, rank)
+        assert (shard.step, shard.rank, shard.leases) == (5, rank, leases)
         assert pack_shard(unpack_shard(pack_shard(shard))) == pack_shard(shard)
         table = shard.table
         assert len(table) == n
