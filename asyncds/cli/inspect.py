@@ -1,6 +1,7 @@
 """`asyncds inspect`: rollouts from a run's journal, one row per completion."""
 
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,23 +29,25 @@ class Filter:
 
 
 def read_completions(run: Path, only: Filter) -> Iterator[dict[str, Any]]:
-    """The completions of a run in lease order, as plain values.
+    """The completions of a run in lease order, as plain values; of groups whose samples were
+    deleted there are none.
 
     Raises UserError if there is no such evaluation, or no journal; JournalError if it can't be
     read.
     """
-    journal_file = run / "journal.db"
-    if not journal_file.exists():
-        raise UserError(f"{run} has no journal.db: nothing was sampled yet")
-    journal = Journal(journal_file, read_only=True)
-    try:
+    with _journal(run) as journal:
         _check(journal, run, only)
         decode = decoder(tokenizer_of(yaml.safe_load((run / "config.yaml").read_text())))
         where, parameters = _sql(only)
         for group in journal.groups(where, parameters):
             yield from _completions(group, decode, only)
-    finally:
-        journal.close()
+
+
+def count_deleted(run: Path, only: Filter) -> int:
+    """The groups whose samples were deleted, of those that match. Raises as `read_completions`."""
+    with _journal(run) as journal:
+        where, parameters = _sql(only)
+        return sum(1 for _ in journal.groups(f"{where} AND length(g.payload) = 0", parameters))
 
 
 def printable(text: str) -> str:
@@ -77,6 +80,15 @@ def table(rows: list[dict[str, Any]]) -> Table:
             Text(printable(row["completion"]) + ("" if row["finished"] else " […]")),
         )
     return view
+
+
+@contextmanager
+def _journal(run: Path) -> Iterator[Journal]:
+    file = run / "journal.db"
+    if not file.exists():
+        raise UserError(f"{run} has no journal.db: nothing was sampled yet")
+    with closing(Journal(file, read_only=True)) as journal:
+        yield journal
 
 
 def _check(journal: Journal, run: Path, only: Filter) -> None:

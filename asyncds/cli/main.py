@@ -218,13 +218,14 @@ def inspect(
     """Read rollouts from the journal of RUN."""
     from itertools import islice
 
-    from asyncds.cli.inspect import Filter, read_completions, table
+    from asyncds.cli.inspect import Filter, count_deleted, read_completions, table
 
     only = Filter(
         step=step, evaluation=evaluation, version=version, correct=correct, purpose=purpose
     )
     with _reading(run):
         rows = list(islice(read_completions(run, only), limit))
+        deleted = count_deleted(run, only)
     if as_json:
         for row in rows:
             print(json.dumps(row))
@@ -232,8 +233,14 @@ def inspect(
         from rich.console import Console
 
         Console().print(table(rows))
-    else:
+    elif not deleted:
         print("no rollout matches", file=sys.stderr)
+    if deleted:
+        print(
+            f"the samples of {deleted} groups that match were deleted to keep the journal within "
+            "coordinator.journal_gb; the numbers about them are in the journal",
+            file=sys.stderr,
+        )
 
 
 @app.command()

@@ -324,6 +324,10 @@ class CoordinatorConfig(Section):
     """After this long without any progress the run ends as failed, saying who waits for whom."""
     lost_seconds: Seconds = 600
     """After this long without a coordinator a generator or learner gives up."""
+    journal_gb: float = Field(20.0, gt=0)
+    """What the journal may take of the disk, in GiB. Beyond it the oldest samples are deleted that
+    no restart can need (those of groups that were trained before the oldest checkpoint that is
+    kept, dropped, or of evaluations that are finished); the numbers about them stay."""
     stay: bool = False
     """When the run is over the coordinator stays until SIGTERM: it tells whoever comes late to
     leave, and its metrics say how the run ended. For supervisors that start again what ends."""

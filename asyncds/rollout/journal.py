@@ -7,9 +7,10 @@ training lease, in the column `state`:
       │             └──→ evicted (too stale, or without signal)
       └──→ failed (a reason is recorded)
 
-Evaluation leases go from leased to delivered and stay. All writes between `begin` and `commit` are
-one transaction, so the caller decides what becomes durable together. The file may be read by
-others (`asyncds inspect`) at any time.
+Evaluation leases go from leased to delivered and stay. The samples of groups that no restart can
+need may be deleted (`asyncds.rollout.retention`); everything else stays. All writes between `begin`
+and `commit` are one transaction, so the caller decides what becomes durable together. The file may
+be read by others (`asyncds inspect`) at any time.
 """
 
 import fcntl
@@ -26,7 +27,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from asyncds.rollout.retention import StoredGroup
+
 SCHEMA_VERSION = 1
+WAL_BYTES = 64 << 20
+"""The write-ahead log is cut back to this size after a turn that needed more."""
+DELETED = "deleted"
+"""Why a group is evicted that would be trained again, had its samples not been deleted."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -63,9 +70,12 @@ CREATE TABLE IF NOT EXISTS groups (
     reward REAL NOT NULL,           -- mean
     tokens INTEGER NOT NULL,
     lag INTEGER,                    -- at consumption
-    payload BLOB NOT NULL           -- wire.Group, msgpack
+    payload BLOB NOT NULL           -- wire.Group, msgpack; empty once deleted
 );
-CREATE TABLE IF NOT EXISTS checksums (lease INTEGER PRIMARY KEY, crc32 INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS checksums (        -- of the payloads that are there
+    lease INTEGER PRIMARY KEY,
+    crc32 INTEGER NOT NULL
+);
 CREATE TABLE IF NOT EXISTS steps (
     step INTEGER PRIMARY KEY,
     finished REAL NOT NULL,
@@ -89,6 +99,10 @@ class JournalDamagedError(JournalError):
     """What the journal holds is not what was written; the message says where."""
 
 
+class DiskFullError(JournalError):
+    """There is no room for what was to be written, and nothing of it was."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LeaseRow:
     """A row of `leases`, with the group's version if it was delivered."""
@@ -106,7 +120,8 @@ class LeaseRow:
 
 @dataclass(frozen=True, kw_only=True)
 class GroupRow:
-    """A row of `groups` with its lease's row, purpose, step and evaluation. payload is msgpack."""
+    """A row of `groups` with its lease's row, purpose, step and evaluation. payload is msgpack, b""
+    if the samples were deleted."""
 
     lease: int
     row: int
@@ -146,34 +161,57 @@ class Journal:
                 self._db = sqlite3.connect(path, isolation_level=None)
                 self._db.execute("PRAGMA journal_mode=WAL")
                 self._db.execute("PRAGMA synchronous=FULL")
+                self._db.execute(f"PRAGMA journal_size_limit={WAL_BYTES}")
                 self._check_pages()
             self._check_schema(create=not read_only)
+            self._has_checksums = "checksums" in self._tables()
             if not read_only:
                 self._check_groups()
         except sqlite3.Error as error:
-            raise JournalError(f"cannot open the journal {path}: {error}") from error
+            raise self._failure(error, "open") from error
 
     def _check_pages(self) -> None:
-        """Read the whole file once: what is damaged is better found now than in the middle of the
+        """Read all but the samples: what is damaged is better found now than in the middle of the
         run, when its owner may have overwritten the copies."""
         try:
-            found = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
+            for table in self._tables():
+                if table == "groups":
+                    # The columns before the samples, which are in pages of their own.
+                    self._db.execute("SELECT sum(n), sum(length(payload)) FROM groups").fetchone()
+                    continue
+                found = self._db.execute(f'PRAGMA quick_check("{table}")').fetchone()[0]
+                if found != "ok":
+                    raise self._damaged(" ".join(found.split()))
         except sqlite3.OperationalError:
             raise  # locked, or not readable: not damaged
         except sqlite3.DatabaseError as error:
-            found = str(error)
-        if found != "ok":
-            raise self._damaged(" ".join(found.split()))
+            raise self._damaged(str(error)) from error
 
     def _check_groups(self) -> None:
-        """SQLite looks at how pages hang together, not at every bit in them."""
-        self._db.create_function("crc32", 1, zlib.crc32, deterministic=True)
-        row = self._db.execute(
-            "SELECT g.lease FROM groups g JOIN checksums c ON c.lease = g.lease"
-            " WHERE crc32(g.payload) != c.crc32 LIMIT 1"
-        ).fetchone()
-        if row is not None:
-            raise self._damaged(f"the group of lease {row[0]} has other content than was written")
+        """Read the samples that a restart may need. SQLite looks at how pages hang together, not at
+        every bit in them."""
+        needed = (
+            "l.purpose = 'train' AND l.state IN ('delivered', 'batched', 'consumed')"
+            " OR l.purpose = 'train' AND l.state = 'committed' AND l.step >= ?"
+        )
+        try:
+            for _ in self.groups(needed, (self.oldest_checkpoint(),)):
+                pass
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError as error:
+            raise self._damaged(str(error)) from error
+
+    def _tables(self) -> list[str]:
+        rows = self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
+        return [name for (name,) in rows]
+
+    def _failure(self, error: sqlite3.Error, what: str) -> JournalError:
+        """What to raise where SQLite gives up."""
+        sentence = f"cannot {what} the journal {self.path}: {error}"
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            return DiskFullError(sentence)
+        return JournalError(sentence)
 
     def _damaged(self, problem: str) -> JournalDamagedError:
         return JournalDamagedError(
@@ -213,25 +251,25 @@ class Journal:
             self._db.execute("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
-        """Make everything since `begin` durable (fsync). Raises JournalError, e.g. disk full."""
+        """Make everything since `begin` durable (fsync). Raises as `transaction` does."""
         try:
             if self._db.in_transaction:
                 self._db.execute("COMMIT")
         except sqlite3.Error as error:
-            raise JournalError(f"cannot write the journal {self.path}: {error}") from error
+            raise self._failure(error, "write") from error
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """`begin`, then `commit`, or nothing of it if the block raises.
 
-        Raises JournalError if the file can't be written.
+        Raises JournalError if the file can't be written, DiskFullError for want of room.
         """
         try:
             self.begin()
             yield
             self.commit()
         except sqlite3.Error as error:
-            raise JournalError(f"cannot write the journal {self.path}: {error}") from error
+            raise self._failure(error, "write") from error
         finally:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
@@ -398,15 +436,21 @@ class Journal:
         )
 
     def rewind(self, step: int) -> None:
-        """The learner starts again at `step`: batches from there on are available again."""
+        """The learner starts again at `step`: batches from there on are available again. Groups of
+        them whose samples were deleted count as evicted."""
+        undone = "step >= ? AND state IN ('batched', 'consumed', 'committed')"
+        gone = "SELECT 1 FROM groups WHERE lease = leases.id AND length(payload) = 0"
         self._db.execute(
-            "UPDATE leases SET state = 'delivered', step = NULL"
-            " WHERE step >= ? AND state IN ('batched', 'consumed', 'committed')",
+            f"UPDATE groups SET lag = NULL WHERE lease IN (SELECT id FROM leases WHERE {undone})",
             (step,),
         )
         self._db.execute(
-            "UPDATE groups SET lag = NULL WHERE lease IN"
-            " (SELECT id FROM leases WHERE state = 'delivered' AND purpose = 'train')"
+            "UPDATE leases SET state = 'evicted', step = NULL, reason = ?"
+            f" WHERE {undone} AND EXISTS ({gone})",
+            (DELETED, step),
+        )
+        self._db.execute(
+            f"UPDATE leases SET state = 'delivered', step = NULL WHERE {undone}", (step,)
         )
         if self._db.execute("DELETE FROM steps WHERE step >= ?", (step,)).rowcount:
             self.set_meta("rewinds", json.dumps([*self.rewinds(), step]))
@@ -429,15 +473,65 @@ class Journal:
         return [LeaseRow(**dict(zip(names, row, strict=True))) for row in rows]
 
     def groups(self, where: str = "1", parameters: tuple[Any, ...] = ()) -> Iterator[GroupRow]:
-        """Groups in lease order. `where` is SQL over `l` (leases) and `g` (groups)."""
+        """Groups in lease order. `where` is SQL over `l` (leases) and `g` (groups).
+
+        Reading on raises JournalDamagedError where a payload is not the one that was written.
+        """
+        checksum = "(SELECT crc32 FROM checksums WHERE lease = g.lease)"
         rows = self._db.execute(
             "SELECT g.lease, l.row, l.purpose, l.step, l.evaluation, g.generator, g.oldest,"
-            " g.newest, g.n, g.n_correct, g.reward, g.tokens, g.lag, g.payload"
+            " g.newest, g.n, g.n_correct, g.reward, g.tokens, g.lag, g.payload,"
+            f" {checksum if self._has_checksums else 'NULL'}"
             f" FROM groups g JOIN leases l ON l.id = g.lease WHERE {where} ORDER BY g.lease",
             parameters,
         )
-        names = GroupRow.__dataclass_fields__
-        return (GroupRow(**dict(zip(names, row, strict=True))) for row in rows)
+        return (self._group(*row) for row in rows)
+
+    def _group(self, *row: Any) -> GroupRow:
+        *values, checksum = row
+        group = GroupRow(**dict(zip(GroupRow.__dataclass_fields__, values, strict=True)))
+        if checksum is not None and zlib.crc32(group.payload) != checksum:
+            raise self._damaged(
+                f"the group of lease {group.lease} has other content than was written"
+            )
+        return group
+
+    # --- what is kept of them -------------------------------------------------------------------
+
+    def oldest_checkpoint(self) -> int:
+        """The step of the oldest checkpoint that a learner may go back to; 0: the base model."""
+        return int(self.meta("oldest_checkpoint") or 0)
+
+    def used_bytes(self) -> int:
+        """What the journal holds. The file may be larger: pages that are free are used again."""
+        pages, free, size = (
+            int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
+            for name in ("page_count", "freelist_count", "page_size")
+        )
+        return (pages - free) * size
+
+    def stored_groups(self, *, after: int, most: int) -> list[StoredGroup]:
+        """The next groups after a lease whose samples are there, oldest first."""
+        rows = self._db.execute(
+            "SELECT c.lease, l.purpose, l.state, l.step, e.id IS NOT NULL AND e.result IS NULL,"
+            " length(g.payload) FROM checksums c JOIN groups g ON g.lease = c.lease"
+            " JOIN leases l ON l.id = c.lease LEFT JOIN evaluations e ON e.id = l.evaluation"
+            " WHERE c.lease > ? ORDER BY c.lease LIMIT ?",
+            (after, most),
+        )
+        names = StoredGroup.__dataclass_fields__
+        return [StoredGroup(**dict(zip(names, row, strict=True))) for row in rows]
+
+    def delete_samples(self, leases: Iterable[int]) -> None:
+        """Free the room of these groups' samples; the numbers about them stay.
+
+        Raises JournalDamagedError where they are not what was written: which pages to free would
+        not be known for certain.
+        """
+        for lease in leases:
+            for _ in self.groups("g.lease = ?", (lease,)):
+                self._db.execute("UPDATE groups SET payload = x'' WHERE lease = ?", (lease,))
+                self._db.execute("DELETE FROM checksums WHERE lease = ?", (lease,))
 
     def progress(self) -> tuple[int, int]:
         """(batches trained, batches selected): the second is the first or one more."""

@@ -142,6 +142,11 @@ CATALOGUE: dict[Role, tuple[Series, ...]] = {
         _histogram("sync_seconds", "Weight sync, from prepare to verified [seconds]", _SECONDS),
         _counter("syncs_total", "Weight syncs, by result [syncs]", result=("ok", "failed")),
         _gauge("journal_bytes", "Size of the journal with its write-ahead log [bytes]"),
+        _gauge(
+            "journal_exceeded",
+            "Whether the journal is over its limit and a restart may need all of it [0 or 1]",
+        ),
+        _counter("samples_deleted_total", "Groups whose samples were deleted for room [groups]"),
         _gauge("disk_free_bytes", "Free space on the disk of the run directory [bytes]"),
         _gauge("disk_size_bytes", "Size of the disk of the run directory [bytes]"),
         _counter("tokens_generated_total", "Completion tokens delivered for training [tokens]"),

@@ -142,7 +142,8 @@ function showDetails(details) {
   each(at("rollouts"), details.rollouts, problem, (card, r) => {
     const [prompt, note, list, rest] = card.children;
     text(prompt, r.prompt);
-    text(note, `group ${r.lease}, version ${r.version}: ${r.right} of ${r.n} right, ${r.distinct} different`);
+    const different = r.distinct === null ? "" : `, ${r.distinct} different`;
+    text(note, `group ${r.lease}, version ${r.version}: ${r.right} of ${r.n} right${different}`);
     each(list, r.texts, completion, (item, [count, correct, words]) => {
       item.className = correct ? "right" : "wrong";
       text(item.children[0], correct ? "✓" : "✗");

@@ -18,7 +18,7 @@ from asyncds.config.schema import RunConfig
 from asyncds.rollout.journal import GroupRow, Journal
 from asyncds.telemetry.files import to_json
 from asyncds.telemetry.report_charts import report_charts
-from asyncds.telemetry.rollouts import read_rollout, tokenizer_of
+from asyncds.telemetry.rollouts import SAMPLES_DELETED, read_rollout, tokenizer_of
 from asyncds.telemetry.samples import sampled
 from asyncds.telemetry.texts import Decode, light_decoder
 
@@ -95,9 +95,10 @@ class LiveView:
 
     def _shown(self, group: GroupRow) -> dict[str, Any]:
         rollout = read_rollout(group, self._decode)
+        prompt = SAMPLES_DELETED if rollout.deleted else rollout.prompt
         shown = asdict(sampled(rollout))
         shown["texts"] = [(n, correct, _cut(text)) for n, correct, text in shown["texts"]]
-        return {"lease": group.lease, "prompt": _cut(rollout.prompt), **shown}
+        return {"lease": group.lease, "prompt": _cut(prompt), **shown}
 
     @cached_property
     def _decode(self) -> Decode:

@@ -18,7 +18,7 @@ from asyncds.telemetry.evaluations import by_temperature
 from asyncds.telemetry.files import replace_file
 from asyncds.telemetry.numbers import duration, number, percent
 from asyncds.telemetry.report_charts import report_charts
-from asyncds.telemetry.rollouts import read_rollout, tokenizer_of
+from asyncds.telemetry.rollouts import SAMPLES_DELETED, read_rollout, tokenizer_of
 from asyncds.telemetry.run_log import read_run_log
 from asyncds.telemetry.samples import sampled
 from asyncds.telemetry.summary import read_summary
@@ -81,7 +81,8 @@ def _journal(path: Path, config: dict[str, Any]) -> tuple[list[Evaluation], list
         samples = []
         for row in chosen:
             rollouts = [read_rollout(groups[row], decode) for groups in by_row]
-            samples.append((rollouts[0].prompt, [sampled(r) for r in rollouts]))
+            prompt = next((r.prompt for r in rollouts if not r.deleted), SAMPLES_DELETED)
+            samples.append((prompt, [sampled(r) for r in rollouts]))
         return evaluations, samples
     finally:
         journal.close()

@@ -7,6 +7,8 @@ from asyncds.rollout.codec import decode_group, unpack_group
 from asyncds.rollout.journal import GroupRow
 from asyncds.telemetry.texts import Decode
 
+SAMPLES_DELETED = "The samples were deleted to keep the journal within coordinator.journal_gb."
+
 
 @dataclass(frozen=True, kw_only=True)
 class Completion:
@@ -31,15 +33,23 @@ class Completion:
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
-    """A group: its row of the journal, the prompt, the completions."""
+    """A group: its row of the journal, the prompt, the completions. Where the samples were deleted
+    there are none, and the prompt is ""."""
 
     group: GroupRow
     prompt: str
     completions: list[Completion]
 
+    @property
+    def deleted(self) -> bool:
+        """The journal has the numbers alone."""
+        return not self.group.payload
+
 
 def read_rollout(group: GroupRow, decode: Decode) -> Rollout:
     """Unpack and decode a group. Raises ProtocolError if the journal holds something else."""
+    if not group.payload:
+        return Rollout(group=group, prompt="", completions=[])
     arrays = unpack_group(decode_group(group.payload))
     completions, start = [], 0
     for i, ids in enumerate(arrays.completions()):

@@ -3,8 +3,9 @@
 import json
 from collections.abc import Iterable
 
-from asyncds.config.schema import EvalConfig
+from asyncds.config.schema import CheckpointConfig, EvalConfig
 from asyncds.rollout.journal import Journal
+from asyncds.rollout.retention import oldest_kept
 from services.coordinator.evaluation import best_step
 
 
@@ -12,12 +13,16 @@ class CheckpointDesk:
     """Kept in the journal, so that a coordinator that starts again knows.
 
     newest: the step of the newest checkpoint, -1 while none is known. best: the step of the
-    checkpoint that was evaluated best, None while none was.
+    checkpoint that was evaluated best, None while none was. The journal is told the oldest one that
+    a learner may go back to, should those after it be damaged.
     """
 
-    def __init__(self, *, journal: Journal, evaluation: EvalConfig) -> None:
+    def __init__(
+        self, *, journal: Journal, evaluation: EvalConfig, checkpoint: CheckpointConfig
+    ) -> None:
         self._journal = journal
         self._evaluation = evaluation
+        self._checkpoint = checkpoint
         self._steps: list[int] = json.loads(journal.meta("checkpoints") or "[]")
         self.newest = journal.saved()
         self.evaluated()
@@ -45,6 +50,11 @@ class CheckpointDesk:
         self.best = (
             best_step(results, temperature=e.temperatures[0], k=e.pass_at[0]) if e.pass_at else None
         )
+        c = self._checkpoint
+        best = [self.best] if self.best is not None and c.keep_best else []
+        self.oldest = oldest_kept(self._steps, keep_last=c.keep_last, kept=best)
+        if self.oldest != self._journal.oldest_checkpoint():
+            self._journal.set_meta("oldest_checkpoint", str(self.oldest))
 
     def keep(self, candidates: Iterable[int | None]) -> list[int]:
         """What must not be deleted: the best, and the candidates, which may yet turn out to be."""

@@ -21,6 +21,7 @@ from services.coordinator.checkpoints import CheckpointDesk
 from services.coordinator.evaluation import Due, EvaluationPlan
 from services.coordinator.gang import Gang
 from services.coordinator.leases import LeaseBook
+from services.coordinator.retention import Retention
 from services.coordinator.state import State
 from services.coordinator.status import status, waiting_for
 from services.coordinator.tries import Outcome
@@ -113,7 +114,12 @@ class Coordinator:
         self.learner = Gang(now=now)
         self._tokenizer = ""
         self._data = ""
-        self.checkpoints = CheckpointDesk(journal=journal, evaluation=config.eval)
+        self.checkpoints = CheckpointDesk(
+            journal=journal, evaluation=config.eval, checkpoint=config.checkpoint
+        )
+        self.retention = Retention(
+            journal=journal, limit_bytes=int(config.coordinator.journal_gb * 2**30)
+        )
         self.watchdog = Watchdog(seconds=config.coordinator.watch_seconds, now=now)
         self._drained_at: float | None = None
         self._finish_reason = ""
@@ -423,6 +429,7 @@ class Coordinator:
             # sent again, whoever dies meanwhile.
             if not (self._plan.base_is_due and self.batches.trained == 0):
                 self.batches.fill()
+            self.retention.turn()
             self._end(now)
 
     def _evaluate(self, now: float) -> None:

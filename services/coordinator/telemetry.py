@@ -12,7 +12,7 @@ from typing import Any
 
 from asyncds.config.schema import RunConfig
 from asyncds.fleet.membership import Health
-from asyncds.rollout.journal import Journal
+from asyncds.rollout.journal import DELETED, Journal
 from asyncds.rollout.scheduler import TicketState
 from asyncds.telemetry.catalogue import Metrics
 from asyncds.telemetry.evaluations import by_temperature
@@ -210,6 +210,8 @@ class CoordinatorTelemetry:
             m.histogram("sync_seconds").observe(seconds)
         files = [self._journal.path, Path(f"{self._journal.path}-wal")]
         m.gauge("journal_bytes").set(sum(f.stat().st_size for f in files if f.exists()))
+        m.gauge("journal_exceeded").set(coordinator.retention.exceeded)
+        self._advance("deleted", coordinator.retention.deleted, name="samples_deleted_total")
         disk = shutil.disk_usage(self._run_dir)
         m.gauge("disk_free_bytes").set(disk.free)
         m.gauge("disk_size_bytes").set(disk.total)
@@ -327,5 +329,5 @@ def _by_kind(dropped: Mapping[str, int]) -> Counter[str]:
     """Drops as `LeaseCounts` names them: every failure is one kind, whatever its reason."""
     kinds: Counter[str] = Counter()
     for reason, n in dropped.items():
-        kinds[reason if reason in ("stale", "zero_signal") else "failed"] += n
+        kinds[reason if reason in ("stale", "zero_signal", DELETED) else "failed"] += n
     return kinds

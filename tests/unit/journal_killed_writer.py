@@ -1,6 +1,7 @@
 """A coordinator killed in the middle of a transaction: `python journal_killed_writer.py DB`.
 
-Commits one delivered group, then begins another, says so, and waits to be killed.
+Commits one delivered group, then begins another, says so, and waits to be killed. With `delete`
+after DB: commits that the samples of groups 1 and 2 are deleted, then deletes those of 3 to 12.
 """
 
 import sys
@@ -29,10 +30,18 @@ def deliver(journal: Journal, lease: int, version: int = 0) -> bool:
 
 if __name__ == "__main__":
     journal = Journal(Path(sys.argv[1]))
-    with journal.transaction():
-        deliver(journal, 1)
-    journal.begin()
-    deliver(journal, 2)
-    journal.end_lease(1, "failed", "never committed")
+    if sys.argv[2:] == ["delete"]:
+        with journal.transaction():
+            journal.delete_samples([1, 2])
+        journal.begin()
+        # So that pages leave the cache for the file before there is a commit.
+        journal._db.execute("PRAGMA cache_size=2")
+        journal.delete_samples(range(3, 13))
+    else:
+        with journal.transaction():
+            deliver(journal, 1)
+        journal.begin()
+        deliver(journal, 2)
+        journal.end_lease(1, "failed", "never committed")
     print("begun", flush=True)
     time.sleep(60)

@@ -1,7 +1,9 @@
 import json
+import shutil
 import subprocess
 import sys
 import types
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from synthetic_run import make_model, make_run
 from asyncds.cli import doctor
 from asyncds.cli.doctor import Finding
 from asyncds.cli.inspect import printable
+from asyncds.rollout.journal import Journal
 
 
 @pytest.fixture
@@ -196,6 +199,19 @@ def test_inspect_as_a_table(asyncds: Command, run: Path) -> None:
     assert " = " in out
     code, out, err = asyncds("inspect", run, "--step", "61")
     assert (code, out, err) == (0, "", "no rollout matches\n")
+
+
+def test_inspect_names_samples_that_were_deleted(
+    asyncds: Command, run: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(run, tmp_path / "copy")
+    with closing(Journal(copy / "journal.db")) as journal, journal.transaction():
+        journal.delete_samples([g.lease for g in journal.groups("l.step = 0")])
+    code, out, err = asyncds("inspect", copy, "--step", "1")
+    assert (code, out) == (0, "")
+    assert "the samples of 2 groups that match were deleted" in err
+    code, out, err = asyncds("inspect", copy, "--step", "2", "--json")
+    assert (len(out.splitlines()), err) == (16, "")
 
 
 def test_inspect_refuses(asyncds: Command, run: Path, tmp_path: Path) -> None:

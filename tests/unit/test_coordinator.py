@@ -105,12 +105,17 @@ def test_a_run_ends_well_whatever_happens(tmp_path: Path, faults: Faults, seed: 
         learner__ranks=1 + seed % 2,
         weights__publish_every=1 + seed // 3 % 2,
         rollout__dynamic_sampling={"enabled": seed % 3 != 1, "max_dropped": 1 + seed % 2},
+        # With almost nothing, samples are deleted as soon as no restart can need them.
+        coordinator__journal_gb=20.0 if seed % 2 else 1e-9,
         steps=8,
         **SAMPLED,
     )
     sim = Simulation(tmp_path, config=config, generators=1 + seed % 3, faults=faults, seed=seed)
     sim.run(limit=1500)
     finished(sim)
+    deleted = list(sim.journal.groups("length(g.payload) = 0"))
+    assert bool(deleted) == (seed % 2 == 0)
+    assert "deleted" not in sim.journal.ended(), "none of them was needed"
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -1,5 +1,6 @@
 """The coordinator, one situation at a time."""
 
+import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -1059,6 +1060,8 @@ def test_a_group_that_rotted_in_the_journal_is_named(desk: Desk) -> None:
         granted = leases(desk.say(b"g", *map(delivered, granted)))
     lease = desk.journal.leases("delivered")[0].id
     desk.journal._db.execute("UPDATE groups SET payload = x'c1' WHERE lease = ?", (lease,))
+    crc = (zlib.crc32(b"\xc1"), lease)
+    desk.journal._db.execute("UPDATE checksums SET crc32 = ? WHERE lease = ?", crc)
     with pytest.raises(
         JournalError, match=rf"lease {lease} in the journal .*journal\.db is damaged"
     ):

@@ -281,6 +281,17 @@ def test_evaluations_are_no_rollouts_of_training(live: Live) -> None:
     assert [r["lease"] for r in live.details()["rollouts"]] == sorted(trained)[::-1][:SAMPLES]
 
 
+def test_samples_that_were_deleted_are_named(live: Live) -> None:
+    with closing(Journal(live.run / "journal.db")) as journal, journal.transaction():
+        newest = max(g.lease for g in journal.groups("l.purpose = 'train'"))
+        journal.delete_samples([newest])
+    rollout, *others = live.details()["rollouts"]
+    assert rollout["lease"] == newest
+    assert rollout["prompt"].startswith("The samples were deleted")
+    assert (rollout["n"], rollout["distinct"], rollout["texts"]) == (8, None, [])
+    assert all(other["texts"] for other in others)
+
+
 # --- in a browser -------------------------------------------------------------------------------
 
 

@@ -1,4 +1,5 @@
 import re
+from contextlib import closing
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -166,6 +167,16 @@ def test_comparison_of_base_and_result() -> None:
         ("Pass@1, T 1", "+30.0"),
         ("Pass@1, T 0.6", "+10.0"),
     ]
+
+
+def test_samples_that_were_deleted_are_named(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    with closing(Journal(run / "journal.db")) as journal, journal.transaction():
+        journal.delete_samples([g.lease for g in journal.groups("l.evaluation = 1")])
+    text = Page(write_report(run).read_text()).text
+    deleted = "the samples were deleted to keep the journal within coordinator.journal_gb"
+    assert re.search(rf"base, version 0: \d of 8 right; {deleted}", text)
+    assert re.search(r"result, version 60: \d of 8 right, \d different", text)
 
 
 def test_counts_of_an_evaluations_problems(tmp_path: Path) -> None:
