@@ -33,7 +33,7 @@ class Line:
     """A curve: x [n] ascending, y [n], None where there is no value. color: of the page's.
 
     smooth: draw a moving mean, and the values themselves faintly behind it.
-    thin: draw the values thin. markers: a dot at each value.
+    thin: draw the values thin. markers: a dot at each value. joined: draw the line between them.
     half: half the width [n] of a band around y, None where there is none; with bars, of whiskers.
     mark: written beside the curve's end. dash: lengths of dashes and gaps; "": a solid line.
     interval: ends [n] of a whisker at each value, None where there is none.
@@ -46,6 +46,7 @@ class Line:
     smooth: bool = False
     thin: bool = False
     markers: bool = False
+    joined: bool = True
     half: Sequence[Number] = ()
     bars: bool = False
     mark: str = ""
@@ -212,7 +213,8 @@ def _curve(
         yield f'<path class="raw" {style} d="{_path(line.x, line.y, sx, sy)}"/>'
     y = moving_mean(line.y, max(5, len(line.y) // 20)) if smooth else line.y
     kind = "thin" if line.thin else "line"
-    yield f'<path class="{kind}" {dashed} d="{_path(line.x, y, sx, sy)}"/>'
+    if line.joined:
+        yield f'<path class="{kind}" {dashed} d="{_path(line.x, y, sx, sy)}"/>'
     for x, ends in zip(line.x, line.interval, strict=False):
         if ends:
             yield _whisker(sx(x), ends, sy, style)

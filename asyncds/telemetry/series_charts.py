@@ -1,6 +1,8 @@
-"""The charts of series: a line for each along the values of the setting."""
+"""The charts of series: a line for each along the values of the setting, or points where these are
+names, which have no order."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from markupsafe import Markup
 
@@ -9,6 +11,7 @@ from asyncds.telemetry.charts import Line, line_chart
 from asyncds.telemetry.compare_charts import CompareChart, line_of
 from asyncds.telemetry.group_curves import Curve
 from asyncds.telemetry.numbers import number, percent
+from asyncds.telemetry.run_groups import as_number
 from asyncds.telemetry.series_comparison import Quantity, SeriesComparison, SeriesRow
 
 TEXT_WIDTH = 6
@@ -24,6 +27,7 @@ def quantity_chart(comparison: SeriesComparison, quantity: Quantity) -> CompareC
     count = len(comparison.values)
     room = int((charts.WIDTH - charts.LEFT - charts.RIGHT) / count / TEXT_WIDTH) - 1
     base = _near_base(quantity)
+    ordered = all(isinstance(as_number(value), float) for value in comparison.values)
     lines = [_line(row, None, 0.0) for row in base]
     for row in quantity.means.rows:
         group = place[row.label]
@@ -33,7 +37,7 @@ def quantity_chart(comparison: SeriesComparison, quantity: Quantity) -> CompareC
         note=f"Mean over runs, 95 % interval{'; grey: the base models' if base else ''}.",
         svg=Markup(
             line_chart(
-                lines,
+                [replace(line, joined=ordered) for line in lines],
                 form=percent if quantity.metric.scale == 100 else number,
                 x_name=comparison.leaf,
                 x_texts={i: _fitting(text, room) for i, text in enumerate(comparison.values)},

@@ -494,6 +494,21 @@ def test_values_stand_evenly_spaced(tmp_path: Path) -> None:
     assert "y, target_lag 16: 35%" in titles
 
 
+def test_values_that_have_no_order_are_not_joined(tmp_path: Path) -> None:
+    lags(tmp_path / "numbers")
+    for base in ("ant", "zebra"):
+        run(tmp_path / "names" / base, base=base, label="x")
+    joined, apart = (
+        ElementTree.fromstring(files["svg"]).findall(f"{SVG}svg")[0].findall(f"{SVG}path")
+        for files in (
+            write(tmp_path / "numbers"),
+            write(tmp_path / "names", over="model"),
+        )
+    )
+    assert "line" in [path.get("class") for path in joined]
+    assert "line" not in [path.get("class") for path in apart]
+
+
 def test_an_interval_that_leaves_the_chart_is_cut(tmp_path: Path) -> None:
     lags(tmp_path / "runs")
     chart = ElementTree.fromstring(write(tmp_path / "runs")["svg"]).findall(f"{SVG}svg")[0]
