@@ -46,11 +46,15 @@ recipe_tiny-countdown-2 := --seed 2
 recipe_tiny-countdown-four := --seed 1 --operands 4 --max-number 5
 recipe_tiny-knights-knaves := --seed 1 --task knights_knaves
 
-test: $(INSTALLED) tools ## run all tests
+test: $(INSTALLED) tools ## run all tests; with ARGS, those that they choose
+ifeq ($(ARGS),)
+	$(RUN) pytest -n 2 --dist loadfile tests/unit
+	$(RUN) pytest --ignore tests/unit
+else
 	$(RUN) pytest $(ARGS)
 
 test-unit: $(INSTALLED) tools ## run the tests that take seconds
-	$(RUN) pytest -m "not slow" tests/unit $(ARGS)
+	$(RUN) pytest -n 2 --dist loadfile -m "not slow" tests/unit $(ARGS)
 
 chaos: $(INSTALLED) ## faults in every phase of a real run (an hour or more); ARGS="--faults 72 --seed 1"
 	$(RUN) pytest tests/chaos -s --faults 50 $(ARGS)
