@@ -9,7 +9,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help quickstart study test test-unit chaos fuzz tools manifests image-check lint env install-gpu lock clean
+.PHONY: help quickstart study test test-unit chaos fuzz k8s-lab tools manifests image-check lint env install-gpu lock clean
 
 ARGS ?=
 ALGO ?= ds_grpo
@@ -25,7 +25,7 @@ MODEL := models/tiny-countdown
 RUN := PATH="$(abspath $(VENV))/bin:$$PATH"
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
 quickstart: $(INSTALLED) ## train a tiny model on Countdown with asynchronous DS-GRPO
 	$(RUN) asyncds tiny-model $(MODEL)
@@ -61,6 +61,10 @@ chaos: $(INSTALLED) ## faults in every phase of a real run (an hour or more); AR
 
 fuzz: $(INSTALLED) ## a million hostile frames against a live coordinator; ARGS="--fuzz-seed 7"
 	$(RUN) pytest tests/fuzz -s -o timeout=7200 --frames 1000000 --fuzz-seed $$RANDOM $(ARGS)
+
+k8s-lab: $(INSTALLED) tools ## a run on a real Kubernetes on this machine, as root; it is built once (half an hour in all)
+	k8s/lab/lab.sh built || k8s/lab/lab.sh build
+	$(RUN) pytest tests/cluster --lab -o timeout=1800 $(ARGS)
 
 tools: ## fetch the tools that tests of deploy/ need into .tools, if they are not there
 	@deploy/install/tools.sh

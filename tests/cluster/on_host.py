@@ -1,0 +1,70 @@
+"""A post-renderer for helm: pods run this machine's programs. See cluster.py.
+
+Options: `idle` puts a sleep in the place of every program, and nothing in that of claims of
+storage, to see where pods go.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+Object = dict[str, Any]
+
+
+def mounted() -> list[str]:
+    """Directories of this machine that pods need, none below another."""
+    wanted = {Path("/usr"), Path("/etc/alternatives"), ROOT, Path(sys.prefix)}
+    wanted.add(Path(sys.executable).resolve().parents[1])
+    return sorted(str(p) for p in wanted if not any(q in p.parents for q in wanted))
+
+
+def pod_specs(node: Any) -> Iterator[Object]:
+    if isinstance(node, dict):
+        if isinstance(node.get("containers"), list):
+            yield node
+        for inner in node.values():
+            yield from pod_specs(inner)
+    elif isinstance(node, list):
+        for inner in node:
+            yield from pod_specs(inner)
+
+
+def on_host(o: Object, *, idle: bool) -> Object:
+    """The same object, changed."""
+    if o["kind"] == "NetworkPolicy":
+        for rule in o["spec"].get("ingress", []):
+            for port in rule.get("ports", []):
+                port.pop("endPort", None)  # newer than the lab, which enforces no policies
+    storage = o["spec"].pop("volumeClaimTemplates", []) if idle and "spec" in o else []
+    for spec in pod_specs(o):
+        volumes = spec["volumes"] = spec.get("volumes") or []
+        for claimed in (v for v in volumes if idle and "persistentVolumeClaim" in v):
+            claimed["emptyDir"] = {}
+            del claimed["persistentVolumeClaim"]
+        volumes.extend({"name": s["metadata"]["name"], "emptyDir": {}} for s in storage)
+        for i, path in enumerate(mounted()):
+            volumes.append({"name": f"host-{i}", "hostPath": {"path": path}})
+        for container in [*spec["containers"], *spec.get("initContainers", [])]:
+            mounts = container["volumeMounts"] = container.get("volumeMounts") or []
+            for i, path in enumerate(mounted()):
+                mounts.append({"name": f"host-{i}", "mountPath": path, "readOnly": True})
+            if idle:
+                init = container in spec.get("initContainers", [])
+                container["command"] = ["sleep", "0" if init else "100000"]
+                container.pop("args", None)
+                for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+                    container.pop(probe, None)
+    return o
+
+
+def main(options: list[str]) -> None:
+    objects = [o for o in yaml.safe_load_all(sys.stdin) if o]
+    yaml.safe_dump_all([on_host(o, idle="idle" in options) for o in objects], sys.stdout)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
