@@ -32,6 +32,8 @@ from asyncds.rollout.retention import StoredGroup
 SCHEMA_VERSION = 1
 WAL_BYTES = 64 << 20
 """The write-ahead log is cut back to this size after a turn that needed more."""
+NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
+"""SQLite's codes of a disk that is full: for the file and its log, and for the log's index."""
 DELETED = "deleted"
 """Why a group is evicted that would be trained again, had its samples not been deleted."""
 
@@ -209,7 +211,7 @@ class Journal:
     def _failure(self, error: sqlite3.Error, what: str) -> JournalError:
         """What to raise where SQLite gives up."""
         sentence = f"cannot {what} the journal {self.path}: {error}"
-        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+        if getattr(error, "sqlite_errorcode", None) in NO_ROOM:
             return DiskFullError(sentence)
         return JournalError(sentence)
 

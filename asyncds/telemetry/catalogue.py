@@ -147,6 +147,7 @@ CATALOGUE: dict[Role, tuple[Series, ...]] = {
             "Whether the journal is over its limit and a restart may need all of it [0 or 1]",
         ),
         _counter("samples_deleted_total", "Groups whose samples were deleted for room [groups]"),
+        _gauge("disk_full", "Whether the run waits for room on its disk [0 or 1]"),
         _gauge("disk_free_bytes", "Free space on the disk of the run directory [bytes]"),
         _gauge("disk_size_bytes", "Size of the disk of the run directory [bytes]"),
         _counter("tokens_generated_total", "Completion tokens delivered for training [tokens]"),

@@ -2,7 +2,8 @@
 
 Each turn takes all messages that have arrived, lets the coordinator act, commits the journal, and
 only then sends what it had to say: nothing is acknowledged that is not durable, and one fsync
-serves many messages.
+serves many messages. When the disk is full, a turn is undone and its words are left unsaid; once
+there is room, another `Coordinator` goes on from the journal, as after a restart.
 """
 
 import logging
@@ -13,7 +14,7 @@ from typing import Any
 from asyncds.config.load import dump_config
 from asyncds.config.schema import RunConfig
 from asyncds.rollout.codec import ProtocolError, decode_to_coordinator, encode
-from asyncds.rollout.journal import Journal, JournalDamagedError, JournalError
+from asyncds.rollout.journal import DiskFullError, Journal, JournalDamagedError, JournalError
 from asyncds.rollout.wire import Message, Observe, Status
 from asyncds.telemetry.catalogue import build_metrics
 from asyncds.telemetry.traces import Traces
@@ -22,6 +23,7 @@ from asyncds.transport.keys import KeyFileError
 from asyncds.transport.router import BindError, Router
 from services.coordinator.clock import ListeningClock
 from services.coordinator.coordinator import Coordinator
+from services.coordinator.disk import is_full, wait_for_room
 from services.coordinator.state import State
 from services.coordinator.telemetry import CoordinatorTelemetry
 from services.coordinator.traces import open_journal, trace_broadcast
@@ -85,29 +87,48 @@ def main(config: RunConfig) -> int:
 
 
 def _serve(config: RunConfig, router: Router, journal: Journal, traces: Traces) -> int:
+    trackers = TrackerProcesses(config=config, run_dir=run_directory(config))
+    stop_reason: list[str] = []
+    on_signals(stop_reason.append)
+    while True:
+        code = _serve_while_there_is_room(config, router, journal, traces, trackers, stop_reason)
+        if code is not None:
+            return code
+
+
+def _serve_while_there_is_room(
+    config: RunConfig,
+    router: Router,
+    journal: Journal,
+    traces: Traces,
+    trackers: TrackerProcesses,
+    stop_reason: list[str],
+) -> int | None:
+    """The exit code; None if the disk was full and is not any more. stop_reason: of a signal."""
     metrics = build_metrics("coordinator")
     outbox: list[tuple[bytes, Message]] = []
     clock = ListeningClock(longest=LONGEST_TURN_SECONDS)
     telemetry = CoordinatorTelemetry(
         config=config, run_dir=run_directory(config), journal=journal, metrics=metrics, clock=clock
     )
-    coordinator = Coordinator(
-        config=config,
-        journal=journal,
-        send=lambda peer, message: outbox.append((peer, message)),
-        on_step=telemetry.step,
-        on_evaluation=telemetry.evaluation,
-        on_rewind=telemetry.rewind,
-        on_broadcast=partial(trace_broadcast, traces),
-        on_stall=telemetry.stall,
-        now=clock(),
-    )
+    with journal.transaction():
+        coordinator = Coordinator(
+            config=config,
+            journal=journal,
+            send=lambda peer, message: outbox.append((peer, message)),
+            on_step=telemetry.step,
+            on_evaluation=telemetry.evaluation,
+            on_rewind=telemetry.rewind,
+            on_broadcast=partial(trace_broadcast, traces),
+            on_stall=telemetry.stall,
+            now=clock(),
+        )
     telemetry.coordinator = coordinator
-    trackers = TrackerProcesses(config=config, run_dir=run_directory(config))
-    stop_reason: list[str] = []
-    on_signals(stop_reason.append)
+    waits = ""
 
     def not_ready() -> str:
+        if waits:
+            return waits
         if coordinator.state is State.FAILED:
             return f"the run failed: {coordinator.message}"
         return coordinator.waiting_for() if coordinator.state is State.STARTING else ""
@@ -115,13 +136,16 @@ def _serve(config: RunConfig, router: Router, journal: Journal, traces: Traces) 
     def turn() -> None:
         frames = router.receive(TURN_SECONDS)
         now = clock()
+        told = bool(stop_reason) and not coordinator.state.final
         with journal.transaction():
             for peer, frame in frames:
                 _take(coordinator, telemetry, peer, frame, now, outbox)
-            if stop_reason and not coordinator.state.final:
-                coordinator.stop(f"told to stop by {stop_reason.pop()}")
+            if told:
+                coordinator.stop(f"told to stop by {stop_reason[0]}")
             before = coordinator.state
             coordinator.tick(now)
+        if told:
+            del stop_reason[0]
         if coordinator.state is not before:
             log.info("the run is %s %s", coordinator.state.value, coordinator.message)
         telemetry.sample(now)
@@ -142,9 +166,30 @@ def _serve(config: RunConfig, router: Router, journal: Journal, traces: Traces) 
         telemetry.announce(address)
         links = "encrypted" if config.coordinator.curve else "not encrypted"
         log.info("control plane at tcp://%s:%d, %s", config.coordinator.host, router.port, links)
-        while not coordinator.over(clock()):
-            turn()
-            trackers.check()
+        try:
+            while not coordinator.over(clock()):
+                turn()
+                trackers.check()
+        except (DiskFullError, OSError) as error:
+            if not is_full(error):
+                raise
+            directory = run_directory(config)
+            waits = f"the disk of {directory} is full: make room, and the run goes on"
+            log.error("%s (%s)", waits, error)
+            room = wait_for_room(
+                directory=directory,
+                router=router,
+                status=telemetry.wait_for_room(waits, clock()),
+                seconds=config.coordinator.stall_seconds,
+                clock=clock,
+                on_look=telemetry.look_at_disk,
+                stopped=lambda: bool(stop_reason),
+            )
+            if not room:
+                raise
+            log.info("there is room on the disk of %s: the run goes on", directory)
+            telemetry.close()
+            return None
         with journal.transaction():
             coordinator.ended()
         telemetry.summarise()

@@ -212,12 +212,23 @@ class CoordinatorTelemetry:
         m.gauge("journal_bytes").set(sum(f.stat().st_size for f in files if f.exists()))
         m.gauge("journal_exceeded").set(coordinator.retention.exceeded)
         self._advance("deleted", coordinator.retention.deleted, name="samples_deleted_total")
-        disk = shutil.disk_usage(self._run_dir)
-        m.gauge("disk_free_bytes").set(disk.free)
-        m.gauge("disk_size_bytes").set(disk.total)
+        self.look_at_disk()
         if now - self._published >= PUBLISH_SECONDS:
             self._published = now
             self.view.publish(self.status(now))
+
+    def look_at_disk(self) -> None:
+        """Bring the gauges of the disk up to date."""
+        disk = shutil.disk_usage(self._run_dir)
+        self._metrics.gauge("disk_free_bytes").set(disk.free)
+        self._metrics.gauge("disk_size_bytes").set(disk.total)
+
+    def wait_for_room(self, why: str, now: float) -> dict[str, Any]:
+        """The coordinator does nothing for now. Returns the status that is shown meanwhile."""
+        self._metrics.gauge("disk_full").set(1)
+        status = self.status(now) | {"message": why, "waiting_for": "everybody waits for room"}
+        self.view.publish(status)
+        return status
 
     def connections(self, rejected: Mapping[str, int]) -> None:
         """rejected: connections turned away so far, by reason."""
