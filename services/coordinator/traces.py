@@ -95,15 +95,17 @@ class TracedJournal(Journal):
         leases = self._select("step = ? AND state = 'batched'", step)
         super().consume(step)
         for lease in leases:
-            since = self._batched.pop(lease, None)
-            if since is not None and (trace := self._traces.lease(lease)):
-                self._report(trace.span, time.time_ns(), name="batched", start=since, step=step)
+            if trace := self._traces.lease(lease):
+                self._end_batched(trace, lease, step)
 
     def checkpointed(self, step: int) -> None:
         leases = self._select("state IN ('batched', 'consumed') AND step < ?", step)
         super().checkpointed(step)
         for lease in leases:
             if trace := self._traces.lease(lease):
+                # The learner saves before it asks for the next batch: this may be the first word
+                # of its having trained the last of them.
+                self._end_batched(trace, lease, step - 1)
                 self._end(trace, lease, "committed", checkpoint=step)
 
     def rewind(self, step: int) -> None:
@@ -114,6 +116,11 @@ class TracedJournal(Journal):
 
     def _report(self, report: Callable[..., None], end: int | None, **rest: Any) -> None:
         self._due.append((report, end, rest))
+
+    def _end_batched(self, trace: Trace, lease: int, step: int) -> None:
+        """If it has not ended before."""
+        if (since := self._batched.pop(lease, None)) is not None:
+            self._report(trace.span, time.time_ns(), name="batched", start=since, step=step)
 
     def _end_attempt(
         self, lease: int, attempt: int, generator: str | None, outcome: str, reason: str = ""

@@ -1,15 +1,19 @@
 """The coordinator's spans, as a real collector gets them, of runs among simulated peers."""
 
 import itertools
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from coordinator_simulation import Faults, Simulation, make_config
-from otlp_collector import Collector, Seen, collecting
+from otlp_collector import Collector, Seen, collecting, traced
 
 from asyncds.config.schema import TracesConfig
+from asyncds.rollout.journal import Journal
 from asyncds.telemetry.traces import Traces
+from services.coordinator.traces import open_journal
 
 FAULTS = Faults(
     drop=0.05,
@@ -87,7 +91,7 @@ def test_spans_lie_in_their_parents_and_follow_each_other(run: Run) -> None:
             buffered, batched = named(spans, "buffered"), named(spans, "batched")
             assert attempts[-1].attributes["outcome"] in ("delivered", "cancelled")
             assert attempts[-1].start <= journaled.start <= buffered[0].end <= batched[0].start
-            assert batched[-1].end <= root.end
+            assert all(a.end <= b.start for a, b in itertools.pairwise(buffered))
             assert batched[-1].attributes["step"] == root.attributes["step"]
             assert buffered[-1].attributes["lag"] == root.attributes["lag"]
 
@@ -146,3 +150,63 @@ def test_broadcasts_say_who_agreed_and_who_was_verified(run: Run) -> None:
     verified = [s for s in broadcasts.values() if named(s, "broadcast")[0].attributes["verified"]]
     assert len(verified) == sim.coordinator.weights.results["ok"]
     assert any("checksums differ" in s.error for b in broadcasts.values() for s in b)
+
+
+@contextmanager
+def recording(path: Path) -> Iterator[tuple[Journal, Collector]]:
+    """A journal with an open transaction and two delivered groups, leases 1 and 2."""
+    with traced("coordinator") as (traces, collector):
+        journal = open_journal(path / "journal.db", traces)
+        with closing(journal):
+            with journal.transaction():
+                for lease in (1, 2):
+                    journal.add_lease(id=lease, purpose="train", row=0, attempt=1, evaluation=None)
+                    journal.granted(lease, "g", 1)
+                    journal.deliver(
+                        lease=lease,
+                        generator="g",
+                        oldest=0,
+                        newest=0,
+                        n=1,
+                        n_correct=1,
+                        reward=1.0,
+                        tokens=3,
+                        payload=b"",
+                    )
+            yield journal, collector
+
+
+def test_what_was_rolled_back_is_not_told(tmp_path: Path) -> None:
+    with recording(tmp_path) as (journal, collector):
+        journal.begin()
+        journal.end_lease(1, "evicted", "stale")
+        journal._db.execute("ROLLBACK")
+        with journal.transaction():
+            journal.end_lease(2, "evicted", "stale")
+    told = collector.of("lease")
+    assert (named(told[1], "lease"), len(named(told[2], "lease"))) == ([], 1)
+
+
+def test_a_checkpoint_may_be_the_first_word_of_a_trained_batch(tmp_path: Path) -> None:
+    with recording(tmp_path) as (journal, collector), journal.transaction():
+        for step in (0, 1):
+            journal.batch(step, 0, [step + 1])
+            if step == 0:
+                journal.consume(step)
+        journal.checkpointed(2)
+        journal.consume(1)
+    for lease, spans in collector.of("lease").items():
+        [root], [batched] = named(spans, "lease"), named(spans, "batched")
+        assert batched.attributes["step"] == root.attributes["step"] == lease - 1
+        assert (root.attributes["checkpoint"], batched.end <= root.end) == (2, True)
+
+
+def test_what_is_trained_again_waits_from_then_on(tmp_path: Path) -> None:
+    with recording(tmp_path) as (journal, collector), journal.transaction():
+        for _ in range(2):
+            journal.batch(0, 0, [1])
+            journal.consume(0)
+            journal.rewind(0)
+    spans = collector.of("lease")[1]
+    [first, again], [trained, _] = named(spans, "buffered"), named(spans, "batched")
+    assert first.end <= trained.end <= again.start
