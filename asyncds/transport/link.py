@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 
 HELLO_SECONDS = 1.0
 """How often an introduction is repeated until it is answered."""
+CONNECT_MS = 3000
+"""How long one attempt to connect may take. The system's own repetitions of an attempt become ever
+rarer, so that a network that was cut for minutes would be found whole only minutes later."""
 HANDSHAKES = (
     zmq.EVENT_HANDSHAKE_SUCCEEDED
     | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
@@ -173,6 +176,7 @@ class Link:
         socket.setsockopt(zmq.RCVHWM, 0)
         socket.setsockopt(zmq.RECONNECT_IVL, 100)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
+        socket.setsockopt(zmq.CONNECT_TIMEOUT, CONNECT_MS)
         socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 20000)
         if self._keys is not None:

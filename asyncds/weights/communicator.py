@@ -11,7 +11,7 @@ import time
 from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import torch
 from torch.distributed import (
@@ -25,6 +25,8 @@ from torch.distributed import (
 
 SENDER = 0
 """The group rank that broadcasts."""
+STORE_SECONDS = 1.0
+"""Beyond the deadline of a meeting, for the store to say who is missing."""
 
 
 class TransferFailed(RuntimeError):  # noqa: N818
@@ -97,8 +99,6 @@ class NcclCommunicator:
         if rank == SENDER:
             store.set("nccl_unique_id", bytes(NCCLLibrary().ncclGetUniqueId().internal))
         unique_id = store.get("nccl_unique_id")
-        if device.index is None:
-            device = torch.device("cuda", torch.cuda.current_device())
         built: Future[Any] = Future()
 
         def build() -> None:
@@ -139,36 +139,66 @@ def connect(
     """Join the group of ``rendezvous`` as ``rank`` of ``world_size``; returns when all have.
 
     All members meet at the store first, so that nobody enters a collective that somebody else will
-    never enter. Raises TransferFailed, with the ranks that are missing, after ``timeout`` seconds.
+    never enter. Raises TransferFailed, with the ranks that are missing, after ``timeout`` seconds,
+    or a little later, with no ranks, if the store does not answer either.
     """
-    deadline = time.monotonic() + timeout
     url = urlsplit(rendezvous)
     if url.scheme not in ("gloo", "nccl") or not url.hostname or not url.port:
         raise ValueError(f"not a rendezvous (transport://host:port/prefix): {rendezvous!r}")
+    device = torch.device(device)
+    if url.scheme == "nccl" and device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())
+    joined: Future[Communicator] = Future()
+
+    def join() -> None:
+        try:
+            communicator = _join(
+                url, rank=rank, world_size=world_size, device=device, timeout=timeout
+            )
+        except Exception as error:
+            if joined.set_running_or_notify_cancel():
+                joined.set_exception(error)
+            return
+        if joined.set_running_or_notify_cancel():
+            joined.set_result(communicator)
+        else:
+            communicator.abort()
+
+    # A store's client that gives up waiting asks the server to forget it, and waits for that answer
+    # without a deadline: where the network is cut, until it is mended.
+    threading.Thread(target=join, name="join-group", daemon=True).start()
     try:
-        store = _join_store(
-            url.hostname, url.port, url.path, rank=rank, world_size=world_size, timeout=timeout
-        )
+        return joined.result(timeout + STORE_SECONDS)
+    except TimeoutError:
+        if joined.cancel():
+            raise TransferFailed(f"no group at {rendezvous}: its store does not answer") from None
+        return joined.result()
+
+
+def _join(
+    url: SplitResult, *, rank: int, world_size: int, device: torch.device, timeout: float
+) -> Communicator:
+    """Join, however long the store takes. Raises TransferFailed."""
+    deadline = time.monotonic() + timeout
+    host, port = str(url.hostname), int(url.port or 0)
+    try:
+        store = _join_store(host, port, url.path, rank=rank, world_size=world_size, timeout=timeout)
         remaining = max(deadline - time.monotonic(), 1e-3)
         if url.scheme == "nccl":
             return NcclCommunicator(
-                store,
-                rank=rank,
-                world_size=world_size,
-                device=torch.device(device),
-                timeout=remaining,
+                store, rank=rank, world_size=world_size, device=device, timeout=remaining
             )
         return GlooCommunicator(
             store,
             rank=rank,
             world_size=world_size,
-            host=url.hostname if rank == SENDER else _address_towards(url.hostname, url.port),
+            host=host if rank == SENDER else _address_towards(host, port),
             timeout=remaining,
         )
     except TransferFailed:
         raise
-    except (RuntimeError, TimeoutError) as error:
-        raise TransferFailed(f"no group at {rendezvous}: {error!r}") from error
+    except (RuntimeError, OSError) as error:
+        raise TransferFailed(f"no group at {url.geturl()}: {error!r}") from error
 
 
 def _join_store(

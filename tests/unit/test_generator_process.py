@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_generator import LEASE, MockEngine, MockScorer
+from msgspec.structs import replace
+from test_generator import LEASE as QUICK_LEASE
+from test_generator import MockEngine, MockScorer
 
 from asyncds.config.schema import RunConfig
 from asyncds.rollout import wire
@@ -20,6 +22,7 @@ from services.generator import main as module
 from services.process import DONE, FAILURE
 
 DEADLINE = 60.0
+LEASE = replace(QUICK_LEASE, straggler_seconds=10 * DEADLINE)
 
 
 class StuckEngine(MockEngine):
@@ -30,12 +33,14 @@ class StuckEngine(MockEngine):
     def __init__(self) -> None:
         super().__init__()
         self.under_way = self.most = 0
+        # Kept, as a real engine keeps its requests: a request that nobody knows is collected.
+        self._never = asyncio.Event()
 
     async def generate(self, *_: Any, **__: Any) -> Any:
         self.under_way += 1
         self.most = max(self.most, self.under_way)
         try:
-            await asyncio.Event().wait()
+            await self._never.wait()
         finally:
             self.under_way -= 1
 
@@ -133,6 +138,7 @@ def test_who_was_given_up_joins_again_with_the_engine_it_has(
     config = RunConfig.model_validate(
         {
             "model": str(tmp_path / "model"),
+            "runs_dir": str(tmp_path),
             "generator": {"max_model_len": 32},
             "task": {"kind": "countdown", "n_eval": 4},
             "coordinator": {"port": router.port, "heartbeat_seconds": 0.05},

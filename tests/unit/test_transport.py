@@ -1,12 +1,14 @@
 """Links over real sockets on loopback: introductions, restarts, refusals, silence, bad frames."""
 
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
+import psutil
 import pytest
 import zmq
 
@@ -148,6 +150,33 @@ def test_a_coordinator_that_restarts_on_its_port_is_found_again(router: Router) 
             inbox.wait(wire.Welcome(run="again"))
             expect(again, group)
             link.check()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others answer when a queue is full")
+def test_an_attempt_to_connect_that_hangs_is_given_up_for_another() -> None:
+    """Nobody answers, as where the network is cut: the queue of who listens is full."""
+    with ExitStack() as sockets:
+        deaf = sockets.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        port, mine = deaf.getsockname()[1], set()
+        for _ in range(4):
+            filler = sockets.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", port))
+            mine.add(filler.getsockname()[1])
+        attempts: set[int] = set()
+
+        def is_given_up() -> bool:
+            attempts.update(
+                connection.laddr.port
+                for connection in psutil.net_connections("tcp4")
+                if connection.status == psutil.CONN_SYN_SENT
+                and connection.raddr.port == port
+                and connection.laddr.port not in mine
+            )
+            return len(attempts) > 1
+
+        sockets.enter_context(connected(port, Inbox()))
+        until(is_given_up)
 
 
 def test_a_refusal_ends_the_link_with_its_reason(router: Router) -> None:

@@ -2,9 +2,12 @@
 
 import multiprocessing as mp
 import os
+import socket
 import threading
+from contextlib import closing, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext
+from urllib.parse import urlsplit
 
 import pytest
 import torch
@@ -228,6 +231,75 @@ def test_a_silent_sender_is_left_at_the_deadline() -> None:
         communicator.broadcast(torch.zeros(64, dtype=torch.uint8), timeout=0.5)
     communicator.abort()
     assert len(joined) == 1
+
+
+class Cut:
+    """Stands for the network in front of a port of this machine: forwards until it is cut, then
+    nothing arrives and nobody is told. Mended after TIMEOUT, so that no test hangs."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._whole = threading.Event()
+        self._whole.set()
+        self.mended = threading.Timer(TIMEOUT, self._whole.set)
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._server.getsockname()[1]
+        self.forwarded = threading.Event()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        self._whole.clear()
+        self.mended.start()
+
+    def close(self) -> None:
+        self.mended.cancel()
+        self._whole.set()
+        self._server.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._server.accept()
+            except OSError:
+                return
+            far = socket.create_connection(("127.0.0.1", self._port))
+            for way in ((near, far), (far, near)):
+                threading.Thread(target=self._forward, args=way, daemon=True).start()
+
+    def _forward(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(4096):
+                self._whole.wait()
+                target.sendall(data)
+                if RANK_KEY in data:
+                    self.forwarded.set()
+
+
+RANK_KEY = b"rank-1"
+
+
+def test_a_cut_network_does_not_hold_a_receiver_beyond_its_deadline() -> None:
+    """It has announced itself, and waits for others, when the network is cut: it can't even tell
+    the store that it has given up."""
+    sender = WeightSender(transport="gloo", host="127.0.0.1")
+    url = urlsplit(sender.new_rendezvous())
+    assert url.port is not None
+    with closing(Cut(url.port)) as network:
+
+        def cut_when_announced() -> None:
+            network.forwarded.wait(TIMEOUT)
+            network.cut()
+
+        threading.Thread(target=cut_when_announced, daemon=True).start()
+        with pytest.raises(TransferFailed, match="its store does not answer"):
+            connect(
+                f"gloo://127.0.0.1:{network.port}{url.path}",
+                rank=1,
+                world_size=3,
+                device="cpu",
+                timeout=SHORT,
+            )
+        assert not network._whole.is_set(), "not before the network was mended"
 
 
 @pytest.mark.parametrize("text", ["", "tcp://127.0.0.1:1/x", "gloo://127.0.0.1", "gloo:///x"])
