@@ -171,7 +171,7 @@ def recording(path: Path) -> Iterator[tuple[Journal, Collector]]:
                         n_correct=1,
                         reward=1.0,
                         tokens=3,
-                        payload=b"",
+                        payload=b"samples",
                     )
             yield journal, collector
 
