@@ -12,12 +12,13 @@ the same directory: on several nodes it must be on a shared file system. Rank 0 
 once for the manifest, and once more before it is loaded, while the others wait.
 """
 
+import errno
 import hashlib
 import json
 import logging
 import os
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from typing import Any
 import deepspeed
 import torch
 import torch.distributed as dist
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers.utils import cached_file
 
@@ -37,6 +39,8 @@ _DEEPSPEED, _HF = "deepspeed", "hf"
 _TAG = "state"
 _PARTIAL, _REPLACED, _DAMAGED = ".partial-", ".replaced-", "damaged-"
 _READERS = 8
+_FULL_BYTES = 1 << 20
+"""With less than this free, a full disk is why writing failed."""
 # Copied byte for byte, so that learner and generators can compare them.
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -55,30 +59,52 @@ class CheckpointError(RuntimeError):
     """A checkpoint that cannot be used; the message names the file or the setting."""
 
 
+class NoRoomError(CheckpointError):
+    """A checkpoint that was not written, because the disk is full; the message names it."""
+
+
 def save(engine: TrainingEngine, directory: Path, *, state: Mapping[str, Any]) -> None:
     """Write a checkpoint, replacing one of the same name. A collective.
 
     state: what the caller wants back from ``load``; JSON.
+
+    Raises NoRoomError on all ranks if there is less room than the checkpoint before it takes, or if
+    any rank finds the disk full; what was begun is removed then, and what was there stays. A rank
+    that finds it full while others wait for it inside DeepSpeed ends with them instead.
     """
     partial = directory.with_name(_PARTIAL + directory.name)
-    if engine.rank == 0:
-        shutil.rmtree(partial, ignore_errors=True)
-        (partial / _HF).mkdir(parents=True)
-    dist.barrier()
-    engine.deepspeed.save_checkpoint(
-        str(partial / _DEEPSPEED),
-        tag=_TAG,
-        client_state={"torch_rng_state": torch.get_rng_state()},
-        save_latest=False,
-    )
-    export(engine, partial / _HF)
-    dist.barrier()
-    if engine.rank == 0:
-        manifest = {**_layout(engine), "state": dict(state), "files": _describe(partial)}
-        (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
-        _flush(partial)
-        _put_in_place(partial, directory)
-    dist.barrier()
+
+    def begin() -> None:
+        if engine.rank == 0:
+            shutil.rmtree(partial, ignore_errors=True)
+            (partial / _HF).mkdir(parents=True)
+            _look_for_room(directory.parent)
+
+    def write() -> None:
+        engine.deepspeed.save_checkpoint(
+            str(partial / _DEEPSPEED),
+            tag=_TAG,
+            client_state={"torch_rng_state": torch.get_rng_state()},
+            save_latest=False,
+        )
+        export(engine, partial / _HF)
+
+    def finish() -> None:
+        if engine.rank == 0:
+            manifest = {**_layout(engine), "state": dict(state), "files": _describe(partial)}
+            (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
+            _flush(partial)
+            _put_in_place(partial, directory)
+
+    for part in (begin, write, finish):
+        problem = _together(engine, part, directory.parent)
+        if problem:
+            if engine.rank == 0:
+                shutil.rmtree(partial, ignore_errors=True)
+            raise NoRoomError(
+                f"the checkpoint {directory} was not written, because the disk is full "
+                f"({problem}): make room; the one before it is kept"
+            )
 
 
 def export(engine: TrainingEngine, directory: Path) -> None:
@@ -181,6 +207,40 @@ def prune(root: Path, *, keep_last: int, keep: Collection[int] = ()) -> None:
     older = [path for path in _complete(root)[:-keep_last] if path.name not in kept]
     for path in [*older, *leftovers]:
         shutil.rmtree(path)
+
+
+def _together(engine: TrainingEngine, action: Callable[[], None], root: Path) -> str:
+    """Do it on every rank; returns how the disk of `root` was full for one of them, or ""."""
+    problem = ""
+    try:
+        action()
+    except (OSError, RuntimeError, SafetensorError) as error:
+        # The libraries tell a full disk each in its own words, if at all.
+        missing = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        if not missing and shutil.disk_usage(_existing(root)).free > _FULL_BYTES:
+            raise
+        problem = " ".join((getattr(error, "strerror", None) or str(error)).split())[:200]
+    problems = [problem]
+    if engine.ranks > 1:
+        problems *= engine.ranks
+        dist.all_gather_object(problems, problem)
+    return next(filter(None, problems), "")
+
+
+def _look_for_room(root: Path) -> None:
+    """Raise OSError if there is less than the newest checkpoint takes."""
+    if found := _complete(root):
+        taken = sum(file["bytes"] for file in _manifest(found[-1])["files"].values())
+        free = shutil.disk_usage(root).free
+        if free < taken:
+            raise OSError(
+                errno.ENOSPC,
+                f"{free / 1e6:,.0f} MB are free, {found[-1].name} takes {taken / 1e6:,.0f} MB",
+            )
+
+
+def _existing(path: Path) -> Path:
+    return path if path.exists() else _existing(path.parent)
 
 
 def _manifest(directory: Path) -> dict[str, Any]:

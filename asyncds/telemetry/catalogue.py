@@ -240,6 +240,10 @@ CATALOGUE: dict[Role, tuple[Series, ...]] = {
         ),
         _counter("idle_seconds_total", "Time spent waiting for batches [seconds]"),
         _histogram("checkpoint_seconds", "Writing a checkpoint [seconds]", _SECONDS),
+        _counter(
+            "checkpoint_failures_total",
+            "Checkpoints that there was no room for on the disk [checkpoints]",
+        ),
     ),
 }
 

@@ -52,8 +52,11 @@ class Learner:
         keep_last: int,
         batch_seconds: float,
         end_seconds: float,
+        retry_seconds: float = 5.0,
     ) -> None:
-        """step: batches the weights have seen. probe: its tokens, int32."""
+        """step: batches the weights have seen. probe: its tokens, int32. end_seconds: to wait for
+        the run's end, and for room for the last checkpoint, which is looked for every
+        retry_seconds."""
         self._engine = engine
         self._objective = objective
         self._staged = staged
@@ -67,6 +70,7 @@ class Learner:
         self._keep_last = keep_last
         self._batch_seconds = batch_seconds
         self._end_seconds = end_seconds
+        self._retry_seconds = retry_seconds
         self.step = step
         self.phase = "starting"
         self._saved = step if step else -1
@@ -92,10 +96,11 @@ class Learner:
         return {"phase": self.phase, "step": self.step, "staged": self._staged.version}
 
     def run(self, *, link: Link, inbox: Inbox, publisher: Publisher | None) -> str:
-        """Train until told to leave; returns the reason.
+        """Train until told to leave; returns the reason. A checkpoint that there is no room for is
+        left out, but for the last, which is tried again until there is.
 
         publisher: on rank 0. Raises BatchLateError, LinkLostError, DrainedError, NonFiniteError,
-        and PreemptedError, then with everything saved.
+        NoRoomError, and PreemptedError, then with everything saved, if there is room.
         """
         self._publish(publisher, link)  # the fleet is brought to these weights before it serves
         waited_since: float | None = None  # the wait for the fleet to start is not idleness
@@ -118,7 +123,7 @@ class Learner:
             waited_since = time.perf_counter()
             self._record(update, waited, updated, published, saved)
         if self._saved != self.step:
-            self._save(link)
+            self._save_at_last(link)
         self.phase = "done"
         link.beat()
         return inbox.wait_drain(check=link.check, timeout=self._end_seconds)
@@ -206,15 +211,34 @@ class Learner:
             publisher.probe = probe
         link.beat()
 
-    def _save(self, link: Link) -> None:
+    def _save_at_last(self, link: Link) -> None:
+        """The run is not over without it. Raises NoRoomError if there was no room in time."""
+        deadline = time.monotonic() + self._end_seconds
+        while (problem := self._save(link)) is not None:
+            link.check()
+            if self._of_any_rank(time.monotonic() > deadline):
+                raise problem
+            self._begin("waiting for room for the last checkpoint", link)
+            time.sleep(self._retry_seconds)
+
+    def _save(self, link: Link) -> checkpoint.NoRoomError | None:
+        """Returns why it could not be written, all ranks alike."""
         self._begin("writing a checkpoint", link)
         target = self._checkpoints / f"step-{self.step}"
-        seconds = _timed(lambda: checkpoint.save(self._engine, target, state={"step": self.step}))
+        try:
+            seconds = _timed(
+                lambda: checkpoint.save(self._engine, target, state={"step": self.step})
+            )
+        except checkpoint.NoRoomError as error:
+            log.error("%s", error)
+            self._metrics.counter("checkpoint_failures_total").inc()
+            return error
         self._saved = self.step
         if self._engine.rank == 0:
             checkpoint.prune(self._checkpoints, keep_last=self._keep_last, keep=self._kept)
         self._metrics.histogram("checkpoint_seconds").observe(seconds)
         link.beat()
+        return None
 
     def _record(
         self,

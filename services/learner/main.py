@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from asyncds.config.schema import RunConfig
 from asyncds.engine import checkpoint
-from asyncds.engine.checkpoint import CheckpointError
+from asyncds.engine.checkpoint import CheckpointError, NoRoomError
 from asyncds.engine.policy_model import UnsupportedModelError
 from asyncds.engine.tokenizer import load_tokenizer, vocabulary_fingerprint
 from asyncds.engine.training import NonFiniteError, TrainingEngine
@@ -102,7 +102,7 @@ def _serve(config: RunConfig) -> int:
     except PreemptedError as told:
         log.info("leaving: %s", told)
         return PREEMPTED
-    except (BatchLateError, LinkLostError, RefusedError, NonFiniteError) as error:
+    except (BatchLateError, LinkLostError, NoRoomError, RefusedError, NonFiniteError) as error:
         log.error("%s", error)
         return FAILURE
     finally:

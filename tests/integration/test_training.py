@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small_disk import small_disk
 from training_worker import PROBE, make_batch, reference_for, token_loss
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
@@ -143,6 +144,31 @@ def checkpoint_jobs(do: str, models: dict[str, Path], root: Path) -> list[dict[s
         }
         for stage in STAGES
     ]
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_checkpoint_that_there_is_no_room_for(
+    models: dict[str, Path], tmp_path: Path, ranks: int
+) -> None:
+    """Known from the one before it; or noticed while it is written, early or late."""
+    cases = {"known": (0.9, False)} | (
+        {"none": (0.0, True), "some": (0.3, True), "nearly": (0.97, True)} if ranks == 1 else {}
+    )
+    with small_disk(tmp_path / "disk", mebibytes=64) as disk:
+        jobs = [
+            job("save_without_room", name, models, zero_stage=1)
+            | {"directory": str(disk.path / name / "c"), "share": share, "first": first}
+            for name, (share, first) in cases.items()
+        ]
+        results = launch(ranks, jobs, tmp_path / "out")
+        for name, (_, first) in cases.items():
+            root = disk.path / name / "c"
+            for seen in results(name):
+                assert f"{root / 'step-2'} was not written, because the disk" in str(seen["error"])
+                assert ("step-1 takes" in str(seen["error"])) == (not first)
+                assert seen["left"].tolist() == ([] if first else ["step-1"])
+                assert str(seen["before"]) == str(None if first else root / "step-1")
+                assert str(seen["after"]) == str(root / "step-2")
 
 
 def plain_gradients(model: Path) -> dict[str, Any]:

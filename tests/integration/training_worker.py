@@ -6,6 +6,8 @@ All jobs share one start-up of Python and DeepSpeed, which takes longer than mos
 
 import dataclasses
 import json
+import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from deepspeed.utils import safe_get_full_grad
 from torch import Tensor
 
@@ -208,6 +211,38 @@ def do_save(engine: TrainingEngine, job: dict[str, Any]) -> dict[str, Any]:
     checkpoint.save(engine, Path(job["directory"]), state={"version": 5})
     lr = update(engine)[0].lr
     return {"exported": exported, "probe": engine.probe(PROBE), "lr": lr}
+
+
+def do_save_without_room(engine: TrainingEngine, job: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint, another that the disk has no room for, and that again with room. share: of
+    the room that it takes, what there is. first: the one before it is out of sight."""
+    root, first = Path(job["directory"]), engine.rank == 0
+    ballast = root.with_name("ballast")
+    checkpoint.save(engine, root / "step-1", state={"step": 1})
+    if first:
+        files = [file for file in root.rglob("*") if file.is_file()]
+        size = sum(file.stat().st_blocks * 512 for file in files)
+        with ballast.open("wb") as opened:
+            free = shutil.disk_usage(root).free
+            os.posix_fallocate(opened.fileno(), 0, free - int(job["share"] * size))
+        if job["first"]:
+            # Nothing says how much room a checkpoint takes.
+            shutil.move(root / "step-1", root.with_name("elsewhere"))
+    dist.barrier()
+    update(engine)
+    error = ""
+    try:
+        checkpoint.save(engine, root / "step-2", state={"step": 2})
+    except checkpoint.NoRoomError as caught:
+        error = str(caught)
+    dist.barrier()
+    left = sorted(path.name for path in root.iterdir())
+    newest = str(checkpoint.newest(root))
+    dist.barrier()
+    if first:
+        ballast.unlink()
+    checkpoint.save(engine, root / "step-2", state={"step": 2})
+    return {"error": error, "left": left, "before": newest, "after": str(checkpoint.newest(root))}
 
 
 def do_load(engine: TrainingEngine, job: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from prometheus_client import generate_latest
 from rollout_groups import make_group
 
 from asyncds.algo.objective import Objective
+from asyncds.engine.checkpoint import NoRoomError
 from asyncds.engine.training import Objective as EngineObjective
 from asyncds.engine.training import UpdateMetrics
 from asyncds.rollout.batch import Shard
@@ -98,6 +99,7 @@ def make_learner(
     *,
     step: int = 0,
     every: int = 100,
+    end_seconds: float = 10.0,
     traces: Traces | None = None,
 ) -> Learner:
     staged = SimpleNamespace(bucket_bytes=1, version=0, stage=lambda *_, **__: None)
@@ -115,7 +117,8 @@ def make_learner(
         checkpoint_every=every,
         keep_last=1,
         batch_seconds=10.0,
-        end_seconds=10.0,
+        end_seconds=end_seconds,
+        retry_seconds=0.01,
     )
 
 
@@ -205,6 +208,39 @@ def test_the_first_rank_traces_what_is_trained(
     }
     steps = [("train", step, step // PUBLISH_EVERY) for step in range(STEPS)]
     assert told == ({} if rank else {11: steps, 12: steps})
+
+
+@pytest.mark.parametrize("failures", [1, 3, 1000])
+def test_a_checkpoint_that_there_is_no_room_for(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    failures: int,
+) -> None:
+    """That of the second of four steps, and the last one for a while, or for good."""
+    tried: list[str] = []
+
+    def save(engine: object, path: Path, state: object) -> None:
+        tried.append(path.name)
+        if len(tried) <= failures:
+            raise NoRoomError(f"the checkpoint {path} was not written")
+
+    monkeypatch.setattr("services.learner.learner.checkpoint.save", save)
+    metrics = build_metrics("learner")
+    learner = make_learner(tmp_path, metrics, every=2, end_seconds=0.5)
+    inbox = Inbox()
+    if failures == 1000:
+        with pytest.raises(NoRoomError, match="step-4 was not written"):
+            learner.run(link=cast(Any, MockLink(inbox)), inbox=inbox, publisher=None)
+        assert learner.heartbeat().checkpoint == -1
+    else:
+        learner.run(link=cast(Any, MockLink(inbox)), inbox=inbox, publisher=None)
+        assert tried == ["step-2"] + ["step-4"] * failures
+        assert learner.heartbeat().checkpoint == 4
+        text = generate_latest(metrics.registry).decode()
+        assert f"asyncds_learner_checkpoint_failures_total {failures}.0" in text
+    assert "step-2 was not written" in caplog.text
+    assert learner.step == STEPS
 
 
 def test_a_rank_leaves_when_another_is_told_to(
