@@ -9,7 +9,8 @@ from contextlib import suppress
 import psutil
 from chaos_run import ChaosRun
 from faults import Fault
-from phases import PHASES, Phase
+from holding import Holder
+from phases import PHASES
 from processes import find, is_gone, send, send_all
 from report import Outcome
 
@@ -18,32 +19,11 @@ TRIES = 3
 
 
 class Injector:
-    """freeze_seconds: how long a part is frozen at most to hold a phase open, less than any
-    deadline of the run. recovery_seconds: when the run must have got over a fault."""
+    """holder: of the run's phases."""
 
-    def __init__(
-        self,
-        run: ChaosRun,
-        *,
-        freeze_seconds: float,
-        suspect_seconds: float,
-        recovery_seconds: float,
-    ) -> None:
+    def __init__(self, run: ChaosRun, holder: Holder) -> None:
         self._run = run
-        self._freeze_seconds = freeze_seconds
-        self._suspect_seconds = suspect_seconds
-        self._recovery_seconds = recovery_seconds
-
-    def wait_until_well(self) -> None:
-        """Everybody is well, and a batch was trained since."""
-        run = self._run
-        run.wait(self._well, self._recovery_seconds, "not everybody is well")
-        trained = run.trained
-        run.wait(
-            lambda: self._well() and run.trained > trained,
-            self._recovery_seconds,
-            "no batch is trained",
-        )
+        self._holder = holder
 
     def make(self, fault: Fault) -> Outcome:
         """Make a fault; returns when the run has got over it."""
@@ -68,13 +48,15 @@ class Injector:
             run.comes(lambda: False, fault.pause)
             send_all(role, signal.SIGCONT)
         else:
-            run.wait(lambda: is_gone(role), self._recovery_seconds, f"{fault.role} is not ended")
+            run.wait(
+                lambda: is_gone(role), self._holder.recovery_seconds, f"{fault.role} is not ended"
+            )
             run.wait(
                 lambda: _is_another(run.started(fault.role), started),
-                self._recovery_seconds,
+                self._holder.recovery_seconds,
                 f"no new {fault.role} is ready",
             )
-        self.wait_until_well()
+        self._holder.wait_until_well()
         return Outcome(
             fault=fault,
             reached=reached,
@@ -84,36 +66,18 @@ class Injector:
             resumed=run.resumed > resumed,
         )
 
-    def _well(self) -> bool:
-        return self._run.is_well(self._suspect_seconds)
-
     def _in_phase(self, fault: Fault) -> tuple[psutil.Process, psutil.Process | None, bool]:
         """The role's process; the one that is frozen, if the phase is held open; whether it is."""
         phase = PHASES[fault.phase]
         for _ in range(TRIES):
-            if frozen := self._held_open(phase):
+            if frozen := self._holder.hold(phase):
                 if role := find(self._run.pid, fault.role):  # type: ignore[arg-type]
                     return role, frozen, True
-                send(frozen, signal.SIGCONT)
-                self._run.freezes(False)
-            self.wait_until_well()
+                self._holder.release(frozen)
+            self._holder.wait_until_well()
         role = find(self._run.pid, fault.role)  # type: ignore[arg-type]
         assert role is not None, f"no {fault.role} is running"
         return role, None, False
-
-    def _held_open(self, phase: Phase) -> psutil.Process | None:
-        """Freeze what the phase waits for; None if it was not reached."""
-        run = self._run
-        part = find(run.pid, phase.frozen)
-        if part is None or not run.comes(lambda: phase.moment(run), self._recovery_seconds):
-            return None
-        send(part, signal.SIGSTOP)
-        run.freezes(True)
-        if run.comes(lambda: phase.inside(run), self._freeze_seconds):
-            return part
-        send(part, signal.SIGCONT)
-        run.freezes(False)
-        return None
 
 
 def _belongs(part: psutil.Process, role: psutil.Process) -> bool:

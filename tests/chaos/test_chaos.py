@@ -6,8 +6,8 @@ phase for certain; where that could not be seen, the report says so and the faul
 same. After each fault the run must come back by itself, in bounded time. At the end the files it
 left behind, and the weights themselves, must pass every check of invariants.py.
 
-What this can't show: faults of machines and networks (lost packets, partitions, full or lying
-disks), of GPUs, NCCL and several learner ranks, two faults at once, faults at each instruction of a
+What this can't show: faults of networks (tests/network) and machines (full or lying disks), of
+GPUs, NCCL and several learner ranks, two faults at once, faults at each instruction of a
 phase rather than at the one point where it was held open, and bugs that need a state which a tiny
 model never reaches. Time spent recovering is that of this machine. That a policy improves shows
 that training went on as it should on the whole, not that each update was right.
@@ -25,6 +25,7 @@ from pathlib import Path
 import pytest
 from chaos_run import ChaosRun
 from faults import make_plan
+from holding import Holder
 from injector import Injector
 from invariants import Left, the_policy_improved, violations
 from report import Outcome, write_report
@@ -110,8 +111,9 @@ def test_a_run_survives_its_faults(
         f"model={Path(model).absolute()}",
         f"generator.replicas={run.generators}",
     )
-    injector = Injector(run, freeze_seconds=5.0, suspect_seconds=SUSPECT, recovery_seconds=STALL)
-    injector.wait_until_well()
+    holder = Holder(run, freeze_seconds=5.0, suspect_seconds=SUSPECT, recovery_seconds=STALL)
+    holder.wait_until_well()
+    injector = Injector(run, holder)
     outcomes: list[Outcome] = []
     for fault in make_plan(wanted or SHORT, seed=seed, pauses=PAUSES):
         outcomes.append(injector.make(fault))
