@@ -9,7 +9,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help quickstart study test test-unit chaos network fuzz k8s-lab tools manifests image-check lint env install-gpu lock clean
+.PHONY: help quickstart study test test-unit chaos simulate network fuzz k8s-lab tools manifests image-check lint env install-gpu lock clean
 
 ARGS ?=
 ALGO ?= ds_grpo
@@ -58,6 +58,9 @@ test-unit: $(INSTALLED) tools ## run the tests that take seconds
 
 chaos: $(INSTALLED) ## faults in every phase of a real run (an hour or more); ARGS="--faults 72 --seed 1"
 	$(RUN) pytest tests/chaos -s --faults 50 $(ARGS)
+
+simulate: $(INSTALLED) ## runs drawn from seeds, simulated peers around the real coordinator; ARGS="--seeds 2000"
+	$(RUN) pytest tests/simulation/test_scenarios.py -o timeout=36000 --seeds 200 $(ARGS)
 
 network: $(INSTALLED) ## a run on three machines whose cables fail, as root on Linux (half an hour)
 	$(RUN) pytest tests/network -s --network $(ARGS)

@@ -137,15 +137,26 @@ def coordinator(arguments: RoleArguments) -> None:
 
 @app.command()
 def generator(
-    arguments: RoleArguments,
+    arguments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CONFIG|RUN [KEY=VALUE]…",
+            help="A YAML file, or the directory of a run to join; and overrides.",
+        ),
+    ],
     name: Annotated[str | None, typer.Option(help="Unique in the fleet; default: host.")] = None,
     index: Annotated[int, typer.Option(min=0, help="Its place among the metrics ports.")] = 0,
 ) -> None:
-    """Run one generator (what its pod runs)."""
+    """Run one generator (what its pod runs), or join one to a run on this machine."""
     import socket
 
     from services.role import run_role
 
+    if Path(arguments[0]).is_dir():
+        from asyncds.cli.join import join_arguments, joiner_name
+
+        arguments = join_arguments(Path(arguments[0]), arguments[1:])
+        name = name or joiner_name()
     name = name or socket.gethostname()
     raise typer.Exit(run_role("generator", arguments, name=name, index=index))
 

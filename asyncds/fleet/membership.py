@@ -58,6 +58,7 @@ class Fleet:
         self._suspect_seconds = suspect_seconds
         self._dead_seconds = dead_seconds
         self._members: dict[str, Member] = {}
+        self._names: dict[bytes, str] = {}
         self._buried: set[str] = set()
         self._published = -1
 
@@ -70,10 +71,10 @@ class Fleet:
 
     def by_peer(self, peer: bytes) -> Member | None:
         """The living member behind a connection."""
-        return next(
-            (m for m in self if m.peer == peer and m.health is not Health.DEAD),
-            None,
-        )
+        member = self._members.get(self._names.get(peer, ""))
+        if member is None or member.peer != peer or member.health is Health.DEAD:
+            return None
+        return member
 
     def buried(self, incarnation: str) -> bool:
         """Whether this incarnation was declared dead: it must not come back."""
@@ -99,6 +100,14 @@ class Fleet:
             self._bury(previous)
         self._members[member.name] = member
         member.health = Health.STALE
+        self.reached(member.name, member.peer)
+
+    def reached(self, name: str, peer: bytes) -> None:
+        """The connection on which a member is spoken to from now on."""
+        member = self._members[name]
+        self._names.pop(member.peer, None)
+        member.peer = peer
+        self._names[peer] = name
 
     def seen(self, name: str, now: float) -> None:
         """A word from a living member."""
@@ -170,6 +179,7 @@ class Fleet:
 
     def _bury(self, member: Member) -> None:
         member.health = Health.DEAD
+        self._names.pop(member.peer, None)
         self._buried.add(member.incarnation)
 
     def _distrust(self, member: Member) -> None:

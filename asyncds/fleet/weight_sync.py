@@ -34,7 +34,8 @@ class Receipt:
 @dataclass(kw_only=True)
 class Sync:
     """A broadcast under way. places: each member's first rank in the group; the learner is 0.
-    version: what is sent, known once the learner agreed. entered: when all had agreed."""
+    version: what is sent, known once the learner agreed. entered: when all had agreed. waiting:
+    members yet to report."""
 
     id: int
     epoch: int
@@ -51,17 +52,20 @@ class Sync:
     applied: dict[str, Receipt] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     lost: dict[str, str] = field(default_factory=dict)
+    waiting: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """How a broadcast ended. verified: members whose weights equal the learner's. culprits: who is
-    to blame, with the reason. victims: members that have to be sent everything again through no
-    fault of their own."""
+    to blame, with the reason. mismatched: those of them that serve with other weights than the
+    learner's. victims: members that have to be sent everything again through no fault of their
+    own."""
 
     sync: Sync
     verified: list[str]
     culprits: dict[str, str]
+    mismatched: list[str]
     victims: list[str]
 
 
@@ -115,6 +119,7 @@ class WeightSync:
             phase=Phase.PREPARING,
             started=now,
             deadline=now + self._prepare_seconds,
+            waiting=set(places),
         )
         return self.current
 
@@ -127,7 +132,7 @@ class WeightSync:
         current.agreed.add(name)
         if version is not None:
             current.version = version
-        if current.agreed != {self._learner, *current.places}:
+        if len(current.agreed) <= len(current.places):  # and the learner
             return False
         current.phase = Phase.TRANSFERRING
         current.entered = now
@@ -144,12 +149,14 @@ class WeightSync:
         """A member has everything in its engine."""
         if current := self._entered(sync, name):
             current.applied[name] = receipt
+            current.waiting.discard(name)
         return self._finished()
 
     def failed(self, name: str, sync: int, reason: str) -> Outcome | None:
         """An end gave up, and lives."""
         if current := self._matching(sync, name):
             current.failed[name] = reason
+            current.waiting.discard(name)
             if current.phase is Phase.PREPARING:
                 return self._conclude({name: reason})
         return self._finished()
@@ -163,6 +170,7 @@ class WeightSync:
         if current is None or (name != self._learner and name not in current.places):
             return None
         current.lost[name] = reason
+        current.waiting.discard(name)
         if name == self._learner or current.phase is Phase.PREPARING:
             return self._conclude({name: reason})
         return self._finished()
@@ -200,7 +208,7 @@ class WeightSync:
             return None
         if current.sent is None and self._learner not in current.failed:
             return None
-        if set(current.places) - {*current.applied, *current.failed, *current.lost}:
+        if current.waiting:
             return None
         return self._conclude({})
 
@@ -208,12 +216,13 @@ class WeightSync:
         current = self.current
         assert current is not None
         self.current = None
-        verified, culprits = [], silent | current.lost
+        verified, mismatched, culprits = [], [], silent | current.lost
         for name, receipt in current.applied.items():
             if current.sent is None or name in current.lost:
                 continue
             if wrong := self._difference(name, current, receipt, current.sent):
                 culprits[name] = wrong
+                mismatched.append(name)
             else:
                 verified.append(name)
         if current.sent is not None:
@@ -226,7 +235,13 @@ class WeightSync:
             victims = []
         if set(verified) != set(current.places):
             self._epoch_members = None
-        return Outcome(sync=current, verified=verified, culprits=culprits, victims=victims)
+        return Outcome(
+            sync=current,
+            verified=verified,
+            culprits=culprits,
+            mismatched=mismatched,
+            victims=victims,
+        )
 
     def _difference(self, name: str, sync: Sync, got: Receipt, sent: Receipt) -> str | None:
         if list(got.checksums) != list(sent.checksums):

@@ -56,7 +56,7 @@ CREATE TABLE IF NOT EXISTS tries (            -- that ended without a group
     lease INTEGER NOT NULL,
     attempt INTEGER NOT NULL,
     generator TEXT,
-    outcome TEXT NOT NULL,          -- failed | died | left
+    outcome TEXT NOT NULL,          -- failed | died | left | distrusted
     reason TEXT NOT NULL,
     ended REAL NOT NULL,
     PRIMARY KEY (lease, attempt)
@@ -370,6 +370,13 @@ class Journal:
             {"lease": lease, "generator": generator},
         )
         return found.fetchone() is not None
+
+    def try_outcome(self, lease: int, attempt: int) -> str | None:
+        """How this try of the lease ended without a group; None if it did not."""
+        row = self._db.execute(
+            "SELECT outcome FROM tries WHERE lease = ? AND attempt = ?", (lease, attempt)
+        ).fetchone()
+        return None if row is None else row[0]
 
     def deliver(
         self,

@@ -103,6 +103,7 @@ class Coordinator:
             first_sync=1 + starts * SYNCS_PER_START,
             send=send,
             on_go=self.leases.expect_version,
+            on_mismatch=self.leases.distrust,
             on_end=on_broadcast,
         )
         trained, selected = journal.progress()
@@ -296,7 +297,7 @@ class Coordinator:
             self.leases.adopt(member, hello.leases, now)
             log.info("%s joined", hello.name)
         else:
-            known.peer = peer
+            self.fleet.reached(known.name, peer)
             self.fleet.seen(known.name, now)
         self._send(peer, self._welcome)
 

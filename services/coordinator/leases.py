@@ -1,5 +1,6 @@
 """The lease book: makes leases, grants them, takes them back, and records what becomes of them."""
 
+import heapq
 import json
 import logging
 from collections import Counter, deque
@@ -16,31 +17,14 @@ from asyncds.rollout.scheduler import Scheduler, TicketState
 from asyncds.rollout.wire import Ack, Cancel, Delivered, Grant, Lease, LeaseFailed, Message
 from services.coordinator.dynamic_sampling import DynamicSampling, Verdict
 from services.coordinator.evaluation import EvaluationRound
+from services.coordinator.open_leases import Open, OpenLeases
 from services.coordinator.prompts import PromptCursor, sampling_seed
-from services.coordinator.tries import Budget, Outcome, budgets
+from services.coordinator.tries import Outcome, budgets
 
 log = logging.getLogger(__name__)
 
 REGRANT_SECONDS = 5.0
 """A grant that a generator still does not mention after this long was lost on the way."""
-
-
-@dataclass(kw_only=True)
-class Open:
-    """A lease that is not settled. attempt: its tries are numbered by it. budget: those that count.
-    temperature: of an evaluation. holder: the generator that works on it, if any; since `granted`.
-    sent: when the grant was last sent."""
-
-    id: int
-    purpose: str
-    row: int
-    attempt: int = 1
-    budget: Budget = field(default_factory=Budget)
-    temperature: float | None = None
-    holder: str | None = None
-    granted: float = 0.0
-    sent: float = 0.0
-    wire: Lease | None = None
 
 
 @dataclass(kw_only=True)
@@ -72,7 +56,7 @@ class LeaseBook:
         self._fleet = fleet
         self._send = send
         self._reject = reject
-        self._open: dict[int, Open] = {}
+        self._open = OpenLeases()
         self._refills: deque[int] = deque(json.loads(journal.meta("refills") or "[]"))
         self._dynamic_sampling = DynamicSampling(config=config, journal=journal)
         self._evaluation: deque[int] = deque()
@@ -90,22 +74,27 @@ class LeaseBook:
 
     def restore(self, step: int) -> None:
         """Begin again at `step` with what the journal holds; who holds a lease keeps it."""
-        holders = {o.id: o for o in self._open.values() if o.purpose == "train" and o.holder}
-        self._open = {i: o for i, o in self._open.items() if o.purpose == "eval"}
+        for entry in self._open:
+            if entry.purpose == "train" and not entry.holder:
+                self._open.remove(entry.id)
+        before = {o.id for o in self._open if o.purpose == "train"}
         tickets = []
         spent = budgets(self._journal.tries())
         for row in self._journal.leases("leased", "delivered"):
             delivered = row.state == "delivered"
             state = TicketState.DELIVERED if delivered else TicketState.WAITING
-            if not delivered:
+            if row.id in before:
+                before.remove(row.id)
+                state = TicketState.LEASED
+            elif not delivered:
                 entry = Open(id=row.id, purpose="train", row=row.row, attempt=row.attempt)
                 entry.budget = spent[row.id]
-                if held := holders.get(row.id):
-                    entry, state = held, TicketState.LEASED
-                self._open[row.id] = entry
+                self._open.add(entry)
             # How old the tokens of a lease in work are is known when it is delivered, not now.
             oldest = row.oldest if row.oldest is not None else self._scheduler.version_at(step)
             tickets.append((row.id, state, oldest))
+        for id in before:
+            self._open.remove(id)
         self._scheduler.restore(step, tickets)
 
     def open_round(self, *, version: int, step: int, n_samples: int) -> EvaluationRound:
@@ -134,9 +123,10 @@ class LeaseBook:
 
     def close_round(self) -> None:
         """The round is over; what is still open of it is cancelled."""
-        for entry in [o for o in self._open.values() if o.purpose == "eval"]:
-            self._cancel(entry)
-            self._settle(entry, "failed", "evaluation dropped")
+        for entry in self._open:
+            if entry.purpose == "eval":
+                self._cancel(entry)
+                self._settle(entry, "failed", "evaluation dropped")
         self._evaluation.clear()
         self.round = None
 
@@ -146,31 +136,40 @@ class LeaseBook:
         """Hand out as much work as the fleet can take and the scheduler admits."""
         if not self.accepting or not self.rows:
             return
+        healthy, waiting = self._fleet.healthy(), deque(self._scheduler.waiting())
+        if not any(self._has_work(version, waiting) for version in {m.version for m in healthy}):
+            return
         grants: dict[str, list[Lease]] = {}
-        load = {m.name: self._load(m) for m in self._fleet.healthy()}
-        while load:
-            name = min(load, key=lambda n: load[n] / self._member(n).capacity)
-            member = self._member(name)
-            if load[name] >= member.capacity:
-                break
-            lease = self._next_for(member, now)
-            if lease is None:
-                del load[name]
-                continue
-            load[name] += lease.group_size
-            grants.setdefault(name, []).append(lease)
-        for name, leases in grants.items():
-            self._send(self._member(name).peer, Grant(leases=leases))
+        free = [(self.load(m) / m.capacity, i) for i, m in enumerate(healthy)]
+        heapq.heapify(free)
+        while free and free[0][0] < 1:
+            _, i = heapq.heappop(free)
+            member = healthy[i]
+            lease = self._next_for(member, waiting, now)
+            if lease is not None:
+                heapq.heappush(free, (self.load(member) / member.capacity, i))
+                grants.setdefault(member.name, []).append(lease)
+        for member in healthy:
+            if member.name in grants:
+                self._send(member.peer, Grant(leases=grants[member.name]))
 
-    def _next_for(self, member: Member, now: float) -> Lease | None:
+    def _has_work(self, version: int, waiting: deque[int]) -> bool:
+        """Whether there may be anything to do for a generator with these weights."""
+        return bool(
+            self._evaluation
+            or (waiting and self._scheduler.restartable(version))
+            or self._scheduler.admissible(version)
+        )
+
+    def _next_for(self, member: Member, waiting: deque[int], now: float) -> Lease | None:
+        """waiting: the scheduler's, oldest first; what is handed out is taken from it."""
         if self._evaluation:
-            return self._hand(self._open[self._evaluation.popleft()], member, now)
+            return self._hand(self._entry(self._evaluation.popleft()), member, now)
         if self.round is not None and self.round.version != member.version:
             return None
-        waiting = self._scheduler.waiting()
         if waiting and self._scheduler.restartable(member.version):
             self._scheduler.lease(waiting[0], member.version)
-            return self._hand(self._open[waiting[0]], member, now)
+            return self._hand(self._entry(waiting.popleft()), member, now)
         if self._scheduler.admissible(member.version) <= 0:
             return None
         if self._refills:
@@ -185,7 +184,7 @@ class LeaseBook:
     def _new(self, purpose: str, row: int, attempt: int, evaluation: int | None = None) -> Open:
         entry = Open(id=self._next_id, purpose=purpose, row=row, attempt=attempt)
         self._next_id += 1
-        self._open[entry.id] = entry
+        self._open.add(entry)
         self._journal.add_lease(
             id=entry.id, purpose=purpose, row=row, attempt=attempt, evaluation=evaluation
         )
@@ -193,13 +192,12 @@ class LeaseBook:
         return entry
 
     def _hand(self, entry: Open, member: Member, now: float) -> Lease:
-        entry.holder, entry.granted, entry.sent = member.name, now, now
         self._journal.granted(entry.id, member.name, entry.attempt)
         c = self._config
         train = entry.purpose == "train"
         temperature = c.sampling.temperature if entry.temperature is None else entry.temperature
         problem = f"{entry.row}/{temperature}"
-        entry.wire = Lease(
+        lease = Lease(
             id=entry.id,
             purpose=entry.purpose,
             split="train" if train else c.eval.split,
@@ -215,21 +213,21 @@ class LeaseBook:
             straggler_seconds=c.rollout.straggler_seconds,
             min_group=c.rollout.resolved_min_group if train else 1,
         )
-        return entry.wire
+        self._open.hold(entry, member.name, lease, now)
+        return lease
 
     def _samples(self) -> int:
         assert self.round is not None
         return self.round.n_samples
 
-    def _load(self, member: Member) -> int:
-        return sum(
-            o.wire.group_size for o in self._open.values() if o.holder == member.name and o.wire
-        )
+    def load(self, member: Member) -> int:
+        """How many completions it works on."""
+        return self._open.load(member.name)
 
-    def _member(self, name: str) -> Member:
-        member = self._fleet.get(name)
-        assert member is not None
-        return member
+    def _entry(self, id: int) -> Open:
+        entry = self._open.get(id)
+        assert entry is not None
+        return entry
 
     # --- what generators say --------------------------------------------------------------------
 
@@ -245,6 +243,10 @@ class LeaseBook:
         present = self._is_present_try(entry, member, message.attempt)
         if not present and not self._journal.was_granted(entry.id, member.name):
             self._reject(member.peer, f"delivers lease {entry.id}, which it never had", now)
+            return Cancel(leases=[entry.id])
+        outcome = None if present else self._journal.try_outcome(entry.id, message.attempt)
+        if outcome == Outcome.DISTRUSTED:
+            self._reject(member.peer, f"delivers lease {entry.id}, made by other weights", now)
             return Cancel(leases=[entry.id])
         try:
             group = self._checked(entry, message)
@@ -266,7 +268,7 @@ class LeaseBook:
         )
         if not present:
             self._cancel(entry)
-        del self._open[entry.id]
+        self._open.remove(entry.id)
         self.counts.events["delivered"] += 1
         if entry.purpose == "train":
             self.counts.tokens += len(group.completion_ids)
@@ -337,32 +339,40 @@ class LeaseBook:
         said = set(leases)
         lost = [
             o
-            for o in self._open.values()
-            if o.holder == member.name
-            and o.id not in said
-            and now - o.sent > REGRANT_SECONDS
-            and o.wire
+            for o in self._open.held_by(member.name)
+            if o.id not in said and now - o.sent > REGRANT_SECONDS
         ]
         if lost and member.health is Health.HEALTHY:
             for entry in lost:
                 entry.sent = now
             self._send(member.peer, Grant(leases=[o.wire for o in lost if o.wire]))
-        foreign = [i for i in said if i not in self._open or self._open[i].holder != member.name]
+        foreign = [i for i in said if not self._works_on(member, i)]
         if foreign:
             self._send(member.peer, Cancel(leases=foreign))
 
+    def _works_on(self, member: Member, id: int) -> bool:
+        entry = self._open.get(id)
+        return entry is not None and entry.holder == member.name
+
     def reclaim(self, member: Member, outcome: Outcome) -> None:
         """The generator died or left: its leases wait for another."""
-        for entry in [o for o in self._open.values() if o.holder == member.name]:
+        for entry in self._open.held_by(member.name):
             self._retry(entry, f"its generator {outcome.value}", outcome=outcome)
+
+    def distrust(self, member: Member) -> None:
+        """The generator computed with other weights than it should have: what it has in work goes
+        to another, and its groups of these tries are not taken any more."""
+        for entry in self._open.held_by(member.name):
+            self._cancel(entry)
+            self._retry(entry, "its generator has other weights", outcome=Outcome.DISTRUSTED)
 
     def adopt(self, member: Member, leases: list[int], now: float) -> None:
         """After the coordinator's restart: the generator goes on with what it still holds."""
         if not self.accepting:
             return
         version = self._scheduler.version_at(self._scheduler.step)
-        for entry in (self._open[i] for i in leases if i in self._open):
-            if entry.holder is None and entry.purpose == "train":
+        for entry in map(self._open.get, leases):
+            if entry is not None and entry.holder is None and entry.purpose == "train":
                 self._scheduler.lease(entry.id, version)
                 self._hand(entry, member, now)
 
@@ -371,7 +381,7 @@ class LeaseBook:
     def expire(self, now: float) -> None:
         """Take back leases that overran."""
         limit = self._config.rollout.lease_seconds
-        for entry in [o for o in self._open.values() if o.holder and now - o.granted > limit]:
+        for entry in [o for o in self._open if o.holder and now - o.granted > limit]:
             log.warning("%s overran lease %d: %.0f s", entry.holder, entry.id, limit)
             self._cancel(entry)
             self._retry(entry, f"no delivery within {limit:g} s", drop="expired")
@@ -386,14 +396,14 @@ class LeaseBook:
     def cancel_all(self) -> None:
         """Stop all work; unfinished training leases wait in the journal for a resumed run."""
         self.accepting = False
-        for entry in self._open.values():
+        for entry in self._open:
             self._cancel(entry)
-            entry.holder, entry.wire = None, None
+            self._open.release(entry)
             self._scheduler.release(entry.id)
 
     def oldest_seconds(self, now: float) -> float:
         """Age of the lease that has been out longest."""
-        return max((now - o.granted for o in self._open.values() if o.holder), default=0.0)
+        return max((now - o.granted for o in self._open if o.holder), default=0.0)
 
     def holders(self, leases: list[int]) -> Counter[str]:
         """Who holds these leases ("nobody" if they wait for a generator)."""
@@ -402,15 +412,16 @@ class LeaseBook:
 
     def held_by(self, member: Member) -> int:
         """How many leases it works on."""
-        return sum(o.holder == member.name for o in self._open.values())
+        return self._open.count(member.name)
 
     def _evict(self, lease: int) -> None:
         self.counts.dropped["stale"] += 1
         self.counts.events["evicted"] += 1
-        entry = self._open.pop(lease, None)
+        entry = self._open.get(lease)
         record = entry or self._record(lease)
         if entry is not None:
             self._cancel(entry)
+            self._open.remove(lease)
         self._journal.end_lease(lease, "evicted", "stale")
         # A refill begins with attempt 2: a prompt that is too slow for the policy is not sampled
         # for ever.
@@ -444,7 +455,7 @@ class LeaseBook:
             self._settle(entry, "failed", reason, drop=drop)
             return
         entry.attempt += 1
-        entry.holder, entry.wire = None, None
+        self._open.release(entry)
         self._journal.granted(entry.id, None, entry.attempt)
         if entry.purpose == "train":
             self._scheduler.release(entry.id)
@@ -452,7 +463,7 @@ class LeaseBook:
             self._evaluation.append(entry.id)
 
     def _settle(self, entry: Open, state: str, reason: str, *, drop: str = "failed") -> None:
-        self._open.pop(entry.id, None)
+        self._open.remove(entry.id)
         self._journal.end_lease(entry.id, state, reason)
         if entry.purpose == "train":
             self.counts.events["failed"] += 1

@@ -167,6 +167,8 @@ def _serve_while_there_is_room(
         links = "encrypted" if config.coordinator.curve else "not encrypted"
         log.info("control plane at tcp://%s:%d, %s", config.coordinator.host, router.port, links)
         try:
+            with journal.transaction():
+                journal.set_meta("port", str(router.port))  # for who joins from the directory
             while not coordinator.over(clock()):
                 turn()
                 trackers.check()

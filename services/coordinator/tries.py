@@ -1,9 +1,9 @@
 """What counts against `rollout.max_attempts`: work that failed, not generators that were lost.
 
-A generator that leaves in good order costs its leases nothing. One that dies may have been killed
-by a lease, so deaths count too, but not singly: every DEATHS_PER_FAILURE-th in a row, with no
-failure between, that the same lease was held at. A lease that kills every generator so ends after
-DEATHS_PER_FAILURE · max_attempts of them.
+A generator that leaves in good order, or is not trusted any more, costs its leases nothing. One
+that dies may have been killed by a lease, so deaths count too, but not singly: every
+DEATHS_PER_FAILURE-th in a row, with no failure between, that the same lease was held at. A lease
+that kills every generator so ends after DEATHS_PER_FAILURE · max_attempts of them.
 """
 
 from collections import defaultdict
@@ -16,11 +16,12 @@ DEATHS_PER_FAILURE = 3
 
 class Outcome(StrEnum):
     """How a try without a group ended. FAILED: reported, malformed or overrun. DIED, LEFT: its
-    generator did."""
+    generator did. DISTRUSTED: its generator turned out to have other weights than the learner's."""
 
     FAILED = "failed"
     DIED = "died"
     LEFT = "left"
+    DISTRUSTED = "distrusted"
 
 
 @dataclass(kw_only=True)

@@ -40,13 +40,16 @@ class WeightDesk:
         first_sync: int,
         send: Callable[[bytes, Message], None],
         on_go: Callable[[int], None],
+        on_mismatch: Callable[[Member], None],
         on_end: Callable[[Outcome, float], None],
     ) -> None:
-        """on_go: gets every version that a broadcast of is about to begin. on_end: how each ended,
+        """on_go: gets every version that a broadcast of is about to begin. on_mismatch: every
+        member that turned out to have other weights than the learner's. on_end: how each ended,
         and when."""
         self._fleet = fleet
         self._send = send
         self._on_go = on_go
+        self._on_mismatch = on_mismatch
         self._on_end = on_end
         self._transfer_seconds = transfer_seconds
         self._probe_every = probe_every
@@ -173,6 +176,7 @@ class WeightDesk:
         self._on_end(outcome, now)
         for name in outcome.verified:
             self._fleet.verified(name, sync.version)
+            self._greet(name, now)
         for name in outcome.victims:
             self._fleet.failed(name, now, blame=False)
         for name, reason in outcome.culprits.items():
@@ -180,12 +184,24 @@ class WeightDesk:
             self.last_failure = f"{name} {reason}"
             if name != LEARNER and name not in sync.lost:
                 self._fleet.failed(name, now, blame=True)
+        for name in outcome.mismatched:
+            member = self._fleet.get(name)
+            if member is not None:
+                self._on_mismatch(member)
         if outcome.verified:
             self.published = sync.version
             self._fleet.published(sync.version)
             self.results["ok"] += 1
-            self.seconds.append(now - sync.started)
-            self._new_seconds.append(now - sync.started)
+            seconds = now - sync.started
+            self.seconds.append(seconds)
+            self._new_seconds.append(seconds)
+            log.info(
+                "weight sync %d: version %d at %d generators in %.3f s",
+                sync.id,
+                sync.version,
+                len(outcome.verified),
+                seconds,
+            )
         else:
             self.results["failed"] += 1
         if LEARNER in outcome.culprits:
@@ -194,6 +210,12 @@ class WeightDesk:
         for name, peer in self._peers(sync).items():
             if name not in outcome.verified and not (name == LEARNER and sync.sent):
                 self._send(peer, off)
+
+    def _greet(self, name: str, now: float) -> None:
+        member = self._fleet.get(name)
+        if member is not None and member.syncs == 1:
+            waited = now - member.joined
+            log.info("%s serves version %d, %.3f s after it joined", name, member.version, waited)
 
 
 def _receipt(message: Applied | Sent) -> Receipt:

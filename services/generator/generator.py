@@ -316,6 +316,7 @@ class Generator:
                 shapes=[s["shape"] for s in specs],
                 bucket_bytes=layout["bucket_bytes"],
                 timeout=prepare.deadline,
+                expected_checksums=layout["checksums"],
             )
             probe = np.empty(0, np.float32)
             if prepare.probe:

@@ -54,9 +54,10 @@ class Publisher:
         self._inbox: queue.Queue[Prepare | Go | SyncAborted | None] = queue.Queue()
         self._epoch = -1
         self._rendezvous = ""
-        self._layout = json.dumps(
-            {"bucket_bytes": staged.bucket_bytes, "specs": [asdict(s) for s in staged.specs]}
-        ).encode()
+        self._layout = {
+            "bucket_bytes": staged.bucket_bytes,
+            "specs": [asdict(s) for s in staged.specs],
+        }
         self.hold = threading.Lock()
         """Held while a broadcast is agreed or under way."""
         self.probe: Float32 = np.empty(0, np.float32)
@@ -89,12 +90,13 @@ class Publisher:
             if version is None:
                 self._send(SyncFailed(sync=prepare.sync, reason="has no weights staged"))
                 return self._inbox.get()
+            layout = self._layout | {"checksums": list(self._staged.checksums)}
             self._send(
                 Prepared(
                     sync=prepare.sync,
                     version=version,
                     rendezvous=self._rendezvous,
-                    layout=self._layout,
+                    layout=json.dumps(layout).encode(),
                 )
             )
             deadline = time.monotonic() + self._go_seconds

@@ -18,11 +18,15 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Runner:
 
 
 @pytest.fixture(scope="session")
-def wait_until() -> Callable[[Callable[[], bool], "subprocess.Popen[str]"], None]:
+def wait_until() -> Callable[..., None]:
     """Poll a condition while a run goes on; fail when the run ends or time is up."""
 
-    def wait(condition: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
-        deadline = time.monotonic() + RUN_SECONDS
+    def wait(
+        condition: Callable[[], bool],
+        process: "subprocess.Popen[str]",
+        seconds: float = RUN_SECONDS,
+    ) -> None:
+        deadline = time.monotonic() + seconds
         while not condition():
             assert process.poll() is None, "the run ended too early"
             assert time.monotonic() < deadline, "the condition did not come true"

@@ -7,7 +7,7 @@ import sys
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -75,18 +75,22 @@ class Runner:
 
     def command(self, name: str, *overrides: str) -> list[str]:
         return [
-            *(sys.executable, "-m", "asyncds.cli.main", "run"),
-            str(ROOT / "configs" / "quickstart.yaml"),
+            *self.asyncds("run", str(ROOT / "configs" / "quickstart.yaml")),
             *(f"name={name}", f"runs_dir={self.root}", f"model={self.model}"),
             *self.small,
             *overrides,
         ]
 
-    def start(self, *command: str) -> "subprocess.Popen[str]":
+    def asyncds(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "asyncds.cli.main", *arguments]
+
+    def start(
+        self, *command: str, output: IO[str] | int = subprocess.PIPE
+    ) -> "subprocess.Popen[str]":
         environment = os.environ | {"COLUMNS": "120"}
         return subprocess.Popen(
             command,
-            stdout=subprocess.PIPE,
+            stdout=output,
             stderr=subprocess.STDOUT,
             text=True,
             env=environment,
@@ -106,6 +110,5 @@ class Runner:
         return self.finish(self.start(*self.command(name, *overrides)), name)
 
     def resume(self, name: str, *overrides: str) -> Result:
-        command = [sys.executable, "-m", "asyncds.cli.main", "run"]
-        command += ["--resume", str(self.root / name), *overrides]
+        command = self.asyncds("run", "--resume", str(self.root / name), *overrides)
         return self.finish(self.start(*command), name)

@@ -17,8 +17,8 @@ from typing import Any
 
 import msgspec
 import zmq
-from coordinator_simulation import SimGenerator
 from rollout_groups import make_group
+from simulated_generator import SimGenerator
 from socket_run import SocketRun, received
 
 from asyncds.rollout import wire

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from coordinator_simulation import make_config
 from enemy import Enemy
+from simulated_config import make_config
 from socket_run import SocketRun, socket_run
 
 from asyncds.rollout.journal import Journal

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from coordinator_simulation import SimGenerator, make_config
+from simulated_config import make_config
+from simulated_generator import SimGenerator
 from small_disk import SmallDisk, small_disk
 from socket_run import DEADLINE, SocketRun, socket_run
 

@@ -1,5 +1,5 @@
 """A run of which only the learner and the generators are simulated: the coordinator is a process,
-and they talk to it over sockets. Their time passes SPEED times as fast as the clock."""
+and they talk to it over sockets. Their time passes `speed` times as fast as the clock."""
 
 import os
 import subprocess
@@ -14,7 +14,9 @@ from typing import Any
 
 import psutil
 import zmq
-from coordinator_simulation import Peer, SimGenerator, Simulation
+from simulated_generator import SimGenerator
+from simulated_peer import Peer
+from simulation import Simulation
 
 from asyncds.cli.launch import free_port
 from asyncds.config.load import dump_config
@@ -36,7 +38,9 @@ class SocketRun(Simulation):
     said: the frames that each peer has sent. now: seconds of the peers' time.
     """
 
-    def __init__(self, directory: Path, config: RunConfig) -> None:
+    def __init__(
+        self, directory: Path, config: RunConfig, *, generators: int = 2, speed: float = SPEED
+    ) -> None:
         port, metrics = free_port(), free_port()
         directory.mkdir(parents=True, exist_ok=True)
         update = {
@@ -51,16 +55,16 @@ class SocketRun(Simulation):
         self.made: defaultdict[int, set[tuple[str, bytes]]] = defaultdict(set)
         self.said: defaultdict[bytes, list[bytes]] = defaultdict(list)
         self.sockets: dict[bytes, zmq.Socket[bytes]] = {}
-        self._directory = directory
+        self._directory, self._speed = directory, speed
         self._context = zmq.Context()
+        self._context.set(zmq.MAX_SOCKETS, self._context.get(zmq.SOCKET_LIMIT))
         self._started = time.monotonic()
         curve = config.coordinator.curve
         self.keys: ClientKeys | None = curve and load_client_keys(
             server=Path(curve.server_public), secret=Path(curve.client_secret)
         )
-        super().__init__(directory, config=config)
-        # What `Simulation` checks of a coordinator in its own process.
-        self.base_evaluated = True
+        super().__init__(directory, config=config, generators=generators)
+        self.always.base_evaluated = True  # what is checked of a coordinator in this process
 
     # --- processes and the network, in place of the simulated ones ------------------------------
 
@@ -104,8 +108,8 @@ class SocketRun(Simulation):
 
     def turn(self) -> None:
         assert self.process.poll() is None, f"the coordinator ended: {self.log_text()[-2000:]}"
-        self.now = (time.monotonic() - self._started) * SPEED
-        self._due()
+        self.network.now = (time.monotonic() - self._started) * self._speed
+        self.network.due()
         for peer in list(self.peers.values()):
             if peer.peer in self.sockets:
                 for frame in received(self.sockets[peer.peer]):

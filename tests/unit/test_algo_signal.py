@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from coordinator_simulation import make_config
 from hypothesis import given
 from hypothesis import strategies as st
+from simulated_config import make_config
 
 from asyncds.config.schema import RunConfig
 from asyncds.rollout.codec import GroupArrays

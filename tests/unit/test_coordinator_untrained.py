@@ -6,8 +6,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from coordinator_simulation import VOCABULARY, make_config
 from rollout_groups import make_group
+from simulated_config import make_config
+from simulated_generator import VOCABULARY
 
 from asyncds.fleet.membership import Health
 from asyncds.rollout import wire

@@ -47,7 +47,9 @@ LEASE = wire.Lease(
 PREPARE = wire.Prepare(sync=1, epoch=1, rank=1, world_size=2, probe=True, deadline=1.0)
 QUEUE_SECONDS = 1e-6
 REPLACE = msgspec.structs.replace
-GO = wire.Go(sync=1, version=3, rendezvous="", layout=b'{"specs": [], "bucket_bytes": 1}')
+GO = wire.Go(
+    sync=1, version=3, rendezvous="", layout=b'{"specs": [], "bucket_bytes": 1, "checksums": [1]}'
+)
 
 
 class MockEngine:
@@ -74,9 +76,10 @@ class MockEngine:
             queue_seconds=QUEUE_SECONDS,
         )
 
-    async def update_weights(self, **_: Any) -> Any:
+    async def update_weights(self, *, expected_checksums: list[int], **_: Any) -> Any:
         if self.failure is not None:
             raise self.failure
+        assert expected_checksums == [1], "it checks before it goes on"
         return SimpleNamespace(checksums=(1,), pause_seconds=0.1, receive_seconds=0.1)
 
     async def log_probs(self, tokens: list[int], *, timeout: float) -> Any:

@@ -1,0 +1,73 @@
+"""Joining a run that is under way on this machine."""
+
+import os
+import socket
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from asyncds.cli import launch
+from asyncds.cli.errors import UserError
+from asyncds.config.load import load_config
+from asyncds.rollout.journal import Journal, JournalError
+from asyncds.transport.keys import KeyFileError
+from asyncds.transport.observer import Observer
+
+ANSWER_SECONDS = 10.0
+"""For the coordinator to answer; a machine that starts engines is slow."""
+
+
+def join_arguments(run_dir: Path, overrides: Sequence[str]) -> list[str]:
+    """What a role's command gets in order to take part in the run that goes on in `run_dir`.
+
+    Its metrics are on a port that is free, unless `overrides` say otherwise. Raises ConfigError,
+    and UserError if nobody answers there or the run is over.
+    """
+    if not (run_dir / "config.yaml").is_file():
+        raise UserError(f"{run_dir} is not a run directory: it has no config.yaml")
+    where = run_dir.resolve()
+    arguments = [
+        str(where / "config.yaml"),
+        f"coordinator.port={_port(where)}",
+        "telemetry.port=0",
+        f"runs_dir={where.parent}",
+        f"name={where.name}",
+        *overrides,
+    ]
+    run = load_config(Path(arguments[0]), arguments[1:])
+    address = f"tcp://{run.coordinator.host}:{run.coordinator.port}"
+    try:
+        observer = Observer(address, keys=launch.client_keys(run))
+    except KeyFileError as error:
+        raise UserError(str(error)) from error
+    with closing(observer):
+        status = observer.status(ANSWER_SECONDS)
+    if status is None:
+        raise UserError(
+            f"no coordinator answers at {address}: start the run with `asyncds run --resume "
+            f"{run_dir}`, then join it"
+        )
+    if status["over"]:
+        raise UserError(f"the run in {run_dir} is over: there is nothing to join")
+    for name, value in launch.QUIET.items():
+        os.environ.setdefault(name, value)
+    return arguments
+
+
+def joiner_name() -> str:
+    """One that nobody else has, in the run or beside it."""
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+def _port(run_dir: Path) -> int:
+    """The one that the coordinator wrote down."""
+    journal = run_dir / "journal.db"
+    if journal.is_file():
+        try:
+            with closing(Journal(journal, read_only=True)) as opened:
+                port = opened.meta("port")
+        except JournalError as error:
+            raise UserError(str(error)) from error
+        if port is not None:
+            return int(port)
+    raise UserError(f"no coordinator has started in {run_dir} yet: try again when the run goes on")

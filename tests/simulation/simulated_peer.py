@@ -1,0 +1,57 @@
+"""One simulated process's link to the coordinator."""
+
+from typing import TYPE_CHECKING
+
+from asyncds.rollout import wire
+
+if TYPE_CHECKING:
+    from simulation import Simulation
+
+
+class Peer:
+    """One end of a link, with the rules of asyncds.transport.link."""
+
+    def __init__(self, sim: "Simulation", name: str, identity: str) -> None:
+        self.sim, self.name = sim, name
+        self.peer = f"{name}:{identity}".encode()
+        self.alive = True
+        self.welcomed = False
+        self.cut_until = 0.0
+        self._outbox: list[wire.Message] = []
+        self._heartbeat_seconds = sim.config.coordinator.heartbeat_seconds
+        self._next_hello = self._next_heartbeat = 0.0
+        sim.introduce(self)
+
+    def hello(self) -> wire.Message:
+        raise NotImplementedError
+
+    def heartbeat(self) -> wire.Message:
+        raise NotImplementedError
+
+    def receive(self, message: wire.Message) -> None:
+        raise NotImplementedError
+
+    def send(self, message: wire.Message) -> None:
+        if self.welcomed:
+            self.sim.to_coordinator(self, message)
+        else:
+            self._outbox.append(message)
+
+    def link_turn(self, now: float) -> None:
+        if not self.welcomed and now >= self._next_hello:
+            self._next_hello = now + 1
+            self.sim.to_coordinator(self, self.hello())
+        if self.welcomed and now >= self._next_heartbeat:
+            self._next_heartbeat = now + self._heartbeat_seconds
+            self.sim.to_coordinator(self, self.heartbeat())
+
+    def take(self, message: wire.Message) -> None:
+        if isinstance(message, wire.Identify):
+            self.welcomed, self._next_hello = False, 0.0
+            return
+        if isinstance(message, wire.Welcome):
+            self.welcomed = True
+            queued, self._outbox = self._outbox, []
+            for waiting in queued:
+                self.send(waiting)
+        self.receive(message)
