@@ -8,6 +8,7 @@ from coordinator_desk import (
     LEARNER,
     REPLACE,
     Desk,
+    delivered,
     leases,
     only,
     running,
@@ -33,6 +34,51 @@ def test_a_mismatch_never_serves(desk: Desk) -> None:
     assert desk.member() is Health.STALE
     assert "checksums differ" in desk.c.weights.last_failure
     assert desk.c.fleet.healthy() == []
+
+
+def distrusted(desk: Desk) -> list[wire.Lease]:
+    """The generator's weights turn out to be others, while it works on these leases."""
+    granted = running(desk)
+    desk.say(b"l", wire.LearnerHeartbeat(rank=0, staged=1, checkpoint=-1, phase=""))
+    sync = desk.c.weights.current
+    assert sync is not None
+    desk.say(b"g", wire.Prepared(sync=sync.id))
+    desk.say(b"l", wire.Prepared(sync=sync.id, version=1))
+    ends = {"sync": sync.id, "version": 1, "probe": b""}
+    desk.say(b"g", wire.Applied(checksums=[2], pause_seconds=0, receive_seconds=0, **ends))
+    desk.say(b"l", wire.Sent(checksums=[1], seconds=0, **ends))
+    assert desk.member() is Health.STALE
+    return granted
+
+
+def test_groups_made_by_wrong_weights_are_not_taken(tmp_path: Path) -> None:
+    """Also not by the next coordinator."""
+    with closing(Desk(tmp_path)) as desk:
+        first, second, *_ = granted = distrusted(desk)
+        cancelled = {i for m in only(desk.tick(b"g"), wire.Cancel) for i in m.leases}
+        assert cancelled >= {lease.id for lease in granted}
+        answer = desk.say(b"g", delivered(first, versions=(0, 1)))
+        assert only(answer, wire.Cancel) == [wire.Cancel(leases=[first.id])]
+        assert only(answer, wire.Ack) == []
+        assert desk.c.rejected_frames == 1
+    with closing(Desk(tmp_path)) as desk:
+        desk.say(b"g", REPLACE(GENERATOR, leases=[second.id]))
+        answer = desk.say(b"g", delivered(second, versions=(0, 1)))
+        assert only(answer, wire.Ack) == []
+        assert desk.journal.counts().get("delivered", 0) == 0
+
+
+def test_the_work_of_who_is_not_trusted_goes_to_another(desk: Desk) -> None:
+    """And costs it none of its attempts."""
+    granted = {lease.id for lease in distrusted(desk)}
+    desk.say(b"h", REPLACE(GENERATOR, name="h", incarnation="h1", capacity=100))
+    desk.synced("h", version=1)
+    again = [lease for lease in leases(desk.tick(b"h")) if lease.id in granted]
+    assert {lease.id for lease in again} == granted
+    assert {lease.attempt for lease in again} == {2}
+    assert desk.journal.ended() == {}
+    assert desk.say(b"h", delivered(again[0], versions=(1,)))
+    assert desk.journal.counts()["delivered"] == 1
 
 
 def test_a_process_is_not_blamed_for_the_one_it_replaces(desk: Desk) -> None:

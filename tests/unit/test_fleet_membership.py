@@ -125,8 +125,11 @@ def test_a_connection_belongs_to_the_living() -> None:
     fleet = fleet_of("g", version=0)
     assert fleet.by_peer(b"g:1") is fleet.get("g")
     assert fleet.by_peer(b"x") is None
-    fleet.leave("g")
+    fleet.reached("g", b"g:2")
+    assert fleet.by_peer(b"g:2") is fleet.get("g")
     assert fleet.by_peer(b"g:1") is None
+    fleet.leave("g")
+    assert fleet.by_peer(b"g:2") is None
 
 
 def test_a_new_incarnation_replaces_the_old_one_for_ever() -> None:

@@ -205,7 +205,19 @@ def test_a_mismatch_is_named(receipt: Receipt, reason: str) -> None:
     assert list(blamed(outcome)) == ["a"]
     assert reason in blamed(outcome)["a"]
     assert outcome is not None
-    assert outcome.verified == ["b"]
+    assert (outcome.verified, outcome.mismatched) == (["b"], ["a"])
+
+
+def test_who_failed_or_died_serves_with_nothing_wrong() -> None:
+    sync, id = transferring("a", "b", "c")
+    sync.failed("a", id, "no")
+    sync.applied("b", id, Receipt(checksums=[9], probe=[]))
+    sync.gone("b", "died")
+    sync.applied("c", id, NO_PROBE)
+    outcome = sync.sent(id, NO_PROBE)
+    assert set(blamed(outcome)) == {"a", "b"}
+    assert outcome is not None
+    assert (outcome.verified, outcome.mismatched) == (["c"], [])
 
 
 def test_the_epoch_changes_exactly_when_it_must() -> None:

@@ -87,7 +87,9 @@ def test_it_sends_what_it_agreed_to(desk: Desk) -> None:
     desk.stage(3)
     agreed = desk.prepare(1, probe=True)
     assert (agreed.sync, agreed.version) == (1, 3)
-    assert json.loads(agreed.layout)["specs"] == [{"name": "w", "dtype": "float32", "shape": [4]}]
+    layout = json.loads(agreed.layout)
+    assert layout["specs"] == [{"name": "w", "dtype": "float32", "shape": [4]}]
+    assert layout["checksums"] == list(desk.staged.checksums) != []
     sent = desk.go(1)
     assert (sent.version, sent.checksums) == (3, list(desk.staged.checksums))
     assert len(sent.probe) == 4
