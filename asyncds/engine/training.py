@@ -7,6 +7,7 @@ their own shard of the same batch.
 import functools
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,7 +66,8 @@ class UpdateMetrics:
     largest of this call's updates, infinity where one was skipped. lr: of the last update.
     tokens: completion tokens of the batch. micro_batches: forward passes of each rank. sums: the
     objective's, over all ranks. seconds: wall time of this rank by phase (forward, backward, step,
-    reduce).
+    reduce). deepspeed_seconds: of DeepSpeed's own timers on this rank, where its configuration has
+    ``wall_clock_breakdown``.
     """
 
     optimizer_steps: int
@@ -77,6 +79,7 @@ class UpdateMetrics:
     micro_batches: int
     sums: Sums
     seconds: dict[str, float]
+    deepspeed_seconds: dict[str, float]
 
 
 class TrainingEngine:
@@ -202,6 +205,7 @@ class TrainingEngine:
             for flat in (old_log_probs, reference_log_probs)
         )
         seconds: dict[str, float] = {}
+        timers: defaultdict[str, float] = defaultdict(float)
         timed = functools.partial(_timed, seconds)
         total_loss = torch.zeros((), dtype=torch.float64, device=self.device)
         total_sums: Sums | None = None
@@ -236,6 +240,9 @@ class TrainingEngine:
                 grad_norm, applied = self._step(shard.step)
             grad_norms.append(grad_norm)
             skipped += not applied
+            if self.deepspeed.wall_clock_breakdown() and applied:
+                for name, value in _whole(self.deepspeed.get_wall_clock_timers()).items():
+                    timers[name] += value
             micro_batches += len(mine)
         assert total_sums is not None
         with timed("reduce"):
@@ -251,6 +258,7 @@ class TrainingEngine:
             micro_batches=micro_batches,
             sums=total_sums,
             seconds=seconds,
+            deepspeed_seconds=dict(timers),
         )
 
     def log_probs(self, shard: Shard) -> Float32:
@@ -385,6 +393,12 @@ def _reduced(loss: Tensor, sums: Sums) -> tuple[float, Sums]:
     everything = torch.cat([loss.reshape(1), sums.table.flatten()])
     dist.all_reduce(everything)
     return everything[0].item(), Sums(sums.names, everything[1:].reshape(sums.table.shape))
+
+
+def _whole(milliseconds: Mapping[str, float]) -> dict[str, float]:
+    """DeepSpeed's timers of a whole update, in seconds: each has a twin for micro-batches, which is
+    the same here, where one step follows all of them."""
+    return {k: v / 1000 for k, v in milliseconds.items() if not k.endswith("_microstep")}
 
 
 @contextmanager

@@ -167,8 +167,6 @@ CATALOGUE: dict[Role, tuple[Series, ...]] = {
         _counter("tokens_total", "Completion tokens sampled [tokens]"),
         _counter("sequences_total", "Completions finished [completions]"),
         _gauge("running", "Completions being decoded [completions]"),
-        _gauge("waiting", "Completions waiting for a place in the engine [completions]"),
-        _gauge("kv_use", "Share of the KV cache in use [fraction]"),
         _gauge("leases", "Leases held [groups]"),
         _gauge("unacknowledged_groups", "Finished groups not acknowledged yet [groups]"),
         _gauge("policy_version", "Weight version in the engine [version]"),
@@ -238,6 +236,7 @@ CATALOGUE: dict[Role, tuple[Series, ...]] = {
             "Mean shift of the advantage by differential smoothing [advantage]",
             **{"class": _CLASSES},
         ),
+        _gauge("deepspeed_seconds", "DeepSpeed's own timers, last batch [seconds]", timer=()),
         _counter("idle_seconds_total", "Time spent waiting for batches [seconds]"),
         _histogram("checkpoint_seconds", "Writing a checkpoint [seconds]", _SECONDS),
         _counter(

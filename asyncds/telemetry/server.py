@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import BoundedSemaphore, Thread
 from typing import Any
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +55,9 @@ class MetricsServer:
         pages: Mapping[str, Page] | None = None,
     ) -> None:
         def metrics(headers: Mapping[str, str]) -> Reply:
-            encoder, content_type = choose_encoder(headers.get("Accept", ""))
-            return Reply(content_type=content_type, body=encoder(registry))
+            # Not OpenMetrics, whatever is asked for: prometheus_client 0.26 would write it with `_`
+            # in the place of the `:` in vLLM's names.
+            return Reply(content_type=CONTENT_TYPE_PLAIN_0_0_4, body=generate_latest(registry))
 
         routes: dict[str, Page] = {
             **(pages or {}),

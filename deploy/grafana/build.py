@@ -44,16 +44,21 @@ def panel(
     return Panel(title, description, queries, unit, stack)
 
 
+def full(name: str) -> str:
+    """A series of asyncds, unless it is one of vLLM."""
+    return name if name.startswith("vllm:") else f"asyncds_{name}"
+
+
 def last(name: str, *labels: str, match: str = "") -> str:
     """A gauge; of processes that report the same, one."""
     by = ", ".join(("run", *labels))
-    return f"max by ({by}) (asyncds_{name}{{@{match}}})"
+    return f"max by ({by}) ({full(name)}{{@{match}}})"
 
 
 def rate(name: str, *labels: str, match: str = "") -> str:
     """A counter per second, of all processes together."""
     by = ", ".join(("run", *labels))
-    return f"sum by ({by}) (rate(asyncds_{name}{{@{match}}}{RATE}))"
+    return f"sum by ({by}) (rate({full(name)}{{@{match}}}{RATE}))"
 
 
 def quantile(q: float, name: str) -> str:
@@ -294,6 +299,29 @@ FLOW = (
         ),
     ),
     Row(
+        "Inside the engines",
+        (
+            panel(
+                "A completion",
+                "From its request to its last token, and in vLLM's queue before that.",
+                *quantiles("vllm:e2e_request_latency_seconds", "all"),
+                *quantiles("vllm:request_queue_time_seconds", "queued"),
+                unit="s",
+            ),
+            panel(
+                "Tokens per engine step",
+                "Prompts and completions together.",
+                *quantiles("vllm:iteration_tokens_total"),
+            ),
+            panel(
+                "DeepSpeed's timers",
+                "Last batch, slowest rank. Only with wall_clock_breakdown in learner.deepspeed.",
+                (last("learner_deepspeed_seconds", "timer"), "{{run}} {{timer}}"),
+                unit="s",
+            ),
+        ),
+    ),
+    Row(
         "Staleness and losses",
         (
             panel(
@@ -406,14 +434,35 @@ FLEET = (
             panel(
                 "KV cache",
                 "Share in use.",
-                (last("generator_kv_use", "instance"), "{{run}} {{instance}}"),
+                (last("vllm:kv_cache_usage_perc", "instance"), "{{run}} {{instance}}"),
                 unit="percentunit",
             ),
             panel(
                 "Completions in the engine",
                 "Being decoded, and waiting for a place.",
                 (last("generator_running", "instance"), "{{run}} {{instance}} running"),
-                (last("generator_waiting", "instance"), "{{run}} {{instance}} waiting"),
+                (last("vllm:num_requests_waiting", "instance"), "{{run}} {{instance}} waiting"),
+            ),
+            panel(
+                "Preempted completions per second",
+                "The KV cache was full: they are computed again. Lower generator.max_num_seqs.",
+                (rate("vllm:num_preemptions_total", "instance"), "{{run}} {{instance}}"),
+            ),
+            panel(
+                "Prompts found in the prefix cache",
+                "Share of their tokens. The rollouts of a group share a prompt.",
+                (
+                    f"{rate('vllm:prefix_cache_hits_total', 'instance')} / "
+                    f"{rate('vllm:prefix_cache_queries_total', 'instance')}",
+                    "{{run}} {{instance}}",
+                ),
+                unit="percentunit",
+            ),
+            panel(
+                "Time between tokens",
+                "Of one completion, over all generators.",
+                *quantiles("vllm:inter_token_latency_seconds"),
+                unit="s",
             ),
             panel(
                 "Leases",

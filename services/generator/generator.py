@@ -365,10 +365,8 @@ class Generator:
     def _sample_metrics(self) -> None:
         while self._tokens and self._tokens[0][0] < time.monotonic() - RATE_SECONDS:
             self._tokens.popleft()
-        stats, m = self._engine.stats(), self._metrics
-        m.gauge("running").set(stats.running)
-        m.gauge("waiting").set(stats.waiting)
-        m.gauge("kv_use").set(stats.kv_cache_usage)
+        m = self._metrics
+        m.gauge("running").set(self._engine.stats().running)
         m.gauge("leases").set(len(self._work))
         m.gauge("unacknowledged_groups").set(len(self._unacknowledged))
 

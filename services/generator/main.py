@@ -12,6 +12,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from asyncds.config.schema import RunConfig
 from asyncds.engine.generation import GenerationEngine
 from asyncds.engine.tokenizer import load_tokenizer, vocabulary_fingerprint
+from asyncds.engine.vllm_metrics import VllmMetrics
 from asyncds.rollout.wire import PROTOCOL, Bye, Dump, FromCoordinator, GeneratorHello, Welcome
 from asyncds.scoring.make import make_scorer
 from asyncds.scoring.scorer import Scorer, ScorerUnavailableError
@@ -125,6 +126,7 @@ async def _generate(
     c = config.generator
     tokenizer = load_tokenizer(config.tokenizer or config.model)
     metrics = build_metrics("generator")
+    metrics.registry.register(VllmMetrics())
     traces = make_traces(config, role="generator", name=name)
     incarnation = uuid.uuid4().hex
     generator = Generator(

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from asyncds.algo.diagnostics import QUANTILES
 from asyncds.telemetry.catalogue import Metrics
 
+TIMER = "deepspeed_seconds/"
+
 
 def set_gauges(metrics: Metrics, report: Mapping[str, float]) -> None:
     """The learner's gauges of the last batch, from its report (the ``learner/`` keys of a line of
@@ -22,6 +24,9 @@ def set_gauges(metrics: Metrics, report: Mapping[str, float]) -> None:
     for name in ("ratio", "importance_weight"):
         for quantile in QUANTILES:
             metrics.gauge(name, quantile=quantile).set(report[f"{name}/{quantile}"])
+    for key in report:
+        if key.startswith(TIMER):
+            metrics.gauge("deepspeed_seconds", timer=key.removeprefix(TIMER)).set(report[key])
     for name in ("mismatch_kl", "ess"):
         for way in ("lag", "generator"):
             gauge = metrics.gauge(f"{name}_by_{way}")

@@ -20,7 +20,7 @@ from asyncds.telemetry.traces import Traces
 from asyncds.transport.link import Link
 from asyncds.weights.source import iterate_weights
 from asyncds.weights.staging import StagedWeights
-from services.learner.gauges import set_gauges
+from services.learner.gauges import TIMER, set_gauges
 from services.learner.inbox import Inbox, PreemptedError
 from services.learner.objective import BatchObjective
 from services.learner.publisher import Publisher
@@ -262,6 +262,7 @@ class Learner:
             "seconds_publish": published,
             "seconds_checkpoint": saved,
             "seconds_total": waited + updated + published + saved,
+            **{f"{TIMER}{name}": value for name, value in update.deepspeed_seconds.items()},
         }
         m = self._metrics
         set_gauges(m, self._report)

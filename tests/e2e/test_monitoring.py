@@ -76,6 +76,7 @@ def watched(
             "coordinator.suspect_seconds=3",
             "coordinator.dead_seconds=8",
             "checkpoint.every=100000",
+            "learner.deepspeed={wall_clock_breakdown: true}",
         )
     )
     ports = {"coordinator": [first], "learner": [first + 1], "generator": [first + 2, first + 3]}

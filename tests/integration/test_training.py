@@ -126,6 +126,11 @@ def results(
         job("reference", f"reference{s}", models, zero_stage=s, reference_model=str(models["tied"]))
         for s in (1, 3)
     ]
+    measured = {"wall_clock_breakdown": True, **PARTITION_ALL}
+    jobs += [job("timers", "not-timed", models, zero_stage=1)]
+    jobs += [
+        job("timers", f"timers{s}", models, zero_stage=s, deepspeed_extra=measured) for s in STAGES
+    ]
     root = tmp_path_factory.mktemp("updates")
     if request.param == 2:
         jobs += checkpoint_jobs("save", models, root)
@@ -169,6 +174,20 @@ def test_a_checkpoint_that_there_is_no_room_for(
                 assert seen["left"].tolist() == ([] if first else ["step-1"])
                 assert str(seen["before"]) == str(None if first else root / "step-1")
                 assert str(seen["after"]) == str(root / "step-2")
+
+
+def test_deepspeeds_own_timers_where_it_measures(results: Results) -> None:
+    """Seconds of both updates: no more than passes between the same two moments by our clock."""
+    names = {"fwd", "bwd", "bwd_inner", "bwd_allreduce", "step"}
+    for stage in STAGES:
+        for seen in results(f"timers{stage}"):
+            timers = {k.removeprefix("theirs/"): v for k, v in seen.items() if "theirs/" in k}
+            assert timers.keys() == names
+            assert 0 < timers["bwd_inner"] <= timers["bwd"] <= 1.1 * seen["ours/backward"]
+            assert 0 < timers["step"] <= 1.1 * seen["ours/step"]
+            assert timers["fwd"] > 0
+    for seen in results("not-timed"):
+        assert not [name for name in seen if name.startswith("theirs/")]
 
 
 def plain_gradients(model: Path) -> dict[str, Any]:

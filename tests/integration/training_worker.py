@@ -171,6 +171,22 @@ def do_minibatches(engine: TrainingEngine, job: dict[str, Any]) -> dict[str, Any
     }
 
 
+def do_timers(engine: TrainingEngine, job: dict[str, Any]) -> dict[str, Any]:
+    shard = make_batch(ranks=engine.ranks).shard(engine.rank)
+    metrics = engine.update(
+        shard,
+        Objective(make_batch(ranks=engine.ranks).table),
+        minibatches=2,
+        old_log_probs=engine.log_probs(shard),
+        reference_log_probs=reference_for(shard),
+        with_entropy=True,
+    )
+    return {
+        **{f"theirs/{name}": value for name, value in metrics.deepspeed_seconds.items()},
+        **{f"ours/{name}": value for name, value in metrics.seconds.items()},
+    }
+
+
 def do_poison(engine: TrainingEngine, job: dict[str, Any]) -> dict[str, Any]:
     """A gradient of NaN must change nothing, whether it raises or is skipped."""
     before = engine.probe(PROBE)

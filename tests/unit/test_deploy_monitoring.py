@@ -8,7 +8,7 @@ import runpy
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ from typing import Any, get_args
 
 import pytest
 import yaml
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_server import (
     ALERTS,
     DEADLINE_SECONDS,
@@ -50,9 +50,10 @@ VALUES = {
     "k": "8",
     "lag": "2",
     "temperature": "1",
+    "timer": "fwd",
 }
 """Of labels whose values a run brings."""
-NAME = re.compile(r"\basyncds[\w:]+")
+NAME = re.compile(r"\b(?:asyncds|vllm:)[\w:]+")
 
 
 def promtool(*arguments: str) -> str:
@@ -74,10 +75,23 @@ def expressions() -> list[str]:
 
 
 def exported(role: Role, series: Series) -> set[str]:
-    name = f"asyncds_{role}_{series.name}"
-    if series.kind == "histogram":
-        return {f"{name}_bucket", f"{name}_sum", f"{name}_count"}
-    return {name}
+    return samples(f"asyncds_{role}_{series.name}", series.kind)
+
+
+def samples(name: str, kind: str) -> set[str]:
+    return {f"{name}_{x}" for x in ("bucket", "sum", "count")} if kind == "histogram" else {name}
+
+
+def of_vllm() -> list[tuple[str, str, tuple[str, ...]]]:
+    """(name, kind, labels) of vLLM's series as they are documented; test_engine_vllm_metrics.py
+    compares that with vLLM."""
+    rows = (ROOT / "docs/metrics.md").read_text().splitlines()
+    cells = [[c.strip() for c in row.split("|")] for row in rows if row.startswith("| `vllm:")]
+    return [
+        (c[1].strip("`"), c[2], ("model_name", *(["engine"] if "admission" not in c[1] else []),
+                                 *([c[3]] if c[3] else [])))
+        for c in cells
+    ]  # fmt: skip
 
 
 # --- the files alone ----------------------------------------------------------------------------
@@ -86,6 +100,7 @@ def exported(role: Role, series: Series) -> set[str]:
 def test_only_series_that_exist_are_asked_for_and_each_is_shown_somewhere() -> None:
     used = {name for expression in expressions() for name in NAME.findall(expression)}
     known = {n for role in ROLES for series in CATALOGUE[role] for n in exported(role, series)}
+    known |= {n for name, kind, _ in of_vllm() for n in samples(name, kind)}
     assert used - known - set(RECORDED) == set()
     unseen = {
         f"{role} {series.name}"
@@ -94,6 +109,12 @@ def test_only_series_that_exist_are_asked_for_and_each_is_shown_somewhere() -> N
         if not exported(role, series) & used
     }
     assert unseen == set()
+
+
+def test_rules_need_nothing_that_is_vllms_to_name() -> None:
+    in_rules = [r["expr"] for r in (*rules("alert"), *rules("record"))]
+    assert not [e for e in in_rules if "vllm:" in e]
+    assert [query for query, _ in targets() if "vllm:" in query]
 
 
 def test_every_series_is_documented_as_it_is() -> None:
@@ -212,12 +233,18 @@ class Run:
     def __init__(self, role: Role) -> None:
         self._metrics: Metrics = build_metrics(role)
         self._table = CATALOGUE[role]
+        if role == "generator":
+            self._engine = [_mocked(*series, self.registry) for series in of_vllm()]
+        else:
+            self._engine = []
 
     @property
     def registry(self) -> CollectorRegistry:
         return self._metrics.registry
 
     def go_on(self) -> None:
+        for mocked in self._engine:
+            mocked()
         for series in self._table:
             ways: list[dict[str, str]] = [{}]
             for label, values in series.labels.items():
@@ -231,6 +258,21 @@ class Run:
                         self._metrics.gauge(series.name, **labels).set(value)
                     case "histogram":
                         self._metrics.histogram(series.name, **labels).observe(0.5)
+
+
+def _mocked(
+    name: str, kind: str, labels: tuple[str, ...], registry: CollectorRegistry
+) -> Callable[[], object]:
+    """A series of the engine, which is mocked: what moves it on."""
+    values = dict.fromkeys(labels, "0")
+    match kind:
+        case "counter":
+            return Counter(name, name, labels, registry=registry).labels(**values).inc
+        case "gauge":
+            return Gauge(name, name, labels, registry=registry).labels(**values).inc
+        case _:
+            histogram = Histogram(name, name, labels, registry=registry).labels(**values)
+            return lambda: histogram.observe(0.5)
 
 
 @pytest.fixture(scope="module")

@@ -51,3 +51,12 @@ def test_classes_signs_and_quantiles() -> None:
         'importance_weight{quantile="max"} 0.4',
     ):
         assert f"asyncds_learner_{line}" in text
+
+
+def test_deepspeeds_timers_are_there_where_it_measures() -> None:
+    metrics = build_metrics("learner")
+    set_gauges(metrics, REPORT)
+    assert "deepspeed_seconds{" not in generate_latest(metrics.registry).decode()
+    set_gauges(metrics, {**REPORT, "deepspeed_seconds/bwd_inner": 0.25})
+    text = generate_latest(metrics.registry).decode()
+    assert 'asyncds_learner_deepspeed_seconds{timer="bwd_inner"} 0.25' in text

@@ -58,6 +58,7 @@ class MockEngine:
             micro_batches=1,
             sums=sums,
             seconds={"forward": 0.0, "backward": 0.0, "step": 0.0},
+            deepspeed_seconds={"fwd": 0.25},
         )
 
 

@@ -1,0 +1,18 @@
+"""vLLM's own Prometheus series, for a registry of ours."""
+
+from collections.abc import Iterator
+
+from prometheus_client import REGISTRY, Metric
+from prometheus_client.registry import Collector
+
+PREFIX = "vllm:"
+
+
+class VllmMetrics(Collector):
+    """What the engine of this process counts. vLLM keeps it in the process's default registry,
+    whose other series are not of interest."""
+
+    def collect(self) -> Iterator[Metric]:
+        for family in REGISTRY.collect():
+            if family.name.startswith(PREFIX):
+                yield family
