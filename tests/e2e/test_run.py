@@ -91,8 +91,11 @@ def test_evaluations_are_pinned_to_one_version(run: Result) -> None:
 
 
 def test_every_lease_is_accounted_for(run: Result) -> None:
-    counts = Journal(run.directory / "journal.db", read_only=True).counts()
-    assert counts == {"committed": 80}
+    journal = Journal(run.directory / "journal.db", read_only=True)
+    counts = journal.counts()
+    assert counts.pop("committed") == 80
+    # On a machine that is slow at other times than it was at first, some may come too late.
+    assert counts == ({"evicted": n} if (n := journal.ended().get("stale", 0)) else {})
 
 
 def test_behaviour_policy_is_what_the_learner_thinks_it_is(run: Result) -> None:

@@ -65,7 +65,7 @@ def test_what_is_written_out_reads_back_the_same(file: Path) -> None:
         ("zero_stage=1", "did you mean learner.zero_stage?"),
         ("algorithm.advantage.gama_p=1", "did you mean algorithm.advantage.gamma_p?"),
         ("steps=many", "steps: "),
-        ("steps=0", "steps: "),
+        ("steps=-1", "steps: "),
         ("name=../elsewhere", "name: "),
         ("learner", "not of the form key=value"),
         ("learner.lr.x=1", "learner.lr"),
