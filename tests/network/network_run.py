@@ -61,10 +61,12 @@ class NetworkRun(WatchedRun):
         ]
         config = self.config()
         launch.make_run_directory(config)
+        [learner] = launch.learner(config, port=PORT)
+        [generator] = launch.generators(config, port=PORT)
         self._children = {
             "coordinator": self._child("coordinator", launch.coordinator(config, port=PORT)),
-            "learner": self._child("learner", launch.learner(config, port=PORT)),
-            "generator": self._child("generator", launch.generators(config, port=PORT)[0]),
+            "learner": self._child("learner", learner),
+            "generator": self._child("generator", generator),
         }
         # ZeroMQ's threads, which connect, stay where they were started: beside the coordinator,
         # so that it can be asked whatever becomes of its cable.
