@@ -139,6 +139,7 @@ class LeaseBook:
         healthy, waiting = self._fleet.healthy(), deque(self._scheduler.waiting())
         if not any(self._has_work(version, waiting) for version in {m.version for m in healthy}):
             return
+        refills = len(self._refills)
         grants: dict[str, list[Lease]] = {}
         free = [(self.load(m) / m.capacity, i) for i, m in enumerate(healthy)]
         heapq.heapify(free)
@@ -149,6 +150,8 @@ class LeaseBook:
             if lease is not None:
                 heapq.heappush(free, (self.load(member) / member.capacity, i))
                 grants.setdefault(member.name, []).append(lease)
+        if len(self._refills) != refills:
+            self._save_refills()
         for member in healthy:
             if member.name in grants:
                 self._send(member.peer, Grant(leases=grants[member.name]))
@@ -174,7 +177,6 @@ class LeaseBook:
             return None
         if self._refills:
             entry = self._new("train", self._refills.popleft(), attempt=2)
-            self._journal.set_meta("refills", json.dumps([*self._refills]))
         else:
             entry = self._new("train", self._cursor.next(self.rows["train"]), attempt=1)
             self._journal.set_meta("cursor", str(self._cursor.position))
@@ -389,8 +391,11 @@ class LeaseBook:
     def select(self) -> list[int] | None:
         """The next batch's leases, if they are there; what became too old is refilled once."""
         selection = self._scheduler.select()
-        for lease in selection.evicted:
-            self._evict(lease)
+        if selection.evicted:
+            rows = {r.id: r.row for r in self._journal.leases("leased", "delivered")}
+            for lease in selection.evicted:
+                self._evict(lease, rows[lease])
+            self._save_refills()
         return selection.batch
 
     def cancel_all(self) -> None:
@@ -414,24 +419,20 @@ class LeaseBook:
         """How many leases it works on."""
         return self._open.count(member.name)
 
-    def _evict(self, lease: int) -> None:
+    def _evict(self, lease: int, row: int) -> None:
         self.counts.dropped["stale"] += 1
         self.counts.events["evicted"] += 1
-        entry = self._open.get(lease)
-        record = entry or self._record(lease)
+        entry = self._open.remove(lease)
         if entry is not None:
             self._cancel(entry)
-            self._open.remove(lease)
         self._journal.end_lease(lease, "evicted", "stale")
         # A refill begins with attempt 2: a prompt that is too slow for the policy is not sampled
         # for ever.
         if self._journal.first_attempt(lease) == 1:
-            self._refills.append(record.row)
-            self._journal.set_meta("refills", json.dumps([*self._refills]))
+            self._refills.append(row)
 
-    def _record(self, lease: int) -> Open:
-        row = next(r for r in self._journal.leases("delivered") if r.id == lease)
-        return Open(id=row.id, purpose=row.purpose, row=row.row, attempt=row.attempt)
+    def _save_refills(self) -> None:
+        self._journal.set_meta("refills", json.dumps([*self._refills]))
 
     def _retry(
         self,

@@ -25,6 +25,7 @@ FILES_PER_GENERATOR = 3
 OTHER_FILES = 300
 FAULTS = Faults(double=0.001, overtake=0.001, kill_generator=2e-5, bad_group=0.01, until=60)
 """Rare among so many: a broadcast in which one of its members dies is sent again to all."""
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture
