@@ -160,7 +160,7 @@ CATALOGUE: dict[Role, tuple[Series, ...]] = {
         _counter(
             "rejected_connections_total",
             "Connections turned away, by reason [connections]",
-            reason=("not_allowed", "handshake"),
+            reason=("not_allowed", "handshake", "endless"),
         ),
     ),
     "generator": (

@@ -9,9 +9,9 @@ QUIET_SECONDS = 60.0
 """At most one line per address in this time."""
 MAX_ADDRESSES = 1000
 """Addresses remembered; beyond it nothing is logged, only counted."""
-REASONS = ("not_allowed", "handshake")
-"""A key that is not on the list, or no handshake as it should be: not encrypted, made for another
-server key, broken off, or noise."""
+REASONS = ("not_allowed", "handshake", "endless")
+"""A key that is not on the list; no handshake as it should be: not encrypted, made for another
+server key, broken off, or noise; or, once it was let in, a message that did not end."""
 
 
 class Sparing:

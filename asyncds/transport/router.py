@@ -14,6 +14,7 @@ from asyncds.transport.gate import AllowList, Gate
 from asyncds.transport.keys import ServerKeys
 from asyncds.transport.monitor import monitored, read_events
 from asyncds.transport.rejections import Rejections
+from asyncds.transport.unfinished import UnfinishedMessages
 
 FAILED = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
 UNKNOWN = "an unknown address"
@@ -23,6 +24,9 @@ MAX_PEERS = 10_000
 
 PEER_FRAMES = 1000
 """Frames of one peer that wait to be taken, and to be sent to it."""
+UNFINISHED_BYTES = MAX_FRAME_BYTES + (32 << 20)
+"""What may come over a connection without a whole message, before it is cut: the largest frame, and
+what waits in the kernel behind it."""
 
 
 class BindError(Exception):
@@ -37,7 +41,15 @@ class Router:
     rejections: what was turned away.
     """
 
-    def __init__(self, *, host: str, port: int, keys: ServerKeys | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        keys: ServerKeys | None = None,
+        unfinished_bytes: int = UNFINISHED_BYTES,
+    ) -> None:
+        """unfinished_bytes: may come over a connection without a whole message."""
         self.rejections = Rejections()
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
@@ -80,6 +92,7 @@ class Router:
             raise BindError(
                 f"cannot bind coordinator.host {host}, coordinator.port {port}: {error.strerror}"
             ) from error
+        self._unfinished = UnfinishedMessages(port=self.port, limit=unfinished_bytes)
 
     def receive(self, timeout: float) -> list[tuple[bytes, bytes]]:
         """(peer, frame) of everything that has arrived; waits up to `timeout` s for the first.
@@ -98,6 +111,9 @@ class Router:
             if self._gate is not None and self._gate.socket in ready:
                 self._gate.answer(now)
             frames = self._frames(now) if self._socket in ready else []
+            for address in self._unfinished.cut(now):
+                what = "it sent a message that did not end"
+                self.rejections.add("endless", address=address, what=what, now=now)
             if frames or now >= deadline:
                 return frames
 
@@ -141,6 +157,7 @@ class Router:
             except zmq.Again:
                 break
             peer = parts[0].bytes
+            self._unfinished.heard(parts[-1].get(zmq.SRCFD))
             if self._allowed is not None and not self._vouched(peer, parts[-1], now):
                 continue
             # Anything but [peer, frame] is not ours; an empty frame fails to decode and is counted.
@@ -175,10 +192,12 @@ class Router:
         for event, value in read_events(self._monitor):
             if event & zmq.EVENT_ACCEPTED:
                 self._addresses[value] = _peer_address(value)
+                self._unfinished.accepted(value)
             elif event & FAILED:
                 self._failing = True
             else:
                 address = self._addresses.pop(value, UNKNOWN)
+                self._unfinished.closed(value)
                 if self._failing:
                     self._failing = False
                     what = (

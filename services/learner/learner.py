@@ -296,7 +296,7 @@ def agree_on(value: str) -> str:
     return values[0]
 
 
-def _timed(action: Callable[[], None]) -> float:
+def _timed(action: Callable[[], object]) -> float:
     start = time.perf_counter()
     action()
     return time.perf_counter() - start

@@ -124,7 +124,7 @@ def test_an_encrypted_round_trip_that_nobody_can_read(router: Router, keys: Path
     assert b"CURVE" in seen
     assert b"xxxxxxxx" not in seen
     assert b"heartbeat" not in seen
-    assert router.rejections.counts == {"not_allowed": 0, "handshake": 0}
+    assert router.rejections.counts == {"not_allowed": 0, "handshake": 0, "endless": 0}
 
 
 @contextmanager
@@ -167,7 +167,7 @@ def test_a_key_that_is_not_allowed_is_refused_and_told_so(
         reason = told(router, bad)
         assert f"does not allow the key in {tmp_path}/stranger/eve.key_secret: put its" in reason
         assert works(router, good)
-    assert router.rejections.counts == {"not_allowed": 1, "handshake": 0}
+    assert router.rejections.counts == {"not_allowed": 1, "handshake": 0, "endless": 0}
     lines = [r.getMessage() for r in caplog.records if "refused a connection" in r.getMessage()]
     assert lines == [
         f"refused a connection from 127.0.0.1: its public key {eve.public.decode()} is not among "

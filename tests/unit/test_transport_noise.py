@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import psutil
@@ -24,7 +24,7 @@ from asyncds.rollout.codec import (
 )
 from asyncds.transport.keys import load_client_keys, load_server_keys, make_keys
 from asyncds.transport.observer import Observer
-from asyncds.transport.router import Router
+from asyncds.transport.router import UNFINISHED_BYTES, Router
 
 DEADLINE = 20.0
 CUT_SECONDS = 15.0
@@ -52,14 +52,16 @@ INITIATE = command(b"INITIATE", bytes(300))
 class Served:
     """A router in a thread that answers every `Observe`."""
 
-    def __init__(self, keys: Path | None) -> None:
+    def __init__(self, keys: Path | None, *, unfinished_bytes: int = UNFINISHED_BYTES) -> None:
         self.keys = keys and load_client_keys(
             server=keys / "server.key", secret=keys / "client.key_secret"
         )
         server = keys and load_server_keys(
             secret=keys / "server.key_secret", clients=keys / "clients"
         )
-        self.router = Router(host="127.0.0.1", port=0, keys=server)
+        self.router = Router(
+            host="127.0.0.1", port=0, keys=server, unfinished_bytes=unfinished_bytes
+        )
         self.noise = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -200,6 +202,61 @@ def test_who_announces_a_frame_over_the_limit_is_cut_off(
         assert cut(connection)
     assert memory() - before < 16 * MIB
     assert served.answers()
+
+
+def test_who_sends_a_message_that_does_not_end_is_cut_off() -> None:
+    """And who sends as much in messages that do is not."""
+    with (
+        closing(Served(None, unfinished_bytes=4 * MIB)) as served,
+        served.connect() as endless,
+        zmq.Context() as context,
+        context.socket(zmq.DEALER) as honest,
+    ):
+        honest.connect(f"tcp://127.0.0.1:{served.router.port}")
+        endless.sendall(greeting(b"NULL") + READY)
+        answer = b""
+        while b"READY" not in answer:
+            answer += endless.recv(1 << 16)
+        parts = b"\x01\x0aten bytes!" * (MIB // 12)
+        counts, sent = served.router.rejections.counts, 0
+        while counts["endless"] == 0:
+            assert sent < 200, "it is not cut off"
+            with suppress(ConnectionError):
+                endless.sendall(parts)
+            honest.send(bytes(MIB))
+            honest.send(encode(wire.Observe()))
+            assert honest.poll(int(DEADLINE * 1000))
+            honest.recv()
+            sent += 1
+        assert sent > 4
+        assert counts["endless"] == 1
+        assert served.noise == sent, "all of what the other said was heard"
+
+
+def test_the_same_where_links_are_encrypted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By ZeroMQ's own client, which sends nothing before the end: of so many parts that they take
+    longer than a look at what has come."""
+    monkeypatch.setattr("asyncds.transport.unfinished.LOOK_SECONDS", 0.0)
+    make_keys(tmp_path / "keys", ["client"])
+    with (
+        closing(Served(tmp_path / "keys", unfinished_bytes=MIB)) as served,
+        zmq.Context() as context,
+        context.socket(zmq.DEALER) as dealer,
+    ):
+        assert served.keys is not None
+        dealer.setsockopt(zmq.LINGER, 0)
+        served.keys.apply(dealer)
+        dealer.connect(f"tcp://127.0.0.1:{served.router.port}")
+        for _ in range(1 << 20):
+            dealer.send(bytes(100), zmq.SNDMORE)
+        dealer.send(b"")
+        deadline = time.monotonic() + DEADLINE
+        while served.router.rejections.counts["endless"] == 0:
+            assert time.monotonic() < deadline, "it is not cut off"
+            assert served.answers()
+        assert served.noise == 0
 
 
 def test_announcing_large_frames_and_not_sending_them_takes_no_memory(served: Served) -> None:
