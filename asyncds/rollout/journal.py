@@ -164,6 +164,8 @@ class Journal:
                 self._db.execute("PRAGMA journal_mode=WAL")
                 self._db.execute("PRAGMA synchronous=FULL")
                 self._db.execute(f"PRAGMA journal_size_limit={WAL_BYTES}")
+                # Where it is on by default, pages that are freed are overwritten with zeros.
+                self._db.execute("PRAGMA secure_delete=OFF")
                 self._check_pages()
             self._check_schema(create=not read_only)
             self._has_checksums = "checksums" in self._tables()

@@ -9,7 +9,7 @@ log = logging.getLogger(__name__)
 
 LOOKED_AT = 500
 """Groups that are looked at in a turn."""
-DELETED_BYTES = 32 << 20
+DELETED_BYTES = 8 << 20
 """Samples that are deleted in a turn, and a group more."""
 
 
