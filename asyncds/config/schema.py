@@ -74,7 +74,8 @@ class RolloutConfig(Section):
     """A batch is chosen from this many oldest unfinished groups, so younger ones may pass a
     straggler, but not for ever. Default: twice groups_per_step."""
     straggler_seconds: Seconds = 120
-    """After this long a group is delivered with the completions it has, if at least min_group."""
+    """After this long a group is delivered with the completions it has, if at least min_group. Time
+    in which its engine was paused for new weights does not count."""
     min_group: int | None = Field(None, ge=1)
     """Fewest completions a straggling group may be delivered with. Default: half of group_size,
     at least 2."""

@@ -21,6 +21,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.metrics.loggers import StatLoggerBase
 
+from asyncds.engine.sampling_clock import SamplingClock
 from asyncds.weights.communicator import TransferFailed
 from asyncds.weights.plugin import BACKEND
 from asyncds.weights.vllm_transfer import WORKER_EXTENSION
@@ -81,6 +82,7 @@ class GenerationEngine:
     def __init__(self, *, engine: AsyncLLM, tokenizer: Any, version: int, stats: "_Stats") -> None:
         self.version = version
         self.weights_valid = True
+        self.sampling_clock = SamplingClock()
         self._engine = engine
         self._tokenizer = tokenizer
         self._stats = stats
@@ -283,6 +285,7 @@ class GenerationEngine:
                     await self._engine.engine_core.pause_scheduler_async(
                         mode="keep", clear_cache=False
                     )
+                    self.sampling_clock.stop()
                     self.weights_valid = False
                     checksums = _agreed(
                         await self._call(
@@ -348,6 +351,7 @@ class GenerationEngine:
             if self.weights_valid:
                 async with asyncio.timeout(RPC_GRACE_SECONDS):
                     await self._engine.resume_generation()
+                self.sampling_clock.go_on()
 
     async def _run(
         self,

@@ -67,6 +67,7 @@ async def fulfil(
             for i in range(lease.group_size)
         ],
         seconds=lease.straggler_seconds,
+        clock=engine.sampling_clock,
     )
     sampled = time.monotonic()
     if trace is not None:
@@ -110,12 +111,14 @@ def _trace_sampling(trace: Trace, lease: Lease, completions: list[Completion], b
 
 
 async def _survivors(
-    requests: list[Coroutine[Any, Any, Completion]], *, seconds: float
+    requests: list[Coroutine[Any, Any, Completion]], *, seconds: float, clock: Callable[[], float]
 ) -> list[Completion]:
     tasks = [asyncio.create_task(request) for request in requests]
+    pending, end = set(tasks), clock() + seconds
     try:
-        done, _ = await asyncio.wait(tasks, timeout=seconds)
-        return [t.result() for t in tasks if t in done]
+        while pending and (left := end - clock()) > 0:
+            _, pending = await asyncio.wait(pending, timeout=left)
+        return [t.result() for t in tasks if t not in pending]
     finally:
         for task in tasks:
             task.cancel()

@@ -258,10 +258,13 @@ def test_bytes_that_differ_leave_the_engine_paused(rig: Rig, loop: asyncio.Runne
             await rig.update(expected_checksums=wrong)
         assert not rig.engine.weights_valid
         assert rig.engine.version == version
+        sampled = rig.engine.sampling_clock()
         with pytest.raises(TimeoutError):
             await rig.engine.log_probs(PROBE, timeout=0.5)
+        assert rig.engine.sampling_clock() == sampled
         await rig.update()
         assert rig.engine.weights_valid
+        assert rig.engine.sampling_clock() > sampled
         for completion in await asyncio.gather(*tasks):
             assert set(completion.versions.tolist()) == {version, rig.engine.version}
         await rig.assert_engine_computes_with_the_model()

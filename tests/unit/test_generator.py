@@ -1,6 +1,7 @@
 """The generator's loop, with a mocked engine, scorer and link: what it says and when."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -60,6 +61,7 @@ class MockEngine:
         self.stuck: set[int] = set()
         self.cut_off: set[int] = set()
         self.failure: Exception | None = None
+        self.sampling_clock: Callable[[], float] = time.monotonic
         self.seeds: list[int] = []
 
     async def generate(self, prompt: Any, *, request_id: str, seed: int, **_: Any) -> Completion:
@@ -234,6 +236,32 @@ def test_too_few_survivors_fail_the_lease() -> None:
         assert not failed.permanent
         assert "only 1 of 3" in failed.reason
         assert failed.attempt == LEASE.attempt
+
+    serve(scene)
+
+
+def test_straggling_is_measured_by_the_engines_clock() -> None:
+    """It stands still while the engine waits for weights: then nobody is slow."""
+
+    async def scene(desk: Desk) -> None:
+        now, looks = 0.0, 0
+        looked_often = asyncio.Event()
+
+        def clock() -> float:
+            nonlocal looks
+            looks += 1
+            if looks > 4:
+                looked_often.set()
+            return now
+
+        desk.engine.stuck = {0, 1, 2}
+        desk.engine.sampling_clock = clock
+        desk.generator.receive(wire.Grant(leases=[LEASE]))
+        async with asyncio.timeout(10):
+            await looked_often.wait()
+        assert not any(isinstance(m, wire.LeaseFailed) for m in desk.link.sent)
+        now = LEASE.straggler_seconds
+        await desk.link.said(wire.LeaseFailed)
 
     serve(scene)
 
