@@ -1,4 +1,4 @@
-"""Writes base, learners and pools: the chart's objects without what only Helm needs.
+"""Writes base, learners, pools and components: the chart's objects without what only Helm needs.
 
 make manifests
 """
@@ -15,6 +15,10 @@ HERE = Path(__file__).parent
 CHART = HERE.parent / "deploy/helm/asyncds"
 HELM_LABELS = ("app.kubernetes.io/managed-by", "helm.sh/chart")
 HELM_ANNOTATIONS = ("checksum/config", "checksum/files", "helm.sh/resource-policy")
+MONITORED = [
+    f"monitoring.{part}.enabled=true"
+    for part in ("podMonitor", "prometheusRule", "grafanaDashboards")
+]
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Object = dict[str, Any]
 
@@ -78,6 +82,11 @@ def files() -> dict[str, str]:
             out.setdefault("pools/job/generators", []).append(o)
         elif o["kind"] == "PodDisruptionBudget" and "generator" in o["metadata"]["name"]:
             out.setdefault("pools/job/budget", []).append(o)
+    for o in chart(values, *MONITORED):
+        if o["kind"] in ("PodMonitor", "PrometheusRule"):
+            out.setdefault(f"components/monitoring/{o['kind'].lower()}", []).append(o)
+        elif "grafana_dashboard" in o["metadata"]["labels"]:
+            out.setdefault("components/dashboards/dashboards", []).append(o)
     head = "# Written by `make manifests` from the Helm chart.\n"
     texts = {
         f"{name}.yaml": head + yaml.safe_dump_all(objects, sort_keys=False, width=100)
