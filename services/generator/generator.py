@@ -322,11 +322,13 @@ class Generator:
             if prepare.probe:
                 probe = await self._engine.log_probs(self._probe.tolist(), timeout=PROBE_SECONDS)
         except (TransferFailed, TimeoutError) as error:
-            log.warning("broadcast %d of version %d failed: %s", go.sync, go.version, error)
-            self._failure = f"the update to version {go.version} failed: {error}"
+            slow = f"no answer to the probe within {PROBE_SECONDS:g} s"
+            reason = slow if isinstance(error, TimeoutError) else str(error)
+            log.warning("broadcast %d of version %d failed: %s", go.sync, go.version, reason)
+            self._failure = f"the update to version {go.version} failed: {reason}"
             if trace is not None:
-                trace.span("receive", start=began, end=time.time_ns(), error=str(error))
-            self._link.send(SyncFailed(sync=go.sync, reason=f"could not receive: {error}"))
+                trace.span("receive", start=began, end=time.time_ns(), error=reason)
+            self._link.send(SyncFailed(sync=go.sync, reason=f"could not receive: {reason}"))
             return
         self._failure = ""
         self._version = go.version

@@ -11,6 +11,7 @@ import torch
 from asyncds.config.schema import RunConfig
 from asyncds.engine.generation import GenerationEngine
 from asyncds.engine.tokenizer import load_tokenizer, vocabulary_fingerprint
+from asyncds.weights.probe import probe_tokens
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class KeptEngine:
                 os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
             log.info("starting an engine for %s", config.generator.model or config.model)
             self._engine, self._made_for = await _start_engine(config), wanted
+            await _warm(self._engine, config)
         return self._engine
 
     async def _stop(self) -> None:
@@ -89,3 +91,17 @@ async def _start_engine(config: RunConfig) -> GenerationEngine:
         engine_args=c.engine_args,
         timeout=c.start_seconds,
     )
+
+
+async def _warm(engine: GenerationEngine, config: RunConfig) -> None:
+    """The first request takes a new engine many times as long as those after it. That must not be
+    the probe of its first broadcast: everybody in it would wait for this one engine."""
+    c = config.generator
+    probe = probe_tokens(vocab_size=engine.vocab_size, max_length=c.max_model_len)
+    try:
+        await engine.log_probs(probe.tolist(), timeout=c.start_seconds)
+    except TimeoutError as error:
+        raise TimeoutError(
+            f"the engine did not answer a first request within generator.start_seconds, "
+            f"{c.start_seconds:g} s: raise it"
+        ) from error

@@ -305,13 +305,17 @@ def test_weights_are_applied_and_reported() -> None:
     serve(scene)
 
 
-def test_a_failed_update_is_said_and_not_ready() -> None:
+@pytest.mark.parametrize(
+    ("failure", "sentence"),
+    [(TransferFailed("cut"), "cut"), (TimeoutError(), "no answer to the probe within 60 s")],
+)
+def test_a_failed_update_is_said_and_not_ready(failure: Exception, sentence: str) -> None:
     async def scene(desk: Desk) -> None:
-        desk.engine.failure = TransferFailed("cut")
+        desk.engine.failure = failure
         desk.generator.receive(PREPARE)
         desk.generator.receive(GO)
         [failed] = await desk.link.said(wire.SyncFailed)
-        assert "cut" in failed.reason
+        assert sentence in failed.reason
         assert desk.generator.not_ready()
 
     serve(scene)
