@@ -549,6 +549,15 @@ FLEET = (
                 (last("coordinator_disk_size_bytes"), "{{run}} size"),
                 unit="bytes",
             ),
+            panel(
+                "No room",
+                "Waiting for room on a full disk; a journal over its limit that needs all it has; "
+                "groups whose samples were deleted; checkpoints that there was no room for.",
+                (last("coordinator_disk_full"), "{{run}} waits for room"),
+                (last("coordinator_journal_exceeded"), "{{run}} journal over its limit"),
+                (last("coordinator_samples_deleted_total"), "{{run}} groups deleted"),
+                (last("learner_checkpoint_failures_total"), "{{run}} checkpoints left out"),
+            ),
         ),
     ),
 )

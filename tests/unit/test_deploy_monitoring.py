@@ -185,6 +185,7 @@ def test_the_space_that_is_left_is_measured(tmp_path: Path) -> None:
         weights=SimpleNamespace(published=0, results={}, take_new_seconds=list),
         fleet=Fleet(suspect_seconds=10, dead_seconds=60),
         rejected_frames=0,
+        retention=SimpleNamespace(exceeded=False, deleted=0),
         status=lambda now: {"learner": {}, "fleet": [], "version": 0},
     )
     telemetry.coordinator = idle
