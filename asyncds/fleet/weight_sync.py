@@ -58,9 +58,9 @@ class Sync:
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """How a broadcast ended. verified: members whose weights equal the learner's. culprits: who is
-    to blame, with the reason. mismatched: those of them that serve with other weights than the
-    learner's. victims: members that have to be sent everything again through no fault of their
-    own."""
+    to blame, with the reason. mismatched: members that serve and do not compute what the learner
+    does, or whose probe could not be judged. victims: members that have to be sent everything again
+    through no fault of their own."""
 
     sync: Sync
     verified: list[str]
@@ -218,7 +218,11 @@ class WeightSync:
         self.current = None
         verified, mismatched, culprits = [], [], silent | current.lost
         for name, receipt in current.applied.items():
-            if current.sent is None or name in current.lost:
+            if name in current.lost:
+                continue
+            if current.sent is None:
+                if name in current.probed:
+                    mismatched.append(name)
                 continue
             if wrong := self._difference(name, current, receipt, current.sent):
                 culprits[name] = wrong

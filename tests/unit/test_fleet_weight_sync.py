@@ -208,6 +208,15 @@ def test_a_mismatch_is_named(receipt: Receipt, reason: str) -> None:
     assert (outcome.verified, outcome.mismatched) == (["b"], ["a"])
 
 
+def test_a_probe_that_nobody_judged_proves_nothing() -> None:
+    sync, id = transferring("a", "b", probed=("a",))
+    sync.applied("a", id, GOOD)
+    sync.applied("b", id, NO_PROBE)
+    outcome = sync.gone("L", "died")
+    assert outcome is not None
+    assert (outcome.mismatched, outcome.victims) == (["a"], ["a", "b"])
+
+
 def test_who_failed_or_died_serves_with_nothing_wrong() -> None:
     sync, id = transferring("a", "b", "c")
     sync.failed("a", id, "no")
