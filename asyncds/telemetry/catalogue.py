@@ -82,7 +82,7 @@ CATALOGUE: dict[Role, tuple[Series, ...]] = {
         _counter(
             "groups_dropped_total",
             "Training groups given up, by reason [groups]",
-            reason=("stale", "zero_signal", "failed", "expired"),
+            reason=("stale", "surplus", "zero_signal", "failed", "expired"),
         ),
         _gauge("outstanding_groups", "Training groups between lease and consumption [groups]"),
         _gauge("buffered_groups", "Training groups delivered and not yet in a batch [groups]"),

@@ -417,6 +417,7 @@ class Coordinator:
         )
         if begun and trained >= self.config.steps:
             self._finish("all steps are done", State.FINISHED)
+            self.leases.end_surplus()
         if self.state is State.FINISHING:
             self._dismiss()
         if not self.state.final:

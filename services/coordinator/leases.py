@@ -406,6 +406,18 @@ class LeaseBook:
             self._open.release(entry)
             self._scheduler.release(entry.id)
 
+    def end_surplus(self) -> None:
+        """All steps are done: what is still open of training is for nobody. There is such where a
+        run was resumed for fewer steps than prompts had been drawn for."""
+        for row in self._journal.leases("leased", "delivered"):
+            entry = self._open.remove(row.id)
+            if entry is not None:
+                self._cancel(entry)
+            self._scheduler.drop(row.id)
+            self._journal.end_lease(row.id, "evicted", "surplus")
+            self.counts.dropped["surplus"] += 1
+            self.counts.events["evicted"] += 1
+
     def oldest_seconds(self, now: float) -> float:
         """Age of the lease that has been out longest."""
         return max((now - o.granted for o in self._open if o.holder), default=0.0)

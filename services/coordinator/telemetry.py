@@ -340,5 +340,6 @@ def _by_kind(dropped: Mapping[str, int]) -> Counter[str]:
     """Drops as `LeaseCounts` names them: every failure is one kind, whatever its reason."""
     kinds: Counter[str] = Counter()
     for reason, n in dropped.items():
-        kinds[reason if reason in ("stale", "zero_signal", DELETED) else "failed"] += n
+        known = ("stale", "surplus", "zero_signal", DELETED)
+        kinds[reason if reason in known else "failed"] += n
     return kinds

@@ -136,3 +136,26 @@ def test_a_finished_run_that_is_started_again_ends_at_once(tmp_path: Path) -> No
     sim.turn()
     assert sim.coordinator is not None
     assert sim.coordinator.state is State.FINISHED
+
+
+def test_what_is_open_when_all_steps_are_done_ends_with_a_reason(tmp_path: Path) -> None:
+    sim = Simulation(tmp_path, config=make_config(steps=500))
+    sim.run(limit=100, until=lambda: len(sim.timeline) == 3)
+    assert sim.coordinator is not None
+    sim.coordinator.stop("Ctrl-C")
+    sim.run(limit=30)
+    left = sim.journal.counts()["leased"] + sim.journal.counts().get("delivered", 0)
+    sim.kill_coordinator(back_after=0)
+    sim.config = make_config(steps=sim.checkpoint + 1)
+    groups = sim.config.rollout.groups_per_step
+    assert left > groups, "more than the one step that is made yet can use"
+    for name in list(sim.generators):
+        sim.start_generator(name)
+    sim.start_learner()
+    sim.turn()
+    sim.run(limit=200)
+    assert sim.coordinator is not None
+    assert sim.coordinator.state is State.FINISHED
+    counts, ended = sim.journal.counts(), sim.journal.ended()
+    assert counts == {"committed": groups * sim.checkpoint, "evicted": sum(ended.values())}
+    assert ended["surplus"] > 0
