@@ -7,7 +7,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("simulation")
     group.addoption("--seeds", type=int, help="runs drawn, each from its seed (default: 24)")
     group.addoption("--first-seed", type=int, help="the first of them (default: 0)")
-    group.addoption("--generators", type=int, help="of the large run (default: 2000)")
+    group.addoption("--large", type=int, help="generators of the large run (default: 2000)")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.timeout(900)
 @pytest.fixture
 def generators(pytestconfig: pytest.Config) -> Iterator[int]:
     """How many there are; this process may open enough files for them."""
-    n = pytestconfig.getoption("generators", None) or 2000
+    n = pytestconfig.getoption("large", None) or 2000
     needed = FILES_PER_GENERATOR * n + OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < needed:
