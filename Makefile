@@ -9,7 +9,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help quickstart study test test-unit chaos simulate network fuzz k8s-lab tools manifests policy-check image-check lint env install-gpu lock clean
+.PHONY: help quickstart study test test-unit chaos simulate elastic network fuzz k8s-lab tools manifests policy-check image-check lint env install-gpu lock clean
 
 ARGS ?=
 ALGO ?= ds_grpo
@@ -62,6 +62,9 @@ chaos: $(INSTALLED) ## faults in every phase of a real run (an hour or more); AR
 
 simulate: $(INSTALLED) ## runs drawn from seeds, simulated peers around the real coordinator; ARGS="--seeds 2000"
 	$(RUN) pytest tests/simulation/test_scenarios.py -o timeout=36000 --seeds 200 $(ARGS)
+
+elastic: $(INSTALLED) ## 1, 4, 2 and 3 generators in one run (some minutes)
+	$(RUN) pytest tests/e2e/test_elastic.py -s -m long $(ARGS)
 
 network: $(INSTALLED) ## a run on three machines whose cables fail, as root on Linux (half an hour)
 	$(RUN) pytest tests/network -s --network $(ARGS)

@@ -27,7 +27,7 @@ START_SECONDS = 600
 """For three engines to start at once."""
 SERVES = re.compile(r"(\S+) serves version (\d+), ([\d.]+) s after it joined")
 SYNC = re.compile(r"^(\S+) .*weight sync (\d+)(?:: version (\d+) at| to version)", re.MULTILINE)
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3 * START_SECONDS)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(3 * START_SECONDS)]
 
 
 class Fleet:
