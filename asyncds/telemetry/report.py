@@ -120,10 +120,10 @@ def _tiles(
 
 
 def _summary_rows(summary: dict[str, Any] | None) -> list[tuple[str, str]]:
+    values = {k: v for k, v in (summary or {}).items() if k not in ("eval", "diagnostics")}
     return [
         (key.replace("wall_seconds", "wall_time").replace("_", " "), _plain(key, value))
-        for key, value in (summary or {}).items()
-        if key != "eval"
+        for key, value in (values | ((summary or {}).get("diagnostics") or {})).items()
     ]
 
 
