@@ -94,7 +94,11 @@ class PoolScorer(ABC):
             async with asyncio.TaskGroup() as group:
                 for _ in range(self._n_workers):
                     group.create_task(start_one())
-        except* ScorerUnavailableError as failures:
+        except ExceptionGroup as error:
+            # Not `except*`: some versions of Python put what is raised in it into a group again.
+            failures, others = error.split(ScorerUnavailableError)
+            if failures is None or others is not None:
+                raise
             await self.close()
             raise failures.exceptions[0] from None
 
