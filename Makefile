@@ -57,7 +57,7 @@ endif
 test-unit: $(INSTALLED) tools ## run the tests that take seconds
 	$(RUN) pytest -n 2 --dist loadfile -m "not slow" tests/unit $(ARGS)
 
-chaos: $(INSTALLED) ## faults in every phase of a real run (an hour or more); ARGS="--faults 72 --seed 1"
+chaos: $(INSTALLED) ## faults in every phase of a real run (half an hour); ARGS="--faults 72 --seed 1"
 	$(RUN) pytest tests/chaos -s --faults 50 $(ARGS)
 
 simulate: $(INSTALLED) ## runs drawn from seeds, simulated peers around the real coordinator; ARGS="--seeds 2000"
