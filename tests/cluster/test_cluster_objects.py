@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 from cluster import CHART, ROOT, Cluster, helm_program, lab
+from helm_chart import CRDS, EXAMPLES, Loader
 from on_host import on_host
-from test_deploy_helm import CRDS, EXAMPLES, Loader
 from test_deploy_kustomize import OVERLAYS, built
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

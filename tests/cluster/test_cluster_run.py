@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 from cluster import CHART, FETCH, Cluster, Object, claim, for_user, is_ready, lab, volume
+from helm_chart import helm, one, run_config
 from invariants import Left, violations
 from on_host import on_host
-from test_deploy_helm import helm, one, run_config
 
 from asyncds.config.load import load_config
 from asyncds.rollout.journal import Journal

@@ -1,5 +1,6 @@
 """One simulated process's link to the coordinator."""
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from asyncds.rollout import wire
@@ -8,7 +9,7 @@ if TYPE_CHECKING:
     from simulation import Simulation
 
 
-class Peer:
+class Peer(ABC):
     """One end of a link, with the rules of asyncds.transport.link."""
 
     def __init__(self, sim: "Simulation", name: str, identity: str) -> None:
@@ -22,14 +23,14 @@ class Peer:
         self._next_hello = self._next_heartbeat = 0.0
         sim.introduce(self)
 
-    def hello(self) -> wire.Message:
-        raise NotImplementedError
+    @abstractmethod
+    def hello(self) -> wire.Message: ...
 
-    def heartbeat(self) -> wire.Message:
-        raise NotImplementedError
+    @abstractmethod
+    def heartbeat(self) -> wire.Message: ...
 
-    def receive(self, message: wire.Message) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def receive(self, message: wire.Message) -> None: ...
 
     def send(self, message: wire.Message) -> None:
         if self.welcomed:

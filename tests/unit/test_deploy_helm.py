@@ -1,100 +1,38 @@
 """The Helm chart, rendered by the real helm: no cluster, no image. docs/kubernetes.md."""
 
 import json
-import os
 import re
 import runpy
-import shutil
-import signal
-import socket
-import ssl
 import subprocess
-import sys
-import threading
 from collections.abc import Iterator
 from functools import cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 import yaml
+from helm_chart import (
+    CHART,
+    CRDS,
+    EXAMPLES,
+    ROOT,
+    VERSIONS,
+    Loader,
+    Object,
+    each_example,
+    example,
+    helm,
+    one,
+    pod_specs,
+    render,
+    run_config,
+    template,
+    text,
+    tool,
+)
 
-from asyncds.config.load import ConfigError, load_config
-from asyncds.config.schema import RunConfig
-from asyncds.telemetry.catalogue import build_metrics
-from asyncds.telemetry.server import MetricsServer
-
-ROOT = Path(__file__).parents[2]
-CHART = ROOT / "deploy/helm/asyncds"
-EXAMPLES = sorted((CHART / "values-examples").glob("*.yaml"))
-TOOLS = ROOT / ".tools/bin"
-CRDS = Path(os.environ.get("CRDS", ROOT / ".tools/crds"))
-VERSIONS = ("1.25", "1.29", "1.33")
-Object = dict[str, Any]
-Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-def tool(name: str) -> str:
-    found = shutil.which(name, path=f"{TOOLS}:{os.environ['PATH']}")
-    if found is None:
-        pytest.skip(f"needs {name}: `make tools` fetches it")
-    return found
-
-
-def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [tool("helm"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-
-
-def template(values: Path, *sets: str, version: str = "1.33") -> subprocess.CompletedProcess[str]:
-    options = [option for pair in sets for option in ("--set", pair)]
-    return helm(
-        *("template", "trial", str(CHART), "-f", str(values), "--kube-version", f"{version}.0"),
-        *("--namespace", "lab", *options),
-    )
-
-
-def example(name: str) -> Path:
-    return CHART / "values-examples" / f"{name}.yaml"
-
-
-@cache
-def text(values: Path, *sets: str, version: str = "1.33") -> str:
-    done = template(values, *sets, version=version)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def render(values: Path, *sets: str) -> list[Object]:
-    return [o for o in yaml.load_all(text(values, *sets), Loader=Loader) if o]
-
-
-def one(objects: list[Object], kind: str, name: str = "") -> Object:
-    (found,) = [o for o in objects if o["kind"] == kind and name in o["metadata"]["name"]]
-    return found
-
-
-def pod_specs(node: Any) -> Iterator[Object]:
-    """Everything below `node` that is a pod's specification."""
-    if isinstance(node, dict):
-        if isinstance(node.get("containers"), list):
-            yield node
-        for inner in node.values():
-            yield from pod_specs(inner)
-    elif isinstance(node, list):
-        for inner in node:
-            yield from pod_specs(inner)
-
-
-def run_config(objects: list[Object], tmp_path: Path, overrides: list[str]) -> RunConfig:
-    file = tmp_path / "config.yaml"
-    file.write_text(one(objects, "ConfigMap", "-config")["data"]["config.yaml"])
-    return load_config(file, overrides)
-
-
-each_example = pytest.mark.parametrize("values", EXAMPLES, ids=lambda path: path.stem)
+from asyncds.config.load import ConfigError
 
 
 @each_example
@@ -234,28 +172,6 @@ def test_every_pod_is_restricted(values: Path) -> None:
 
 
 @each_example
-def test_every_role_has_probes_on_the_port_of_its_metrics(values: Path) -> None:
-    roles = set()
-    for o in render(values):
-        for spec in pod_specs(o):
-            main = spec["containers"][0]
-            if main["name"] not in ("coordinator", "learner", "generator"):
-                continue
-            if main["command"][-1] == "engine-worker":
-                assert "readinessProbe" not in main
-                continue
-            roles.add(main["name"])
-            assert main["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "metrics"}
-            startup = main["startupProbe"]
-            assert startup["periodSeconds"] * startup["failureThreshold"] >= 300
-            assert main["livenessProbe"]["exec"]["command"][-1].endswith("probe.sh")
-            (port,) = [p["containerPort"] for p in main["ports"] if p["name"] == "metrics"]
-            assert {"name": "METRICS_PORT", "value": str(port)} in main["env"]
-            assert spec["initContainers"][0]["name"] == "check-config"
-    assert roles == {"coordinator", "learner", "generator"}
-
-
-@each_example
 def test_the_configuration_is_accepted_with_each_pods_overrides(
     values: Path, tmp_path: Path
 ) -> None:
@@ -275,337 +191,11 @@ def test_the_configuration_is_accepted_with_each_pods_overrides(
                 assert config.learner.ranks == int(env["NODES"]) * int(env["PROCESSES"])
 
 
-def role(
-    tmp_path: Path, name: str, env: dict[str, str], stub: str
-) -> subprocess.CompletedProcess[str]:
-    """role.sh with stubs for asyncds and torchrun, which print what they are called with."""
-    for command in ("asyncds", "torchrun"):
-        (tmp_path / command).write_text(f'#!/bin/sh\necho {command} "$@"\n{stub}\n')
-        (tmp_path / command).chmod(0o755)
-    script = (CHART / "files/role.sh").read_text().replace("/tmp/", f"{tmp_path}/")
-    return subprocess.run(
-        ["sh", "-c", script, "role.sh", name, "a.b=1"],
-        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "CONFIG": "c.yaml", **env},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-
-
-def test_roles_metrics_have_the_same_port_in_every_pod(tmp_path: Path) -> None:
-    """Mocked: the processes. A process takes telemetry.port and its place."""
-    learner = role(
-        tmp_path,
-        "learner",
-        {"METRICS_PORT": "9400", "HOSTNAME": "trial-learner-3", "NODES": "4", "PROCESSES": "8",
-         "MASTER_ADDRESS": "m", "MASTER_PORT": "1", "POD_IP": "10.0.0.7"},
-        "exit 3",
-    )  # fmt: skip
-    assert learner.returncode == 3
-    assert "--node-rank 3" in learner.stdout
-    assert "weights.host=10.0.0.7" in learner.stdout
-    (port,) = re.findall(r"telemetry\.port=(\d+)", learner.stdout)
-    assert int(port) + 1 + 3 * 8 == 9400
-    generator = role(
-        tmp_path, "generator", {"METRICS_PORT": "9400", "RANKS": "32", "POD_NAME": "g"}, "exit 0"
-    )
-    assert generator.returncode == 0
-    (port,) = re.findall(r"telemetry\.port=(\d+)", generator.stdout)
-    assert int(port) + 1 + 32 == 9400
-    assert generator.stdout.startswith("asyncds generator --name g c.yaml")
-
-
-def test_a_generator_whose_run_is_over_ends_or_waits(tmp_path: Path) -> None:
-    """Mocked: the generator, and waiting."""
-    env = {"METRICS_PORT": "9400", "RANKS": "1", "POD_NAME": "g"}
-    (tmp_path / "sleep").write_text("#!/bin/sh\nkill -TERM $PPID\n")
-    (tmp_path / "sleep").chmod(0o755)
-    ended = role(tmp_path, "generator", env, "exit 0")
-    assert ended.returncode == 0
-    assert not (tmp_path / "over").exists()
-    held = role(tmp_path, "generator", env | {"HOLD": "1"}, "exit 0")
-    assert held.returncode == 0
-    assert (tmp_path / "over").exists()
-    failed = role(tmp_path, "generator", env | {"HOLD": "1"}, "exit 1")
-    assert failed.returncode == 1
-    assert not (tmp_path / "over").exists()
-
-
-def test_a_pool_that_is_a_job_ends_with_its_run() -> None:
-    objects = render(example("8x8"), "generators.pools.main.kind=Job")
-    spec = one(objects, "Job", "-generator-main")["spec"]
-    # Without completions the first pod that ends well ends the job, and until then pods that are
-    # gone are replaced, however many.
-    assert "completions" not in spec
-    assert (spec["parallelism"], spec["backoffLimit"]) == (24, 2**31 - 1)
-    (pod,) = pod_specs(spec)
-    assert pod["restartPolicy"] == "OnFailure"
-    assert "HOLD" not in {e["name"] for e in pod["containers"][0]["env"]}
-    assert one(objects, "PodDisruptionBudget", "-main")["spec"]["minAvailable"] == 18
-    config = yaml.safe_load(one(objects, "ConfigMap", "-config")["data"]["config.yaml"])
-    assert config["coordinator"]["stay"] is True, "one that comes late has to hear of it"
-    assert not [o for o in objects if o["kind"] == "Role"], "nothing is left to free"
-
-
-def test_a_pool_is_a_deployment_that_waits_when_its_run_is_over() -> None:
-    objects = render(example("8x8"))
-    spec = one(objects, "Deployment", "-generator-main")["spec"]
-    assert spec["replicas"] == 24
-    # GPUs of the old pod are needed for the new one.
-    assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
-    (pod,) = pod_specs(spec)
-    (main,) = pod["containers"]
-    assert {"name": "HOLD", "value": "1"} in main["env"]
-    startup = main["startupProbe"]["periodSeconds"] * main["startupProbe"]["failureThreshold"]
-    assert spec["progressDeadlineSeconds"] > startup
-    scaled = render(example("spot-generators"))
-    query = one(scaled, "ScaledObject")["spec"]["triggers"][0]["metadata"]["query"]
-    assert "> bool 0" in query, "KEDA takes it to zero"
-
-
-FREED = [
-    ("8x8", (), {"deployments": {"trial-asyncds-generator-main"}}),
-    ("cpu-demo", (), {"deployments": {"trial-asyncds-generator-main"},
-                      "statefulsets": {"trial-asyncds-learner"}}),
-    ("multi-node-rdma", (), {"leaderworkersets": {"trial-asyncds-generator-main"}}),
-    ("spot-generators", (), {"deployments": {"trial-asyncds-generator-main"}}),
-    ("spot-generators", ("generators.pools.spot.autoscaling.kind=hpa",),
-     {"deployments": {"trial-asyncds-generator-main", "trial-asyncds-generator-spot"}}),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("name", "sets", "freed"), FREED)
-def test_what_would_keep_its_gpus_is_freed_and_nothing_else_may_be(
-    name: str, sets: tuple[str, ...], freed: dict[str, set[str]]
-) -> None:
-    objects = render(example(name), *sets)
-    (spec,) = pod_specs(one(objects, "StatefulSet", "-coordinator"))
-    (free,) = [c for c in spec["containers"] if c["name"] == "free"]
-    asked: dict[str, set[str]] = {}
-    for workload in free["args"]:
-        version, plural, called = workload.rsplit("/", 2)
-        asked.setdefault(plural, set()).add(called)
-        kind = {"deployments": "Deployment", "statefulsets": "StatefulSet"}
-        assert one(objects, kind.get(plural, "LeaderWorkerSet"), called)["apiVersion"] == version
-    assert asked == freed
-    allowed: dict[str, set[str]] = {}
-    for rule in one(objects, "Role")["rules"]:
-        assert rule["verbs"] == ["patch"]
-        (resource,) = rule["resources"]
-        allowed.setdefault(resource.removesuffix("/scale"), set()).update(rule["resourceNames"])
-        assert resource.endswith("/scale")
-    assert allowed == freed
-    binding = one(objects, "RoleBinding")
-    assert binding["roleRef"]["name"] == one(objects, "Role")["metadata"]["name"]
-    (subject,) = binding["subjects"]
-    assert (subject["name"], subject["namespace"]) == (spec["serviceAccountName"], "lab")
-    # The coordinator, which reads what others send, has no token.
-    mounts = {c["name"]: {m["name"] for m in c["volumeMounts"]} for c in spec["containers"]}
-    assert "account" in mounts["free"]
-    assert "account" not in mounts["coordinator"]
-    for o in objects:
-        for other in pod_specs(o):
-            assert (other is spec) == ("account" in {v["name"] for v in other.get("volumes", [])})
-
-
-def test_nothing_has_a_token_where_it_is_not_wanted() -> None:
-    rendered = text(example("8x8"), "freeAtEnd=false")
-    assert "serviceAccountToken" not in rendered
-    assert "kind: Role" not in rendered
-
-
-@pytest.fixture
-def kubernetes(tmp_path: Path) -> Iterator[tuple[str, Path, list[tuple[str, str, Any]]]]:
-    """A stand-in for the API over HTTPS: its address, the account's files, what it was asked.
-    Workloads called `absent` do not exist; every other request fails the first time."""
-    account = tmp_path / "account"
-    account.mkdir()
-    (account / "token").write_text("a-token")
-    (account / "namespace").write_text("lab")
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=k",
-         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", tmp_path / "key",
-         "-out", account / "ca.crt"],
-        check=True, capture_output=True, timeout=60,
-    )  # fmt: skip
-    asked: list[tuple[str, str, Any]] = []
-
-    class Api(BaseHTTPRequestHandler):
-        def do_PATCH(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            first = not any(path == self.path for _, path, _ in asked)
-            asked.append((self.headers["Authorization"], self.path, body))
-            self.send_response(404 if "absent" in self.path else 500 if first else 200)
-            self.end_headers()
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Api)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(account / "ca.crt", tmp_path / "key")
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    with server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"https://127.0.0.1:{server.server_port}", account, asked
-        server.shutdown()
-
-
-def test_pods_are_freed_when_the_coordinator_says_that_the_run_is_over(
-    kubernetes: tuple[str, Path, list[tuple[str, str, Any]]],
-) -> None:
-    """Mocked: Kubernetes' API. The metrics are those of a coordinator, the process is real."""
-    api, account, asked = kubernetes
-    metrics = build_metrics("coordinator")
-    metrics.gauge("over", end="failed").set(1)
-    server = MetricsServer(
-        registry=metrics.registry, host="127.0.0.1", port=0,
-        healthy=lambda: "", ready=lambda: "",
-    )  # fmt: skip
-    script = (CHART / "files/free.py").read_text()
-    for told, instead in (
-        ('"https://kubernetes.default.svc"', repr(api)),
-        ('Path("/var/run/secrets/kubernetes.io/serviceaccount")', f"Path({str(account)!r})"),
-        ("LEAVE_SECONDS = 30.0", "LEAVE_SECONDS = 0.0"),
-        ("POLL_SECONDS = 5.0", "POLL_SECONDS = 0.02"),
-    ):
-        assert script.count(told) == 1
-        script = script.replace(told, instead)
-    name = "trial-asyncds-generator-main"
-    command = [sys.executable, "-I", "-c", script]
-    with subprocess.Popen(
-        [*command, "apps/v1/statefulsets/absent", f"apps/v1/deployments/{name}"],
-        env={"METRICS_PORT": str(server.port)},
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            assert process.stdout is not None
-            assert "was not scaled to zero: HTTP Error 500" in process.stdout.readline()
-            assert f"{name} has no pods" in process.stdout.readline()
-        finally:
-            process.terminate()
-            assert process.wait(30) == 0
-            server.close()
-    root = "/apis/apps/v1/namespaces/lab"
-    scale = ("Bearer a-token", f"{root}/deployments/{name}/scale", {"spec": {"replicas": 0}})
-    assert asked[1:] == [scale, scale]
-    assert asked[0][1] == f"{root}/statefulsets/absent/scale"
-
-
-def test_pods_are_freed_once_per_end_and_not_while_they_leave() -> None:
-    free = runpy.run_path(str(CHART / "files/free.py"))
-    due, wait = free["Due"](["a", "b"]), free["LEAVE_SECONDS"]
-    assert due.now(None, 0.0) == []
-    assert due.now(False, 1.0) == []
-    assert due.now(True, 2.0) == []
-    assert due.now(True, 2.0 + wait - 1) == []
-    assert due.now(None, 2.0 + wait) == ["a", "b"], "one that does not answer has said so before"
-    due.done("a")
-    assert due.now(True, 99.0) == ["b"]
-    due.done("b")
-    assert due.now(True, 999.0) == [], "what was scaled up since stays"
-    assert due.now(False, 1000.0) == []
-    assert due.now(True, 1001.0) == []
-    assert due.now(True, 1001.0 + wait) == ["a", "b"]
-
-
-def test_no_server_means_that_nothing_is_known_of_the_run() -> None:
-    free = runpy.run_path(str(CHART / "files/free.py"))
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    assert free["over"](f"http://127.0.0.1:{port}/metrics") is None
-
-
 @pytest.mark.parametrize(("most", "stay"), [("25%", 0), ("0", 1), ("1", 0), ("0%", 1)])
 def test_a_jobs_budget_says_how_many_stay(most: str, stay: int) -> None:
     sets = ("generators.pools.main.kind=Job", f"generators.pools.main.pdb.maxUnavailable={most}")
     objects = render(example("cpu-demo"), *sets)
     assert one(objects, "PodDisruptionBudget", "-main")["spec"]["minAvailable"] == stay
-
-
-def test_a_signal_reaches_the_process_and_ends_the_pod(tmp_path: Path) -> None:
-    """Mocked: the generator, which leaves in good order when it is told to."""
-    env = {"METRICS_PORT": "9400", "RANKS": "1", "POD_NAME": "g", "HOLD": "1"}
-    stub = "trap 'echo leaving; exit 0' TERM\nkill -TERM $PPID\nwhile :; do sleep 0.05; done"
-    done = role(tmp_path, "generator", env, stub)
-    assert "leaving" in done.stdout
-    assert done.returncode == 143, "0 would say that the run is over"
-    assert not (tmp_path / "over").exists()
-
-
-def test_a_real_coordinator_starts_answers_its_probe_and_is_killed_by_its_hook(
-    tmp_path: Path,
-) -> None:
-    objects = render(example("cpu-demo"))
-    (spec,) = pod_specs(one(objects, "StatefulSet", "coordinator"))
-    config = tmp_path / "config.yaml"
-    config.write_text(one(objects, "ConfigMap", "-config")["data"]["config.yaml"])
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    hook = spec["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][-1]
-    here = {
-        name: body.replace("/tmp/", f"{tmp_path}/")
-        for name, body in (
-            ("role", (CHART / "files/role.sh").read_text()),
-            ("probe", (CHART / "files/probe.sh").read_text()),
-            ("hook", hook),
-        )
-    }
-    env = {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "CONFIG": str(config),
-        "METRICS_PORT": str(port),
-    }
-
-    def shell(name: str, *arguments: str) -> subprocess.Popen[str]:
-        command = ["sh", "-c", here[name], name, *arguments]
-        return subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
-
-    overrides = (f"runs_dir={tmp_path}", f"telemetry.port={port}", "coordinator.port=0")
-    with shell("role", "coordinator", *overrides) as pod:
-        try:
-            assert pod.stderr is not None
-            log = ""
-            while "control plane at tcp://0.0.0.0" not in log:
-                line = pod.stderr.readline()
-                assert line, f"it ended: {log}"
-                log += line
-            with shell("probe") as probe:
-                _, why = probe.communicate(timeout=30)
-            assert probe.returncode == 0, why
-            with shell("hook") as killing:
-                assert killing.wait(timeout=30) == 0
-            assert pod.wait(timeout=30) == 128 + signal.SIGKILL
-        finally:
-            if pod.poll() is None:
-                with shell("hook") as killing:
-                    killing.wait(timeout=30)
-    assert (tmp_path / "trial/journal.db").exists()
-    with shell("probe") as probe:
-        probe.communicate(timeout=30)
-    assert probe.returncode != 0
-
-
-def test_keys_of_a_role_are_mounted_for_it_alone() -> None:
-    objects = render(example("8x8"))
-    for kind, name, files in (
-        ("StatefulSet", "coordinator", {"server.key_secret"}),
-        ("JobSet", "learner", {"server.key", "learner.key_secret"}),
-        ("Deployment", "generator", {"server.key", "generator.key_secret"}),
-    ):
-        (spec,) = pod_specs(one(objects, kind, name))
-        volumes = {v["name"]: v for v in spec["volumes"]}
-        secret = volumes["keys"]["secret"]
-        assert {item["key"] for item in secret["items"]} == files
-        assert secret["defaultMode"] == 0o440
-        assert ("clients" in volumes) == (name == "coordinator")
-
-
-def test_the_coordinator_is_killed_and_not_told_to_stop() -> None:
-    (spec,) = pod_specs(one(render(example("8x8")), "StatefulSet", "coordinator"))
-    assert "kill -KILL" in spec["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][-1]
 
 
 def test_an_autoscaled_pool_has_no_replicas() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import jsonschema
 import yaml
-from test_deploy_helm import tool
+from helm_chart import tool
 from typer.main import get_command
 
 from asyncds.cli.main import app

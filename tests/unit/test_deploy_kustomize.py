@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from test_deploy_helm import EXAMPLES, VERSIONS, Loader, Object, example, pod_specs, render, tool
+from helm_chart import EXAMPLES, VERSIONS, Loader, Object, example, pod_specs, render, tool
 
 ROOT = Path(__file__).parents[2]
 MANIFESTS = ROOT / "k8s"

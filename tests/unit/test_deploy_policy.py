@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from test_deploy_helm import EXAMPLES, Object, example, pod_specs, render, tool
+from helm_chart import EXAMPLES, Object, example, pod_specs, render, tool
 from test_deploy_kustomize import OVERLAYS, build
 
 KEPT = (
@@ -26,7 +26,7 @@ SKIPPED = {
 PROBES = {"CKV_K8S_8", "CKV_K8S_9"}
 """The pod of `helm test` ends by itself; the container `free` beside the coordinator serves nobody;
 Ray looks after the second pod of an engine. checkov judges a pod by its worst container:
-test_deploy_helm.py looks at the others."""
+test_deploy_roles.py looks at the others."""
 UNPROBED = ("-coordinator", "-test", "-generator-main-1")
 OF_OVERLAYS = {
     # Their user names the image, by a digest or not.
