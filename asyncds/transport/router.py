@@ -5,6 +5,7 @@ import os
 import socket
 import time
 from contextlib import ExitStack
+from typing import Any
 
 import zmq
 
@@ -157,7 +158,9 @@ class Router:
             except zmq.Again:
                 break
             peer = parts[0].bytes
-            self._unfinished.heard(parts[-1].get(zmq.SRCFD))
+            descriptor = _property(parts[-1], zmq.SRCFD)
+            if descriptor is not None:
+                self._unfinished.heard(descriptor)
             if self._allowed is not None and not self._vouched(peer, parts[-1], now):
                 continue
             # Anything but [peer, frame] is not ours; an empty frame fails to decode and is counted.
@@ -167,7 +170,7 @@ class Router:
     def _vouched(self, peer: bytes, frame: zmq.Frame, now: float) -> bool:
         """Whether the key that `peer` was let in with is still allowed; if not, it is told once."""
         assert self._allowed is not None
-        user = str(frame.get("User-Id")).encode()
+        user = str(_property(frame, "User-Id")).encode()
         known = self._users.pop(peer, None)
         if user in self._allowed:
             if len(self._users) >= MAX_PEERS:
@@ -178,7 +181,7 @@ class Router:
             reason = "its key was taken off the coordinator's list of allowed clients"
             self.rejections.add(
                 "not_allowed",
-                address=str(frame.get("Peer-Address")),
+                address=_property(frame, "Peer-Address") or UNKNOWN,
                 what=reason,
                 now=now,
             )
@@ -207,6 +210,17 @@ class Router:
                         "coordinator's public key?"
                     )
                     self.rejections.add("handshake", address=address, what=what, now=now)
+
+
+def _property(frame: zmq.Frame, name: str | int) -> Any:
+    """What ZeroMQ knows of who sent a frame; None where its connection was reset before it was
+    accepted: nothing is known then."""
+    try:
+        return frame.get(name)
+    except zmq.ZMQError as error:
+        if error.errno != zmq.EINVAL:
+            raise
+        return None
 
 
 def _peer_address(descriptor: int) -> str:

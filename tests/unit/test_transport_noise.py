@@ -3,6 +3,7 @@ Over real sockets; nothing of it may stop the router, fill its memory or keep it
 
 import random
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -164,6 +165,19 @@ def test_thousands_of_connections_of_noise_leave_no_memory_or_files_behind(
     assert served.answers()
     assert memory() - before < 16 * MIB
     assert sum(served.router.rejections.counts.values()) > 1000
+
+
+def test_who_is_gone_before_it_is_accepted_may_have_spoken() -> None:
+    """Its message has no sender's address then: in the protocol's first version, which has no
+    handshake, everything may have been said. Many try, since it is a race."""
+    identity, frame = b"\x01\x00", b"\x06\x00noise"
+    with closing(Served(None)) as served:
+        for _ in range(1000):
+            with served.connect() as connection:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.sendall(identity + frame)
+        assert served.answers()
+        assert served.noise > 0
 
 
 def test_random_frames_are_no_messages_and_leave_others_served() -> None:
