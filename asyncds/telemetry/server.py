@@ -3,10 +3,11 @@ adds pages of its own."""
 
 import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import BoundedSemaphore, Thread
+from threading import BoundedSemaphore, Lock, Thread
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -19,7 +20,10 @@ Check = Callable[[], str]
 
 _REQUEST_SECONDS = 10.0
 _CONNECTIONS = 64
-"""Clients served at once; others are turned away."""
+"""Clients served at once. For one more, the one that was waited for longest is cut off: who asks
+and reads is gone by then."""
+_PLACE_SECONDS = 1.0
+"""Longest wait for a place while all of them wait for a page, before one more is turned away."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,19 +107,49 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, *arguments: Any) -> None:
         self._places = BoundedSemaphore(_CONNECTIONS)
+        self._awaited: dict[socket.socket, None] = {}
+        """Clients that are to ask, or to read, the longest awaited first."""
+        self._lock = Lock()
         super().__init__(*arguments)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self._places.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
-            self.shutdown_request(request)
+        if not self._places.acquire(blocking=False):
+            self._cut_the_longest_awaited()
+            if not self._places.acquire(timeout=_PLACE_SECONDS):
+                self.shutdown_request(request)
+                return
+        self._await(request)
+        super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
+            with self._lock:
+                self._awaited.pop(request, None)
             self._places.release()
+
+    @contextmanager
+    def at_work(self, client: socket.socket) -> Iterator[None]:
+        """While the block runs it is the client that waits."""
+        with self._lock:
+            self._awaited.pop(client, None)
+        try:
+            yield
+        finally:
+            self._await(client)
+
+    def _await(self, client: socket.socket) -> None:
+        with self._lock:
+            self._awaited[client] = None
+
+    def _cut_the_longest_awaited(self) -> None:
+        with self._lock:
+            client = next(iter(self._awaited), None)
+            if client is not None:
+                del self._awaited[client]
+                with suppress(OSError):  # it is gone already
+                    client.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         log.debug("a client broke off", exc_info=True)
@@ -124,6 +158,7 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     """GET of a few pages; a client that stalls is dropped."""
 
+    server: _Server
     pages: Mapping[str, Page]
     timeout = _REQUEST_SECONDS
     server_version = "asyncds"
@@ -135,7 +170,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(404, f"pages: {', '.join(self.pages)}")
             return
         try:
-            reply = page({name.title(): value for name, value in self.headers.items()})
+            with self.server.at_work(self.connection):
+                reply = page({name.title(): value for name, value in self.headers.items()})
         except Exception as error:  # of a page: the server goes on
             log.exception("%s can't be shown", self.path)
             reply = Reply(status=500, body=f"{error}\n".encode())

@@ -121,6 +121,7 @@ class Cluster:
 
     def metrics(self, pod: Object) -> dict[tuple[str, ...], float]:
         """Its samples: (name, label values in the order of their names…) → value."""
+        assert "podIP" in pod["status"], "it has no address yet"
         url = f"http://{pod['status']['podIP']}:9400/metrics"
         text = lab("exec", sys.executable, "-c", FETCH, url).stdout
         return {

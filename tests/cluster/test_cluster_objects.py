@@ -81,7 +81,8 @@ def test_the_server_takes_every_object_of_an_overlay(
 
 
 def test_a_mistake_is_refused(cluster: Cluster, kinds: set[str]) -> None:
-    (service,) = yaml.safe_load_all((ROOT / "k8s/learners/statefulset/learner.yaml").read_text())
+    objects = yaml.safe_load_all((ROOT / "k8s/learners/statefulset/learner.yaml").read_text())
+    (service,) = (o for o in objects if o["kind"] == "Service")
     service["spec"]["ports"][0]["port"] = 123456
     assert "123456" in "".join(refused(cluster, [service], kinds))
 
@@ -91,7 +92,8 @@ def test_gpus_and_their_taint_place_the_pods(cluster: Cluster) -> None:
     cluster.helm(
         *("install", "placed", str(cluster.chart)),
         *("-f", f"{CHART}/values-examples/single-gpu-node.yaml"),
-        *("--set", "image.repository=registry.local/host,image.tag=1,image.pullPolicy=Never"),
+        *("--set", "image.repository=registry.local/host,image.pullPolicy=Never"),
+        *("--set-string", "image.tag=1"),
         *("--set", "security.allowUnencrypted=true,security.curve.existingSecret="),
         *("--set", "security.curve.clientsSecret=,model.hfTokenSecret=,learner.kind=StatefulSet"),
         *("--set", "learner.storage.existingClaim=none"),
