@@ -230,11 +230,11 @@ class Enemy:
                         stolen = self._delivered(rng.choice(theirs))
                         self._say(generator.peer, stolen, doubtful=1)
                 case 4:
-                    foreign = wire.BatchRequest(rank=0, step=0, report={})
-                    self._say(generator.peer, foreign, rejected=True)
+                    request = wire.BatchRequest(rank=0, step=0, report={})
+                    self._say(generator.peer, request, rejected=True)
                 case 5:
-                    foreign = wire.LearnerHeartbeat(rank=0, staged=99, checkpoint=99, phase="x")
-                    self._say(generator.peer, foreign, rejected=True)
+                    alive = wire.LearnerHeartbeat(rank=0, staged=99, checkpoint=99, phase="x")
+                    self._say(generator.peer, alive, rejected=True)
 
     def _from_learner(self) -> None:
         learner = self.run.learner

@@ -32,7 +32,7 @@ from helm_chart import (
     tool,
 )
 
-from asyncds.config.load import ConfigError
+from asyncds.config.load import ConfigError, load_config
 
 
 @each_example
@@ -400,3 +400,11 @@ def test_schema_refuses_unknown_keys_everywhere() -> None:
 
     schema = yaml.safe_load((CHART / "values.schema.json").read_text())
     assert list(walk(schema, "")) == ["/properties/config"]
+
+
+def test_the_cpu_demonstration_trains_what_the_quickstart_does(tmp_path: Path) -> None:
+    """So that what it reaches on a cluster can be compared."""
+    demo = run_config(render(example("cpu-demo")), tmp_path, [])
+    quickstart = load_config(ROOT / "configs/quickstart.yaml", [])
+    where = {"name", "runs_dir", "model", "coordinator", "telemetry"}
+    assert demo.model_dump(exclude=where) == quickstart.model_dump(exclude=where)
