@@ -86,8 +86,9 @@ policy-check: $(INSTALLED) tools ## check the Kubernetes objects against policie
 	deploy/install/tools.sh checkov
 	$(RUN) pytest tests/unit/test_deploy_policy.py $(ARGS)
 
-image-check: ## run the build of the coordinator's image without a container engine (minutes)
-	deploy/images/check.sh
+image-check: ## run the builds of images without a container engine (minutes)
+	deploy/images/check.sh coordinator
+	TORCH_INDEX="$(TORCH_INDEX)" deploy/images/check.sh cpu
 
 lint: $(INSTALLED) ## check style, formatting and types
 	$(RUN) ruff check

@@ -1,25 +1,43 @@
 #!/usr/bin/env bash
-# Runs the build step of the coordinator's image where there is no container engine: the files that
-# .dockerignore lets in, an empty environment, and a coordinator that has to answer.
+# Runs the build step of an image where there is no container engine: the files that .dockerignore
+# lets in, an empty environment, another user, and then what the image is for.
+#
+#   deploy/images/check.sh [coordinator|cpu]
+#
+# coordinator: it has to answer. cpu: a run of two steps on a small model has to end well (3 GB, some
+# minutes).
 set -euo pipefail
 
+image=${1:-coordinator}
 cd "$(dirname "$0")/../.."
 work=$(mktemp -d)
-coordinator=
-trap '[[ -z $coordinator ]] || kill "$coordinator" 2>/dev/null || true; rm -rf "$work"' EXIT
+started=
+trap '[[ -z $started ]] || kill "$started" 2>/dev/null || true; rm -rf "$work"' EXIT
 
-mkdir "$work/src"
+mkdir -p "$work"/{src/deploy,home}
 cp -r asyncds services requirements pyproject.toml README.md LICENSE "$work/src"
-mkdir "$work/src/deploy"
 cp -r deploy/images "$work/src/deploy"
-clean=(env -i HOME="$work" PATH="$PATH" ${PIP_INDEX_URL:+PIP_INDEX_URL="$PIP_INDEX_URL"})
-"${clean[@]}" "$work/src/deploy/images/install.sh" coordinator "$work/venv" >"$work/pip.log" 2>&1 || {
+clean=(env -i HOME="$work/home" PATH="$PATH")
+for setting in PIP_INDEX_URL TORCH_INDEX; do
+    [[ -z ${!setting:-} ]] || clean+=("$setting=${!setting}")
+done
+"${clean[@]}" "$work/src/deploy/images/install.sh" "$image" "$work/venv" >"$work/pip.log" 2>&1 || {
     tail -n 12 "$work/pip.log" >&2
     exit 1
 }
+size=$(du -sm "$work/venv" | cut -f1)
 
-cd "$work"
-"${clean[@]}" "$work/venv/bin/python" - <<'P'
+# As the image does: its programs first, and a user that owns none of them.
+clean=(env -i HOME="$work/home" PATH="$work/venv/bin:/usr/local/bin:/usr/bin:/bin")
+if ((EUID == 0)); then
+    chmod 755 "$work"
+    chown 10001:10001 "$work/home"
+    clean=(setpriv --reuid 10001 --regid 10001 --clear-groups "${clean[@]}")
+fi
+cd "$work/home"
+
+check_coordinator() {
+    "${clean[@]}" python - <<'P'
 import importlib.metadata
 import services.coordinator.main
 heavy = {"torch", "vllm", "transformers", "deepspeed"} & {
@@ -27,16 +45,44 @@ heavy = {"torch", "vllm", "transformers", "deepspeed"} & {
 }
 assert not heavy, f"the coordinator's image has {heavy}"
 P
-printf 'name: r\nruns_dir: %s\nmodel: none\ntelemetry: {port: 29400}\n' "$work/runs" >config.yaml
-"${clean[@]}" "$work/venv/bin/asyncds" coordinator config.yaml coordinator.port=29555 2>log &
-coordinator=$!
-for _ in {1..60}; do
-    if python3 -I -c 'import urllib.request as u; u.urlopen("http://127.0.0.1:29400/healthz", timeout=2)' 2>/dev/null; then
-        echo "The coordinator's environment: $(du -sm "$work/venv" | cut -f1) MB, no torch; it answers."
-        exit 0
-    fi
-    kill -0 "$coordinator" 2>/dev/null || break
-    sleep 1
-done
-cat log >&2
-exit 1
+    printf 'name: r\nruns_dir: runs\nmodel: none\ntelemetry: {port: 29400}\n' >"$work/config.yaml"
+    "${clean[@]}" asyncds coordinator "$work/config.yaml" coordinator.port=29555 2>"$work/log" &
+    started=$!
+    for _ in {1..60}; do
+        if python3 -I -c 'import urllib.request as u; u.urlopen("http://127.0.0.1:29400/healthz", timeout=2)' 2>/dev/null; then
+            echo "The coordinator's environment: $size MB, no torch; it answers."
+            return
+        fi
+        kill -0 "$started" 2>/dev/null || break
+        sleep 1
+    done
+    cat "$work/log" >&2
+    return 1
+}
+
+check_cpu() {
+    cat >"$work/config.yaml" <<'Y'
+name: r
+model: model
+dtype: float32
+steps: 2
+task: {kind: countdown, n_eval: 16}
+sampling: {max_tokens: 8}
+rollout: {groups_per_step: 4, group_size: 4}
+generator: {max_model_len: 32, cpu_threads: 1, kv_cache_gb: 0.25}
+learner: {ranks: 1}
+eval: {every: 0, n_problems: 4, n_samples: 4, interim_samples: 4}
+Y
+    "${clean[@]}" python - <<'P'
+from pathlib import Path
+from asyncds.tasks.tiny.model import Recipe, make_tiny_model
+make_tiny_model(Path("model"), recipe=Recipe(clean_steps=80, babble_steps=0))
+P
+    "${clean[@]}" asyncds run "$work/config.yaml" >"$work/log" 2>&1 || {
+        tail -n 30 "$work/log" >&2
+        return 1
+    }
+    echo "The environment for every role on CPUs: $size MB; a run of two steps ended well."
+}
+
+"check_$image"

@@ -4,7 +4,8 @@
 #   deploy/images/install.sh coordinator|gpu|cpu DIRECTORY
 #
 # coordinator: no torch, no vLLM. gpu, cpu: every role. PYTHON chooses the interpreter (3.12 for the
-# locks of coordinator and gpu). cpu needs an index with the CPU build of torch: TORCH_INDEX.
+# locks of coordinator and gpu). TORCH_INDEX is where the CPU build of torch is looked for if pip's own
+# index has none.
 set -euo pipefail
 
 kind=$1 venv=$2
@@ -17,7 +18,8 @@ coordinator) "${pip[@]}" -c requirements/gpu.lock '.[otel]' ;;
 gpu) "${pip[@]}" -c requirements/gpu.lock '.[gpu,ray,math,otel]' ;;
 cpu)
     torch=$(grep -o '^torch==[^ ;]*' requirements/cpu.lock)
-    "${pip[@]}" --no-deps --index-url "${TORCH_INDEX:-https://download.pytorch.org/whl/cpu}" "$torch"
+    "${pip[@]}" --no-deps "$torch" ||
+        "${pip[@]}" --no-deps --index-url "${TORCH_INDEX:-https://download.pytorch.org/whl/cpu}" "$torch"
     "${pip[@]}" --no-deps -r requirements/cpu.lock
     "${pip[@]}" --no-deps .
     ;;

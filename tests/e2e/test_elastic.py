@@ -74,7 +74,8 @@ class Fleet:
 @pytest.fixture
 def fleet(runner: Runner, wait_until: Callable[..., None]) -> Iterator[Fleet]:
     endless = ("steps=1000000", "checkpoint.every=1000000", "generator.kv_cache_gb=0.25")
-    run = runner.start(*runner.command(NAME, *endless))
+    batch = ("rollout.groups_per_step=32", "rollout.group_size=8")  # the quickstart's own
+    run = runner.start(*runner.command(NAME, *endless, *batch))
     fleet = Fleet(runner, run, wait_until)
     try:
         yield fleet
