@@ -46,10 +46,12 @@ recipe_tiny-countdown-2 := --seed 2
 recipe_tiny-countdown-four := --seed 1 --operands 4 --max-number 5
 recipe_tiny-knights-knaves := --seed 1 --task knights_knaves
 
+# Those that leave room for others beside them.
+LIGHT_TESTS := tests/unit tests/simulation tests/fuzz
 test: $(INSTALLED) tools ## run all tests; with ARGS, those that they choose
 ifeq ($(ARGS),)
-	$(RUN) pytest -n 2 --dist loadfile tests/unit
-	$(RUN) pytest --ignore tests/unit
+	$(RUN) pytest -n 2 --dist loadfile $(LIGHT_TESTS)
+	$(RUN) pytest $(addprefix --ignore ,$(LIGHT_TESTS))
 else
 	$(RUN) pytest $(ARGS)
 endif

@@ -6,7 +6,8 @@ JOINING: introduced itself, not counted yet. STALE: alive, but its weights are n
 ones. HEALTHY: its weights were verified to be the published ones; only such a member gets work.
 SUSPECT: silent for `suspect_seconds`. DEAD: silent for `dead_seconds`, or it left.
 
-DEAD → HEALTHY does not exist: a process that was given up must say hello as a new incarnation and
+A member that has been silent and dead for REMEMBERED_SECONDS is forgotten: where every generator has
+a name of its own, as pods do, a long run has many. DEAD → HEALTHY does not exist: a process that was given up must say hello as a new incarnation and
 starts at JOINING. SUSPECT → HEALTHY exists for one that was merely slow, if nothing was published
 without it in the meantime; otherwise it is STALE.
 """
@@ -14,6 +15,10 @@ without it in the meantime; otherwise it is STALE.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+
+REMEMBERED_SECONDS = 3600.0
+"""For which dead members are shown and counted."""
 
 
 class Health(StrEnum):
@@ -158,9 +163,11 @@ class Fleet:
     def tick(self, now: float) -> list[Member]:
         """Apply silence. Returns the members that are dead from now on."""
         died = []
-        for member in self:
+        for member in list(self):
             silent = now - member.last_seen
             if member.health is Health.DEAD:
+                if silent >= REMEMBERED_SECONDS:
+                    del self._members[member.name]
                 continue
             if silent >= self._dead_seconds:
                 self._bury(member)

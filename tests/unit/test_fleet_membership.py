@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncds.fleet.membership import Fleet, Health, Member
+from asyncds.fleet.membership import REMEMBERED_SECONDS, Fleet, Health, Member
 
 
 def member(name: str = "g", incarnation: str = "1", now: float = 0.0) -> Member:
@@ -212,3 +212,15 @@ def test_nobody_comes_back_from_the_dead_and_only_the_verified_serve(
         for m in fleet:
             assert fleet.buried(m.incarnation) == (m.health is Health.DEAD)
         assert len({m.name for m in fleet}) == len(list(fleet))
+
+
+def test_who_has_been_dead_for_long_is_forgotten_but_does_not_come_back() -> None:
+    fleet = fleet_of("left", "died", "lives", version=1)
+    fleet.leave("left")
+    fleet.seen("lives", REMEMBERED_SECONDS)
+    assert [m.name for m in fleet.tick(REMEMBERED_SECONDS - 1)] == ["died"]
+    assert {m.name for m in fleet} == {"left", "died", "lives"}
+    assert fleet.tick(REMEMBERED_SECONDS) == []
+    assert [m.name for m in fleet] == ["lives"]
+    with pytest.raises(ValueError, match="is dead"):
+        fleet.join(member("left"))
