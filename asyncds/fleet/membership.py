@@ -6,16 +6,15 @@ JOINING: introduced itself, not counted yet. STALE: alive, but its weights are n
 ones. HEALTHY: its weights were verified to be the published ones; only such a member gets work.
 SUSPECT: silent for `suspect_seconds`. DEAD: silent for `dead_seconds`, or it left.
 
-A member that has been silent and dead for REMEMBERED_SECONDS is forgotten: where every generator has
-a name of its own, as pods do, a long run has many. DEAD → HEALTHY does not exist: a process that was given up must say hello as a new incarnation and
+DEAD → HEALTHY does not exist: a process that was given up must say hello as a new incarnation and
 starts at JOINING. SUSPECT → HEALTHY exists for one that was merely slow, if nothing was published
-without it in the meantime; otherwise it is STALE.
+without it in the meantime; otherwise it is STALE. Who has been DEAD for REMEMBERED_SECONDS is
+forgotten: where every generator has a name of its own, as pods do, a long run has many.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
-
 
 REMEMBERED_SECONDS = 3600.0
 """For which dead members are shown and counted."""
