@@ -253,6 +253,15 @@ class Simulation:
         self.network.now += TURN
         self.network.due()
         self._misfortunes()
+        self.peers_turn()
+        if self.coordinator is not None:
+            try:
+                self._coordinator_turn(self.coordinator)
+            except KilledError:
+                self.kill_coordinator(self.rng.uniform(0.5, 5))
+
+    def peers_turn(self) -> None:
+        """Generators and learner do what is due."""
         for generator in self.generators.values():
             if generator.alive:
                 generator.turn(self.now)
@@ -261,11 +270,6 @@ class Simulation:
             self.learner.turn(self.now)
             for rank in self.learner.ranks:
                 rank.link_turn(self.now)
-        if self.coordinator is not None:
-            try:
-                self._coordinator_turn(self.coordinator)
-            except KilledError:
-                self.kill_coordinator(self.rng.uniform(0.5, 5))
 
     def _misfortunes(self) -> None:
         f = self.faults

@@ -115,14 +115,7 @@ class SocketRun(Simulation):
                 for frame in received(self.sockets[peer.peer]):
                     if peer.alive:
                         peer.take(decode_from_coordinator(frame))
-        for generator in self.generators.values():
-            if generator.alive:
-                generator.turn(self.now)
-                generator.link_turn(self.now)
-        if self.learner is not None:
-            self.learner.turn(self.now)
-            for rank in self.learner.ranks:
-                rank.link_turn(self.now)
+        self.peers_turn()
 
     # --- for tests ------------------------------------------------------------------------------
 
