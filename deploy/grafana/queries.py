@@ -2,6 +2,11 @@
 dashboard."""
 
 RATE = "[$__rate_interval]"
+TRAINED = {
+    "coordinator": "asyncds_coordinator_steps_total{@}",
+    "learner": 'asyncds_learner_step_seconds_count{@, phase="optimizer"}',
+}
+"""Batches, as each role counts them."""
 
 
 def full(name: str) -> str:
@@ -9,16 +14,29 @@ def full(name: str) -> str:
     return name if name.startswith("vllm:") else f"asyncds_{name}"
 
 
+def by(*labels: str) -> str:
+    return f"by ({', '.join(('run', *labels))})"
+
+
 def last(name: str, *labels: str, match: str = "") -> str:
     """A gauge; of processes that report the same, one."""
-    by = ", ".join(("run", *labels))
-    return f"max by ({by}) ({full(name)}{{@{match}}})"
+    return f"max {by(*labels)} ({full(name)}{{@{match}}})"
 
 
-def rate(name: str, *labels: str, match: str = "") -> str:
+def of_batch(name: str, *labels: str) -> str:
+    """A gauge of the last batch. Before the first one a process exports zero, which is left out."""
+    trained = TRAINED[name.partition("_")[0]]
+    return f"max {by(*labels)} ({full(name)}{{@}} and on (run, instance) {trained} > 0)"
+
+
+def rate(name: str, *labels: str) -> str:
     """A counter per second, of all processes together."""
-    by = ", ".join(("run", *labels))
-    return f"sum by ({by}) (rate({full(name)}{{@{match}}}{RATE}))"
+    return f"sum {by(*labels)} (rate({full(name)}{{@}}{RATE}))"
+
+
+def recent(name: str, *labels: str) -> str:
+    """How much a counter that rarely moves rose in 15 minutes, as the alerts count."""
+    return f"sum {by(*labels)} (increase({full(name)}{{@}}[15m]))"
 
 
 def quantile(q: float, name: str) -> str:
@@ -33,5 +51,6 @@ def quantiles(name: str, what: str = "") -> tuple[tuple[str, str], ...]:
 
 
 def by_sign(name: str) -> tuple[str, str]:
+    """Of the tokens' shares."""
     what = name.removesuffix("_fraction")
-    return last(f"learner_{name}", "advantage"), f"{{{{run}}}} {what}, {{{{advantage}}}}"
+    return of_batch(f"learner_{name}", "advantage"), f"{{{{run}}}} {what}, {{{{advantage}}}}"
