@@ -9,7 +9,8 @@ from pathlib import Path
 from asyncds.cli import launch
 from asyncds.cli.errors import UserError
 from asyncds.config.load import load_config
-from asyncds.rollout.journal import Journal, JournalError
+from asyncds.rollout.journal import Journal
+from asyncds.rollout.journal_file import JournalError
 from asyncds.transport.keys import KeyFileError
 from asyncds.transport.observer import Observer
 

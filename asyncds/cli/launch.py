@@ -11,7 +11,8 @@ from asyncds.cli.machine import gpus, uses_cuda, visible_devices
 from asyncds.cli.placement import place
 from asyncds.config.load import dump_config
 from asyncds.config.schema import CurveConfig, RunConfig
-from asyncds.rollout.journal import Journal, JournalError
+from asyncds.rollout.journal import Journal
+from asyncds.rollout.journal_file import JournalError
 from asyncds.transport.keys import ClientKeys, load_client_keys
 
 QUIET = {

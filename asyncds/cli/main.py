@@ -354,7 +354,7 @@ def tiny_model(
 @contextmanager
 def _reading(run: Path) -> Iterator[None]:
     """What `run` lacks is the person's to mend."""
-    from asyncds.rollout.journal import JournalError
+    from asyncds.rollout.journal_file import JournalError
 
     if not (run / "config.yaml").exists():
         raise UserError(f"{run} is not a run directory: it has no config.yaml")

@@ -1,4 +1,4 @@
-"""The record of a run: leases, groups, steps, evaluations. SQLite in WAL mode.
+"""The record of a run, as tables: leases, groups, steps, evaluations.
 
 A group is *delivered* once its row is committed here, and only then acknowledged. The life of a
 training lease, in the column `state`:
@@ -8,32 +8,24 @@ training lease, in the column `state`:
       └──→ failed (a reason is recorded)
 
 Evaluation leases go from leased to delivered and stay. The samples of groups that no restart can
-need may be deleted (`asyncds.rollout.retention`); everything else stays. All writes between `begin`
-and `commit` are one transaction, so the caller decides what becomes durable together. The file may
-be read by others (`asyncds inspect`) at any time.
+need may be deleted (`asyncds.rollout.retention`); everything else stays. How it is written is in
+`asyncds.rollout.journal_file`.
 """
 
-import fcntl
 import json
-import os
-import socket
 import sqlite3
 import time
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from asyncds.rollout.journal_file import JournalFile
 from asyncds.rollout.retention import StoredGroup
 
 SCHEMA_VERSION = 1
-WAL_BYTES = 64 << 20
-"""The write-ahead log is cut back to this size after a turn that needed more."""
-NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
-"""SQLite's codes of a disk that is full: for the file and its log, and for the log's index."""
 DELETED = "deleted"
 """Why a group is evicted that would be trained again, had its samples not been deleted."""
 
@@ -93,18 +85,6 @@ CREATE TABLE IF NOT EXISTS evaluations (
 """
 
 
-class JournalError(Exception):
-    """The journal can't be opened or written; the message names the file."""
-
-
-class JournalDamagedError(JournalError):
-    """What the journal holds is not what was written; the message says where."""
-
-
-class DiskFullError(JournalError):
-    """There is no room for what was to be written, and nothing of it was."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class LeaseRow:
     """A row of `leases`, with the group's version if it was delivered."""
@@ -141,55 +121,16 @@ class GroupRow:
     payload: bytes
 
 
-class Journal:
-    """Opened by the coordinator, or read-only by tools. There is one writer at a time: a lock on
-    `<path>.lock` shuts others out, in this process too, and ends with the process."""
+class Journal(JournalFile):
+    """Opened by the coordinator, or read-only by tools."""
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
-        self.path = path
-        self._lock = -1 if read_only else _lock(path)
-        try:
-            self._open(read_only=read_only)
-        except BaseException:
-            self._unlock()
-            raise
+        super().__init__(path, schema=_SCHEMA, version=SCHEMA_VERSION, read_only=read_only)
 
-    def _open(self, *, read_only: bool) -> None:
-        path = self.path
-        try:
-            if read_only:
-                self._db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-            else:
-                self._db = sqlite3.connect(path, isolation_level=None)
-                self._db.execute("PRAGMA journal_mode=WAL")
-                self._db.execute("PRAGMA synchronous=FULL")
-                self._db.execute(f"PRAGMA journal_size_limit={WAL_BYTES}")
-                # Where it is on by default, pages that are freed are overwritten with zeros.
-                self._db.execute("PRAGMA secure_delete=OFF")
-                self._check_pages()
-            self._check_schema(create=not read_only)
-            self._has_checksums = "checksums" in self._tables()
-            if not read_only:
-                self._check_groups()
-        except sqlite3.Error as error:
-            raise self._failure(error, "open") from error
-
-    def _check_pages(self) -> None:
-        """Read all but the samples: what is damaged is better found now than in the middle of the
-        run, when its owner may have overwritten the copies."""
-        try:
-            for table in self._tables():
-                if table == "groups":
-                    # The columns before the samples, which are in pages of their own.
-                    self._db.execute("SELECT sum(n), sum(length(payload)) FROM groups").fetchone()
-                    continue
-                found = self._db.execute(f'PRAGMA quick_check("{table}")').fetchone()[0]
-                if found != "ok":
-                    raise self._damaged(" ".join(found.split()))
-        except sqlite3.OperationalError:
-            raise  # locked, or not readable: not damaged
-        except sqlite3.DatabaseError as error:
-            raise self._damaged(str(error)) from error
+    def _check_content(self, *, read_only: bool) -> None:
+        self._has_checksums = "checksums" in self._tables()
+        if not read_only:
+            self._check_groups()
 
     def _check_groups(self) -> None:
         """Read the samples that a restart may need. SQLite looks at how pages hang together, not at
@@ -206,97 +147,7 @@ class Journal:
         except sqlite3.DatabaseError as error:
             raise self._damaged(str(error)) from error
 
-    def _tables(self) -> list[str]:
-        rows = self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
-        return [name for (name,) in rows]
-
-    def _failure(self, error: sqlite3.Error, what: str) -> JournalError:
-        """What to raise where SQLite gives up."""
-        sentence = f"cannot {what} the journal {self.path}: {error}"
-        if getattr(error, "sqlite_errorcode", None) in NO_ROOM:
-            return DiskFullError(sentence)
-        return JournalError(sentence)
-
-    def _damaged(self, problem: str) -> JournalDamagedError:
-        return JournalDamagedError(
-            f"the journal {self.path} is damaged ({problem}): put a good copy in its place, or "
-            f"move {self.path.name} and {self.path.name}-wal away; the run then goes on from "
-            "its newest checkpoint with an empty record"
-        )
-
-    def _check_schema(self, *, create: bool) -> None:
-        tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if tables or not create:
-            found = self.meta("schema") if tables else None
-            if found != str(SCHEMA_VERSION):
-                raise JournalError(
-                    f"{self.path} has journal schema {found}, this version of asyncds reads "
-                    f"{SCHEMA_VERSION}: use the version that wrote it"
-                )
-        if create:
-            with self.transaction():
-                for statement in _SCHEMA.split(";\n"):
-                    self._db.execute(statement)
-                self.set_meta("schema", str(SCHEMA_VERSION))
-
-    def close(self) -> None:
-        """Close the file."""
-        self._db.close()
-        self._unlock()
-
-    def _unlock(self) -> None:
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
-
-    def begin(self) -> None:
-        """Open a transaction, if none is open."""
-        if not self._db.in_transaction:
-            self._db.execute("BEGIN IMMEDIATE")
-
-    def commit(self) -> None:
-        """Make everything since `begin` durable (fsync). Raises as `transaction` does."""
-        try:
-            if self._db.in_transaction:
-                self._db.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise self._failure(error, "write") from error
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """`begin`, then `commit`, or nothing of it if the block raises.
-
-        Raises JournalError if the file can't be written, DiskFullError for want of room.
-        """
-        try:
-            self.begin()
-            yield
-            self.commit()
-        except sqlite3.Error as error:
-            raise self._failure(error, "write") from error
-        finally:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-
-    @contextmanager
-    def snapshot(self) -> Iterator[None]:
-        """All that the block reads is of one moment."""
-        self._db.execute("BEGIN")
-        try:
-            yield
-        finally:
-            self._db.execute("ROLLBACK")
-
     # --- run ------------------------------------------------------------------------------------
-
-    def meta(self, key: str) -> str | None:
-        """A value kept with the run."""
-        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return None if row is None else row[0]
-
-    def set_meta(self, key: str, value: str) -> None:
-        """Keep a value with the run."""
-        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
     def run_id(self) -> str:
         """Of this run, unlike any other's; made when it is first asked for."""
@@ -641,26 +492,3 @@ class Journal:
         ).fetchone()
         keys = ("delivered", "tokens_generated", "trained", "tokens_trained", "lag_mean", "lag_max")
         return dict(zip(keys, row, strict=True))
-
-
-def _lock(path: Path) -> int:
-    """A descriptor that holds the lock until it is closed. The file says who has it, for people."""
-    file = path.with_name(path.name + ".lock")
-    try:
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise JournalError(f"cannot open the journal {path}: {error}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        owner = os.read(descriptor, 500).decode(errors="replace") or "another process"
-        os.close(descriptor)
-        if not isinstance(error, BlockingIOError):
-            raise JournalError(f"cannot lock the journal {path}: {error}") from error
-        raise JournalError(
-            f"the journal {path} is written by {owner}: end that first, or give this run another "
-            "name"
-        ) from error
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
-    return descriptor

@@ -16,7 +16,8 @@ from asyncds.rollout.codec import (
     pack_shard,
     unpack_group,
 )
-from asyncds.rollout.journal import GroupRow, Journal, JournalDamagedError
+from asyncds.rollout.journal import GroupRow, Journal
+from asyncds.rollout.journal_file import JournalDamagedError
 from asyncds.rollout.sharding import make_shards
 from asyncds.rollout.wire import BatchRequest, Message
 from services.coordinator.leases import LeaseBook

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from asyncds.rollout.codec import ProtocolError, decode_to_coordinator, encode
-from asyncds.rollout.journal import DiskFullError
+from asyncds.rollout.journal_file import DiskFullError
 from asyncds.rollout.wire import Identify, Message, Observe, Status, Stop
 from asyncds.transport.router import Router
 

@@ -25,7 +25,8 @@ from simulated_generator import VOCABULARY
 
 from asyncds.rollout import wire
 from asyncds.rollout.codec import pack_group
-from asyncds.rollout.journal import Journal, JournalError
+from asyncds.rollout.journal import Journal
+from asyncds.rollout.journal_file import JournalError
 from services.coordinator.dynamic_sampling import DynamicSampling, Verdict
 
 

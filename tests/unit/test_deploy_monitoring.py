@@ -27,6 +27,7 @@ from prometheus_server import (
     SELECTOR,
     Prometheus,
     named,
+    panels,
     rules,
     scraping,
     targets,
@@ -47,7 +48,7 @@ VALUES = {
     "bound": "low",
     "equivalence": "written",
     "generator": "generator-0",
-    "k": "8",
+    "k": "1",
     "lag": "2",
     "temperature": "1",
     "timer": "fwd",
@@ -170,6 +171,17 @@ def test_panels_are_titled_explained_and_apart() -> None:
             assert p["title"]
             assert p["type"] == "row" or p["description"].endswith((".", "md"))
             assert len({t["refId"] for t in p.get("targets", [])}) == len(p.get("targets", []))
+
+
+def test_colours_change_where_an_alert_begins() -> None:
+    begins = re.compile(r"[<>](?: on \(run\))? ([\d.]+)")
+    numbers = {float(n) for rule in ALERTS.values() for n in begins.findall(rule["expr"])}
+    for p in panels():
+        steps = p["fieldConfig"]["defaults"].get("thresholds", {"steps": []})["steps"]
+        values = [step["value"] for step in steps[1:]]
+        assert values == sorted(values), p["title"]
+        for value in values:  # a count begins with one, an alert where it is above zero
+            assert value in numbers or value == 1, p["title"]
 
 
 def test_the_space_that_is_left_is_measured(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from journal_killed_writer import deliver
 
-from asyncds.rollout.journal import Journal, JournalDamagedError, JournalError
+from asyncds.rollout.journal import Journal
+from asyncds.rollout.journal_file import JournalDamagedError, JournalError
 
 
 @pytest.fixture

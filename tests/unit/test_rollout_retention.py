@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncds.config.schema import CheckpointConfig, EvalConfig
-from asyncds.rollout.journal import Journal, JournalDamagedError
+from asyncds.rollout.journal import Journal
+from asyncds.rollout.journal_file import JournalDamagedError
 from asyncds.rollout.retention import StoredGroup, is_needed, oldest_kept, to_delete
 from services.coordinator.checkpoints import CheckpointDesk
 from services.coordinator.retention import LOOKED_AT, Retention
