@@ -1,83 +1,161 @@
 """Who waits for whom?"""
 
-from panels import Row, panel
-from queries import last, quantile, quantiles, rate
+from panels import SHARE, Row, graph, now, stat
+from queries import LONG, last, of_batch, quantile, quantiles, rate, recent
+
+PHASES = {
+    "wait": "red",
+    "publish_wait": "orange",
+    "forward_backward": "green",
+    "optimizer": "blue",
+    "checkpoint": "purple",
+}
+IDLE = ((0.5, "orange"),)
+PAUSED = ((0.2, "orange"),)
+SLOW = ((60, "orange"),)
 
 ROWS = (
+    now(
+        stat(
+            "Learner idle",
+            "Share of 10 minutes that it waited for rollouts.",
+            "asyncds:learner_idle:ratio10m{@}",
+            unit="percentunit",
+            steps=IDLE,
+        ),
+        stat(
+            "Generators busy",
+            "Share of 10 minutes with work, mean of all.",
+            "asyncds:generator_busy:ratio10m{@}",
+            unit="percentunit",
+            base="text",
+        ),
+        stat(
+            "Generators paused",
+            "Share of 10 minutes that they took new weights, mean of all.",
+            "asyncds:generator_pause:ratio10m{@}",
+            unit="percentunit",
+            steps=PAUSED,
+        ),
+        stat(
+            "Lag, of its bound",
+            "Mean lag of the groups trained in 10 minutes, as a share of max_lag.",
+            f"asyncds:lag:mean10m{{@}} / on (run) {last('coordinator_lag_bound')}",
+            unit="percentunit",
+            steps=((0.8, "orange"),),
+        ),
+        stat(
+            "Too stale",
+            "Share of the groups of 10 minutes.",
+            'asyncds:groups_dropped:ratio10m{@, reason="stale"}',
+            unit="percentunit",
+            steps=SHARE,
+        ),
+        stat(
+            "Failed for good",
+            "Share of the groups of 10 minutes.",
+            'asyncds:groups_dropped:ratio10m{@, reason="failed"}',
+            unit="percentunit",
+            steps=((0.02, "orange"),),
+        ),
+        stat(
+            "Not scored",
+            "Share of the completions of 10 minutes.",
+            "asyncds:score_errors:ratio10m{@}",
+            unit="percentunit",
+            steps=SHARE,
+        ),
+        stat(
+            "Weight sync, p95",
+            "Over 30 minutes.",
+            "asyncds:sync_seconds:p95{@}",
+            unit="s",
+            steps=SLOW,
+        ),
+    ),
     Row(
         "Who waits for whom",
         (
-            panel(
+            graph(
                 "The learner's time",
-                "By phase, mean of the ranks. wait: for rollouts; publish_wait: for weights to go.",
+                "By phase, mean of the ranks, 10 minutes. wait: for rollouts; publish_wait: for "
+                "weights to go. Runs add up: choose one.",
                 (
-                    f"{rate('learner_step_seconds_sum', 'phase')} / on (run) group_left () "
-                    f"{rate('learner_step_seconds_sum')}",
+                    f"{rate('learner_step_seconds_sum', 'phase', over=LONG)} "
+                    f"/ on (run) group_left () {rate('learner_step_seconds_sum', over=LONG)}",
                     "{{run}} {{phase}}",
                 ),
                 unit="percentunit",
                 stack=True,
+                colours=PHASES,
             ),
-            panel(
+            graph(
                 "Idle, busy, paused",
-                "Learner waiting; generators with work, and paused for new weights; 10 minutes.",
+                "Learner waiting; generators with work, and paused for new weights; 10 minutes. "
+                "A learner that idles more than half of its time is an alert.",
                 ("asyncds:learner_idle:ratio10m{@}", "{{run}} learner idle"),
                 ("asyncds:generator_busy:ratio10m{@}", "{{run}} generators busy"),
                 ("asyncds:generator_pause:ratio10m{@}", "{{run}} generators paused"),
                 unit="percentunit",
+                top=1,
             ),
-            panel(
+            graph(
                 "Generators wanted",
                 "Healthy ones, and how many would keep the learner busy. docs/operations.md",
                 ("asyncds:generators_healthy{@}", "{{run}} healthy"),
                 ("asyncds:generator_replicas_desired{@}", "{{run}} desired"),
+                dashed=("desired",),
             ),
         ),
     ),
     Row(
         "Throughput",
         (
-            panel(
+            graph(
                 "Tokens per second",
-                "Sampled counts evaluation too; generated is delivered for training.",
-                (rate("generator_tokens_total"), "{{run}} sampled"),
-                (rate("coordinator_tokens_generated_total"), "{{run}} generated"),
-                (rate("coordinator_tokens_trained_total"), "{{run}} trained"),
+                "10 minutes. Sampled counts evaluation too; generated is delivered for training. "
+                "Generated well above trained: groups are thrown away.",
+                (rate("generator_tokens_total", over=LONG), "{{run}} sampled"),
+                (rate("coordinator_tokens_generated_total", over=LONG), "{{run}} generated"),
+                (rate("coordinator_tokens_trained_total", over=LONG), "{{run}} trained"),
             ),
-            panel(
+            graph(
                 "Groups per second",
-                "By event.",
-                (rate("coordinator_groups_total", "event"), "{{run}} {{event}}"),
+                "By event, 10 minutes. Leased, delivered, batched and consumed go together "
+                "when all flows.",
+                (rate("coordinator_groups_total", "event", over=LONG), "{{run}} {{event}}"),
             ),
-            panel(
-                "Step",
-                "Time of a phase per batch, mean of the ranks.",
+            graph(
+                "Time of a step",
+                "By phase, mean of the ranks, 10 minutes. Runs add up: choose one.",
                 (
-                    f"{rate('learner_step_seconds_sum', 'phase')} / "
-                    f"{rate('learner_step_seconds_count', 'phase')}",
+                    f"{rate('learner_step_seconds_sum', 'phase', over=LONG)} / "
+                    f"{rate('learner_step_seconds_count', 'phase', over=LONG)}",
                     "{{run}} {{phase}}",
                 ),
                 unit="s",
                 stack=True,
+                colours=PHASES,
             ),
         ),
     ),
     Row(
         "Inside the engines",
         (
-            panel(
+            graph(
                 "A completion",
-                "From its request to its last token, and in vLLM's queue before that.",
+                "From its request to its last token, and in vLLM's queue before that. Much of it "
+                "queued: generator.max_num_seqs or the KV cache is full.",
                 *quantiles("vllm:e2e_request_latency_seconds", "all"),
                 *quantiles("vllm:request_queue_time_seconds", "queued"),
                 unit="s",
             ),
-            panel(
+            graph(
                 "Tokens per engine step",
-                "Prompts and completions together.",
+                "Prompts and completions together. Few: the engine has room for more at once.",
                 *quantiles("vllm:iteration_tokens_total"),
             ),
-            panel(
+            graph(
                 "DeepSpeed's timers",
                 "Last batch, slowest rank. Only with wall_clock_breakdown in learner.deepspeed.",
                 (last("learner_deepspeed_seconds", "timer"), "{{run}} {{timer}}"),
@@ -88,72 +166,80 @@ ROWS = (
     Row(
         "Staleness and losses",
         (
-            panel(
+            graph(
                 "Lag",
-                "Of consumed groups, in weight versions, beside the bound.",
+                "Of the groups consumed in 10 minutes, in weight versions; dashed: the bound.",
                 ("asyncds:lag:mean10m{@}", "{{run}} mean"),
-                (quantile(0.95, "coordinator_lag"), "{{run}} p95"),
+                (quantile(0.95, "coordinator_lag", LONG), "{{run}} p95"),
                 (last("coordinator_lag_bound"), "{{run}} bound"),
+                dashed=("bound",),
             ),
-            panel(
+            graph(
+                "KL by lag",
+                "Behaviour policy to learner, nats per token, by lag of the token. Growing with "
+                "the lag: the policy moves fast for its staleness. docs/algorithms.md",
+                (last("learner_mismatch_kl_by_lag", "lag"), "{{run}} lag {{lag}}"),
+            ),
+            graph(
+                "Effective sample size by lag",
+                "Of the importance weights. Falling with the lag: old tokens count for little. "
+                "docs/algorithms.md",
+                (last("learner_ess_by_lag", "lag"), "{{run}} lag {{lag}}"),
+                (of_batch("learner_ess"), "{{run}} all"),
+                unit="percentunit",
+            ),
+            graph(
                 "Buffer",
-                "Groups between lease and consumption, and those of them that are ready.",
+                "Groups between lease and consumption, and those of them that are ready. "
+                "Ready stays at zero: the learner waits for them.",
                 (last("coordinator_outstanding_groups"), "{{run}} outstanding"),
                 (last("coordinator_buffered_groups"), "{{run}} ready"),
             ),
-            panel(
+            graph(
                 "Oldest lease",
-                "Nobody has delivered it yet.",
+                "Nobody has delivered it yet. Rising steadily: its generator hangs.",
                 (last("coordinator_lease_age_seconds"), "{{run}}"),
                 unit="s",
             ),
-            panel(
-                "Drops per second",
-                "Groups given up, by reason.",
-                ("asyncds:groups_dropped:rate10m{@}", "{{run}} {{reason}}"),
-            ),
-            panel(
+            graph(
                 "Share dropped",
-                "Of the groups consumed or dropped.",
+                "Of the groups consumed or dropped in 10 minutes. The line is that of stale ones.",
                 ("asyncds:groups_dropped:ratio10m{@}", "{{run}} {{reason}}"),
                 unit="percentunit",
-            ),
-            panel(
-                "Mismatch and sample size by lag",
-                "What staleness costs. docs/algorithms.md",
-                (last("learner_mismatch_kl_by_lag", "lag"), "{{run}} KL at lag {{lag}}"),
-                (last("learner_ess_by_lag", "lag"), "{{run}} ESS at lag {{lag}}"),
-                (last("learner_ess"), "{{run}} ESS"),
+                steps=SHARE,
             ),
         ),
     ),
     Row(
         "Weights, scoring, checkpoints",
         (
-            panel(
+            graph(
                 "Weight sync",
-                "prepare to verified; receive: joining, receiving and loading in a generator.",
-                *quantiles("coordinator_sync_seconds", "sync"),
-                *quantiles("generator_weight_receive_seconds", "receive"),
+                "10 minutes. sync: prepare to verified; receive: joining, receiving and loading in "
+                "a generator.",
+                *quantiles("coordinator_sync_seconds", "sync", over=LONG),
+                *quantiles("generator_weight_receive_seconds", "receive", over=LONG),
                 unit="s",
             ),
-            panel(
-                "Weight syncs per second",
-                "By result.",
-                (rate("coordinator_syncs_total", "result"), "{{run}} {{result}}"),
+            graph(
+                "Failed weight syncs in 15 minutes",
+                "More than two: an alert.",
+                (recent("coordinator_syncs_total", match=', result="failed"'), "{{run}}"),
+                steps=((2, "red"),),
             ),
-            panel(
+            graph(
                 "Scoring a group",
-                "In the scorer's processes, waiting included.",
+                "In the scorer's processes, waiting included. It delays the delivery.",
                 *quantiles("generator_score_seconds"),
                 unit="s",
             ),
-            panel(
+            graph(
                 "Writing a checkpoint",
-                "Every rank.",
-                *quantiles("learner_checkpoint_seconds"),
+                "Every rank, over an hour. The learner does not train meanwhile.",
+                *quantiles("learner_checkpoint_seconds", over="[1h]"),
                 unit="s",
             ),
         ),
+        columns=2,
     ),
 )

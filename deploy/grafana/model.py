@@ -5,11 +5,11 @@ from itertools import count
 from typing import Any
 
 from panels import Panel, Row
+from queries import FIRING, chosen
 
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 COLUMNS = 24
 """Of Grafana's grid."""
-ALERTS = 'ALERTS{run=~"$run", alertname=~"Asyncds.+", alertstate="firing"}'
 
 
 def dashboard(name: str, rows: tuple[Row, ...]) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def dashboard(name: str, rows: tuple[Row, ...]) -> dict[str, Any]:
         "annotations": {
             "list": [
                 {"name": "Alerts", "datasource": SOURCE, "enable": True, "iconColor": "red",
-                 "expr": ALERTS, "titleFormat": "{{alertname}}", "textFormat": "{{run}}",
+                 "expr": chosen(FIRING), "titleFormat": "{{alertname}}", "textFormat": "{{run}}",
                  "tagKeys": "severity"}
             ]
         },
@@ -106,7 +106,7 @@ def _panel(panel: Panel, *, id: int, at: dict[str, int]) -> dict[str, Any]:
             {
                 "refId": chr(ord("A") + i),
                 "datasource": SOURCE,
-                "expr": query.replace("{@", '{run=~"$run"'),
+                "expr": chosen(query),
                 "legendFormat": legend,
             }
             for i, (query, legend) in enumerate(panel.queries)
@@ -121,7 +121,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "colorMode": "value",
         "graphMode": "area",
         "justifyMode": "auto",
-        "orientation": "auto",
+        "orientation": "horizontal",
         "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
         "textMode": "auto",
     },

@@ -2,11 +2,19 @@
 dashboard."""
 
 RATE = "[$__rate_interval]"
+LONG = "[10m]"
+"""For what moves once per batch or per weight sync, which may take minutes; as in the rules."""
+FIRING = 'ALERTS{@, alertname=~"Asyncds.+", alertstate="firing"}'
 TRAINED = {
     "coordinator": "asyncds_coordinator_steps_total{@}",
     "learner": 'asyncds_learner_step_seconds_count{@, phase="optimizer"}',
 }
 """Batches, as each role counts them."""
+
+
+def chosen(query: str) -> str:
+    """Of the runs that are chosen."""
+    return query.replace("{@", '{run=~"$run"')
 
 
 def full(name: str) -> str:
@@ -29,25 +37,28 @@ def of_batch(name: str, *labels: str) -> str:
     return f"max {by(*labels)} ({full(name)}{{@}} and on (run, instance) {trained} > 0)"
 
 
-def rate(name: str, *labels: str) -> str:
+def rate(name: str, *labels: str, over: str = RATE) -> str:
     """A counter per second, of all processes together."""
-    return f"sum {by(*labels)} (rate({full(name)}{{@}}{RATE}))"
+    return f"sum {by(*labels)} (rate({full(name)}{{@}}{over}))"
 
 
-def recent(name: str, *labels: str) -> str:
+def recent(name: str, *labels: str, match: str = "") -> str:
     """How much a counter that rarely moves rose in 15 minutes, as the alerts count."""
-    return f"sum {by(*labels)} (increase({full(name)}{{@}}[15m]))"
+    return f"sum {by(*labels)} (increase({full(name)}{{@{match}}}[15m]))"
 
 
-def quantile(q: float, name: str) -> str:
+def quantile(q: float, name: str, over: str = RATE) -> str:
     """Of a histogram, over all processes."""
-    return f"histogram_quantile({q}, {rate(f'{name}_bucket', 'le')})"
+    return f"histogram_quantile({q}, {rate(f'{name}_bucket', 'le', over=over)})"
 
 
-def quantiles(name: str, what: str = "") -> tuple[tuple[str, str], ...]:
+def quantiles(name: str, what: str = "", *, over: str = RATE) -> tuple[tuple[str, str], ...]:
     """p50 and p95 of a histogram."""
     legend = f"{{{{run}}}} {what} ".replace("  ", " ")
-    return ((quantile(0.5, name), f"{legend}p50"), (quantile(0.95, name), f"{legend}p95"))
+    return (
+        (quantile(0.5, name, over), f"{legend}p50"),
+        (quantile(0.95, name, over), f"{legend}p95"),
+    )
 
 
 def by_sign(name: str) -> tuple[str, str]:
