@@ -108,6 +108,8 @@ def _panel(panel: Panel, *, id: int, at: dict[str, int]) -> dict[str, Any]:
                 "datasource": SOURCE,
                 "expr": chosen(query),
                 "legendFormat": legend,
+                # What was last said of a run that is gone is not what is so now.
+                **({"instant": True, "range": False} if panel.kind == "stat" else {}),
             }
             for i, (query, legend) in enumerate(panel.queries)
         ],
@@ -119,7 +121,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "timeseries": {"legend": LEGEND, "tooltip": {"mode": "multi", "sort": "desc"}},
     "stat": {
         "colorMode": "value",
-        "graphMode": "area",
+        "graphMode": "none",
         "justifyMode": "auto",
         "orientation": "horizontal",
         "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},

@@ -94,7 +94,7 @@ def stat(
     words: Words | None = None,
     decimals: int | None = None,
 ) -> Panel:
-    """The newest value, one for each run."""
+    """The value now, one for each run that is there."""
     return Panel(
         title,
         description,

@@ -301,6 +301,17 @@ def test_secrets_of_trackers_are_given_to_the_coordinator_alone(tmp_path: Path) 
     assert {"port": 443, "protocol": "TCP"} in egress[0]["ports"]
 
 
+def test_targets_have_the_names_of_their_pods_which_are_those_of_the_generators() -> None:
+    objects = render(example("8x8"))
+    names = []
+    for endpoint in one(objects, "PodMonitor")["spec"]["podMetricsEndpoints"]:
+        (rule,) = (r for r in endpoint["relabelings"] if r["targetLabel"] == "instance")
+        assert rule["sourceLabels"] == ["__meta_kubernetes_pod_name"]
+        names.append(rule.get("replacement", "$1"))
+    assert names == ["$1", *(f"${{1}}:{rank}" for rank in range(1, 8))]
+    assert 'asyncds generator --name "$POD_NAME"' in (CHART / "files/role.sh").read_text()
+
+
 def test_rules_and_dashboards_are_those_of_deploy() -> None:
     objects = render(example("8x8"))
     rules = yaml.safe_load((ROOT / "deploy/prometheus/rules.yaml").read_text())
