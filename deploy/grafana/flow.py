@@ -113,17 +113,16 @@ ROWS = (
         (
             graph(
                 "Tokens per second",
-                "10 minutes. Sampled counts evaluation too; generated is delivered for training. "
+                "Sampled counts evaluation too; generated is delivered for training. "
                 "Generated well above trained: groups are thrown away.",
-                (rate("generator_tokens_total", over=LONG), "{{run}} sampled"),
-                (rate("coordinator_tokens_generated_total", over=LONG), "{{run}} generated"),
-                (rate("coordinator_tokens_trained_total", over=LONG), "{{run}} trained"),
+                (rate("generator_tokens_total"), "{{run}} sampled"),
+                (rate("coordinator_tokens_generated_total"), "{{run}} generated"),
+                (rate("coordinator_tokens_trained_total"), "{{run}} trained"),
             ),
             graph(
                 "Groups per second",
-                "By event, 10 minutes. Leased, delivered, batched and consumed go together "
-                "when all flows.",
-                (rate("coordinator_groups_total", "event", over=LONG), "{{run}} {{event}}"),
+                "By event. Leased, delivered, batched and consumed go together when all flows.",
+                (rate("coordinator_groups_total", "event"), "{{run}} {{event}}"),
             ),
             graph(
                 "Time of a step",

@@ -3,7 +3,7 @@ dashboard."""
 
 RATE = "[$__rate_interval]"
 LONG = "[10m]"
-"""For what moves once per batch or per weight sync, which may take minutes; as in the rules."""
+"""For shares and quantiles of what happens once per batch or weight sync; as in the rules."""
 FIRING = 'ALERTS{@, alertname=~"Asyncds.+", alertstate="firing"}'
 TRAINED = {
     "coordinator": "asyncds_coordinator_steps_total{@}",
