@@ -25,6 +25,7 @@ from services.coordinator.retention import Retention
 from services.coordinator.state import State
 from services.coordinator.status import status, waiting_for
 from services.coordinator.tries import Outcome
+from services.coordinator.unjudged import UnjudgedGroups
 from services.coordinator.watchdog import Watchdog
 from services.coordinator.weights import LEARNER, WeightDesk
 
@@ -106,6 +107,7 @@ class Coordinator:
             on_mismatch=self.leases.distrust,
             on_end=on_broadcast,
         )
+        self._unjudged = UnjudgedGroups(fleet=self.fleet, unjudged=self.weights.unjudged)
         trained, selected = journal.progress()
         journal.drop_evaluations()
         self.leases.restore(selected)
@@ -180,10 +182,7 @@ class Coordinator:
                 self.leases.mentioned(member, leases, now)
                 self._send(member.peer, wire.Ack(leases=[]))
             case wire.Delivered():
-                before = self.leases.counts.events["delivered"]
-                self._send(member.peer, self.leases.delivered(member, message, now))
-                if self.leases.counts.events["delivered"] > before:
-                    self.watchdog.moved(now)
+                self._delivered(member, message, now)
             case wire.LeaseFailed():
                 self._send(member.peer, self.leases.failed(member, message))
             case wire.Prepared():
@@ -197,6 +196,17 @@ class Coordinator:
                 self._forget(member, f"left ({reason})", Outcome.LEFT, now)
             case _:
                 self.reject(member.peer, f"a generator said {type(message).__name__}", now)
+
+    def _delivered(self, member: Member, message: wire.Delivered, now: float) -> None:
+        before = self.leases.counts.events["delivered"]
+        unjudged = self.weights.unjudged(member.name)
+        answer = self.leases.delivered(member, message, now, unjudged=unjudged)
+        if answer is None:
+            self._unjudged.add(member, message)
+            return
+        self._send(member.peer, answer)
+        if self.leases.counts.events["delivered"] > before:
+            self.watchdog.moved(now)
 
     def _from_learner(self, peer: bytes, message: wire.ToCoordinator, now: float) -> None:
         self.learner.spoke(now)
@@ -422,6 +432,8 @@ class Coordinator:
             self._dismiss()
         if not self.state.final:
             self._watch(now)
+            for member, message in self._unjudged.take():
+                self._delivered(member, message, now)
             self.leases.expire(now)
             self._evaluate(now)
             if self.leases.round is None:

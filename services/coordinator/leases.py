@@ -233,8 +233,11 @@ class LeaseBook:
 
     # --- what generators say --------------------------------------------------------------------
 
-    def delivered(self, member: Member, message: Delivered, now: float) -> Ack | Cancel:
-        """Journal a group; the acknowledgement must leave after the journal's commit only."""
+    def delivered(
+        self, member: Member, message: Delivered, now: float, *, unjudged: int | None = None
+    ) -> Ack | Cancel | None:
+        """Journal a group; the acknowledgement must leave after the journal's commit only. None: it
+        has tokens by the weights `unjudged`; nothing was done, deliver it again later."""
         entry = self._open.get(message.lease)
         if entry is None:
             if 0 < message.lease < self._next_id:
@@ -257,6 +260,8 @@ class LeaseBook:
             if present:
                 self._retry(entry, f"malformed: {error}")
             return Ack(leases=[message.lease])
+        if int(group.versions.max()) == unjudged:
+            return None
         self._journal.deliver(
             lease=entry.id,
             generator=member.name,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from asyncds.fleet.membership import Fleet, Health, Member
-from asyncds.fleet.weight_sync import Outcome, Receipt, Sync, WeightSync
+from asyncds.fleet.weight_sync import Outcome, Phase, Receipt, Sync, WeightSync
 from asyncds.rollout.wire import (
     Applied,
     Go,
@@ -76,6 +76,14 @@ class WeightDesk:
     def current(self) -> Sync | None:
         """The broadcast under way."""
         return self._sync.current
+
+    def unjudged(self, name: str) -> int | None:
+        """The version that a member is sent by a broadcast that is not over, None if there is none:
+        it may have it, and whether it is the learner's there is not known."""
+        sync = self.current
+        if sync is None or sync.phase is not Phase.TRANSFERRING or name not in sync.places:
+            return None
+        return sync.version
 
     def take_new_seconds(self) -> list[float]:
         """Durations of the broadcasts that succeeded since the last call."""

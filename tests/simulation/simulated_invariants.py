@@ -54,13 +54,14 @@ class Invariants:
         accepted: list[dict[str, Any]],
     ) -> None:
         """sent: by the coordinator in this turn. delivered: leases whose group, well-formed, it was
-        given. accepted: what it wrote into the journal for groups."""
+        given, and of which nobody said that they failed. accepted: what it wrote into the journal
+        for groups."""
         self._leases(coordinator)
         self._bounds(coordinator)
         self._tries()
         self._acknowledged_is_journaled(sent, delivered)
         for group in accepted:
-            self._weights_of(coordinator, group)
+            self._weights_of(group)
         for peer, message in sent:
             if isinstance(message, wire.Grant):
                 self._granted(coordinator, peer, message)
@@ -175,16 +176,14 @@ class Invariants:
         gangs: list[str] = json.loads(self._sim.journal.meta("learners") or '[""]')
         return gangs[-1]
 
-    def _weights_of(self, coordinator: Coordinator, accepted: dict[str, Any]) -> None:
-        """A group that is accepted was made by weights that a learner sent and that are not known
-        to be wrong; one of an evaluation by one version of one learner."""
+    def _weights_of(self, accepted: dict[str, Any]) -> None:
+        """A group that is accepted was made by weights that a learner sent; one of an evaluation by
+        one version of one learner."""
         assert accepted["newest"] < UNSENT
         group = unpack_group(decode_group(accepted["payload"]))
         made_by = self._sim.made_by[int(group.prompt_ids[1])]
-        sync = coordinator.weights.current
         for weights in made_by:
-            unjudged = sync is not None and sync.id == weights.wrong
-            assert weights.wrong is None or unjudged, "wrong weights are known, and serve"
+            assert weights.wrong is None, "wrong weights serve"
         (purpose,) = self._sim.journal._db.execute(
             "SELECT purpose FROM leases WHERE id = ?", (accepted["lease"],)
         ).fetchone()

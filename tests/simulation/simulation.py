@@ -297,16 +297,19 @@ class Simulation:
         frames, self._inbox = self.links.up(self._inbox), []
         self.frames_up += len(frames)
         delivered: set[int] = set()
+        failed: set[int] = set()
         with self._transaction():
             for peer, frame in frames:
                 message = decode_to_coordinator(frame)
                 if isinstance(message, wire.Delivered) and well_formed(message):
                     delivered.add(message.lease)
+                elif isinstance(message, wire.LeaseFailed):
+                    failed.add(message.lease)
                 coordinator.handle(peer, message, self.now)
             coordinator.tick(self.now)
         sent, self._outbox = self._outbox, []
         self.frames_down += len(sent)
         accepted, self._accepted = self._accepted, []
-        self.always.check(coordinator, sent=sent, delivered=delivered, accepted=accepted)
+        self.always.check(coordinator, sent=sent, delivered=delivered - failed, accepted=accepted)
         for peer, frame in self.links.down([(peer, encode(message)) for peer, message in sent]):
             self._to_peer(peer, frame)

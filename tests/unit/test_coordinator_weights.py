@@ -3,6 +3,7 @@
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from coordinator_desk import (
     GENERATOR,
     LEARNER,
@@ -36,17 +37,27 @@ def test_a_mismatch_never_serves(desk: Desk) -> None:
     assert desk.c.fleet.healthy() == []
 
 
-def distrusted(desk: Desk) -> list[wire.Lease]:
-    """The generator's weights turn out to be others, while it works on these leases."""
+def between(desk: Desk, *, right: bool) -> tuple[list[wire.Lease], wire.Applied, wire.Sent]:
+    """The generator has new weights, and whether these are the learner's is not known yet: leases
+    it works on, and what both are about to say."""
     granted = running(desk)
     desk.say(b"l", wire.LearnerHeartbeat(rank=0, staged=1, checkpoint=-1, phase=""))
     sync = desk.c.weights.current
     assert sync is not None
     desk.say(b"g", wire.Prepared(sync=sync.id))
     desk.say(b"l", wire.Prepared(sync=sync.id, version=1))
-    ends = {"sync": sync.id, "version": 1, "probe": b""}
-    desk.say(b"g", wire.Applied(checksums=[2], pause_seconds=0, receive_seconds=0, **ends))
-    desk.say(b"l", wire.Sent(checksums=[1], seconds=0, **ends))
+    sums = [1 if right else 2]
+    applied = wire.Applied(
+        sync=sync.id, version=1, checksums=sums, probe=b"", pause_seconds=0, receive_seconds=0
+    )
+    return granted, applied, wire.Sent(sync=sync.id, version=1, checksums=[1], probe=b"", seconds=0)
+
+
+def distrusted(desk: Desk) -> list[wire.Lease]:
+    """The generator's weights turn out to be others, while it works on these leases."""
+    granted, applied, sent = between(desk, right=False)
+    desk.say(b"g", applied)
+    desk.say(b"l", sent)
     assert desk.member() is Health.STALE
     return granted
 
@@ -66,6 +77,32 @@ def test_groups_made_by_wrong_weights_are_not_taken(tmp_path: Path) -> None:
         answer = desk.say(b"g", delivered(second, versions=(0, 1)))
         assert only(answer, wire.Ack) == []
         assert desk.journal.counts().get("delivered", 0) == 0
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_group_waits_until_its_weights_are_judged(desk: Desk, right: bool) -> None:
+    (old, new, *_), applied, sent = between(desk, right=right)
+    assert only(desk.say(b"g", delivered(old, versions=(0,))), wire.Ack)[0].leases == [old.id]
+    for message in (delivered(new, versions=(0, 1)), applied, delivered(new, versions=(0, 1))):
+        answers = desk.say(b"g", message)
+        assert only(answers, wire.Ack) == only(answers, wire.Cancel) == []
+    desk.say(b"l", sent)
+    answers = desk.tick(b"g")
+    accepted = {i for ack in only(answers, wire.Ack) for i in ack.leases}
+    refused = {i for cancel in only(answers, wire.Cancel) for i in cancel.leases}
+    assert accepted == ({new.id} if right else set())
+    assert (new.id in refused) is not right
+    assert [g.lease for g in desk.journal.groups("l.purpose = 'train'")] == (
+        [old.id, new.id] if right else [old.id]
+    )
+
+
+def test_a_group_whose_generator_is_gone_does_not_wait(desk: Desk) -> None:
+    (lease, *_), _, sent = between(desk, right=True)
+    desk.say(b"g", delivered(lease, versions=(1,)), wire.Bye(leases=[], reason="told to"))
+    desk.say(b"l", sent)
+    assert desk.journal.counts().get("delivered", 0) == 0
+    assert desk.journal.ended() == {}, "it goes to another"
 
 
 def test_the_work_of_who_is_not_trusted_goes_to_another(desk: Desk) -> None:
