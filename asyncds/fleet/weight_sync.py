@@ -10,9 +10,15 @@ same and build a new one when it changes. The epoch changes with the member list
 broadcast that did not succeed, so a communicator in doubt is never used again.
 """
 
+import statistics
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+
+TIMES, LEAST_SECONDS = 20.0, 10.0
+"""A transfer by a group that has served before is given up after so many times what its transfers
+took in the median, and after so many seconds at least: one end hangs."""
 
 
 class Phase(Enum):
@@ -34,8 +40,8 @@ class Receipt:
 @dataclass(kw_only=True)
 class Sync:
     """A broadcast under way. places: each member's first rank in the group; the learner is 0.
-    version: what is sent, known once the learner agreed. entered: when all had agreed. waiting:
-    members yet to report."""
+    seconds: that its ends have for the transfer. version: what is sent, known once the learner
+    agreed. entered: when all had agreed. waiting: members yet to report."""
 
     id: int
     epoch: int
@@ -45,6 +51,7 @@ class Sync:
     phase: Phase
     started: float
     deadline: float
+    seconds: float
     version: int = -1
     entered: float | None = None
     agreed: set[str] = field(default_factory=set)
@@ -78,14 +85,19 @@ class WeightSync:
         learner: str,
         prepare_seconds: float,
         transfer_seconds: float,
+        late_seconds: float,
         probe_tolerance: float,
         first: int = 1,
     ) -> None:
-        """first: number of the first broadcast and epoch. An end may still hold a communicator,
-        or have a word under way, of another coordinator's: numbers must not come again."""
+        """transfer_seconds: the most that a transfer may take. late_seconds: beyond what its ends
+        have for it, for their reports to arrive. first: number of the first broadcast and epoch. An
+        end may still hold a communicator, or have a word under way, of another coordinator's:
+        numbers must not come again."""
         self._learner = learner
         self._prepare_seconds = prepare_seconds
         self._transfer_seconds = transfer_seconds
+        self._late_seconds = late_seconds
+        self._took: deque[float] = deque(maxlen=20)
         self._probe_tolerance = probe_tolerance
         self._syncs = self._epoch = first - 1
         self._epoch_members: list[tuple[str, str]] | None = None
@@ -105,6 +117,7 @@ class WeightSync:
         if incarnations != self._epoch_members:
             self._epoch += 1
             self._epoch_members = incarnations
+            self._took.clear()
         places, place = {}, 1
         for name, (_, workers) in members.items():
             places[name] = place
@@ -119,9 +132,21 @@ class WeightSync:
             phase=Phase.PREPARING,
             started=now,
             deadline=now + self._prepare_seconds,
+            seconds=self._allowed(),
             waiting=set(places),
         )
         return self.current
+
+    def took(self, seconds: float) -> None:
+        """The last broadcast succeeded, within so many seconds of its transfer."""
+        self._took.append(seconds)
+
+    def _allowed(self) -> float:
+        """A group that has served need not be waited for as long as one that is to be built."""
+        if not self._took:
+            return self._transfer_seconds
+        usual = statistics.median(self._took)
+        return min(self._transfer_seconds, max(LEAST_SECONDS, TIMES * usual))
 
     def agree(self, name: str, sync: int, now: float, version: int | None = None) -> bool:
         """`name` is ready; the learner also says which version it will send. True if it was the
@@ -136,7 +161,7 @@ class WeightSync:
             return False
         current.phase = Phase.TRANSFERRING
         current.entered = now
-        current.deadline = now + self._transfer_seconds
+        current.deadline = now + current.seconds + self._late_seconds
         return True
 
     def sent(self, sync: int, receipt: Receipt) -> Outcome | None:

@@ -51,12 +51,12 @@ class WeightDesk:
         self._on_go = on_go
         self._on_mismatch = on_mismatch
         self._on_end = on_end
-        self._transfer_seconds = transfer_seconds
         self._probe_every = probe_every
         self._sync = WeightSync(
             learner=LEARNER,
             prepare_seconds=prepare_seconds,
-            transfer_seconds=transfer_seconds + LATE_SECONDS,
+            transfer_seconds=transfer_seconds,
+            late_seconds=LATE_SECONDS,
             probe_tolerance=probe_tolerance,
             first=first_sync,
         )
@@ -133,7 +133,7 @@ class WeightDesk:
             rank=sync.places.get(name, 0),
             world_size=sync.world_size,
             probe=name in sync.probed or (name == LEARNER and bool(sync.probed)),
-            deadline=self._transfer_seconds,
+            deadline=sync.seconds,
         )
 
     def prepared(self, name: str, message: Prepared, now: float) -> None:
@@ -196,6 +196,8 @@ class WeightDesk:
             member = self._fleet.get(name)
             if member is not None:
                 self._on_mismatch(member)
+        if set(outcome.verified) == set(sync.places) and sync.entered is not None:
+            self._sync.took(now - sync.entered)
         if outcome.verified:
             self.published = sync.version
             self._fleet.published(sync.version)

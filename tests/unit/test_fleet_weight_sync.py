@@ -11,7 +11,13 @@ NO_PROBE = Receipt(checksums=[1, 2, 3], probe=[])
 
 
 def machine() -> WeightSync:
-    return WeightSync(learner="L", prepare_seconds=10, transfer_seconds=100, probe_tolerance=0.1)
+    return WeightSync(
+        learner="L",
+        prepare_seconds=10,
+        transfer_seconds=100,
+        late_seconds=0,
+        probe_tolerance=0.1,
+    )
 
 
 def begin(sync: WeightSync, *names: str, now: float = 0.0, probed: tuple[str, ...] = ()) -> Sync:
@@ -265,7 +271,12 @@ def test_the_epoch_changes_exactly_when_it_must() -> None:
 
 def test_numbers_may_begin_where_another_coordinator_can_not_have_come() -> None:
     sync = WeightSync(
-        learner="L", prepare_seconds=1, transfer_seconds=1, probe_tolerance=1, first=1001
+        learner="L",
+        prepare_seconds=1,
+        transfer_seconds=1,
+        late_seconds=1,
+        probe_tolerance=1,
+        first=1001,
     )
     current = begin(sync, "a")
     assert (current.id, current.epoch) == (1001, 1001)
@@ -339,3 +350,36 @@ def test_whatever_is_said_in_whatever_order(said: list[tuple[str, str]], receipt
     again = begin(sync, "a", "b", now=now + 3000)
     assert again.id > current.id
     assert (again.epoch == current.epoch) == (set(outcome.verified) == members)
+
+
+def carried_out(sync: WeightSync, *names: str, now: float, seconds: float) -> Sync:
+    """A broadcast that succeeds, so many seconds after everybody had agreed."""
+    current = begin(sync, *names, now=now)
+    for name in (*names, "L"):
+        sync.agree(name, current.id, now, version=1)
+    for name in names:
+        sync.applied(name, current.id, GOOD)
+    outcome = sync.sent(current.id, GOOD)
+    assert outcome is not None
+    assert outcome.verified == list(names)
+    sync.took(seconds)
+    return current
+
+
+def test_a_group_that_has_served_is_not_waited_for_as_long_as_a_new_one() -> None:
+    sync = WeightSync(
+        learner="L", prepare_seconds=9, transfer_seconds=100, late_seconds=5, probe_tolerance=1
+    )
+    given = [carried_out(sync, "a", "b", now=i, seconds=s).seconds for i, s in enumerate((2, 3, 9))]
+    assert given == [100, 40, 50], "all, then 20 times the median"
+    assert carried_out(sync, "a", "b", now=9, seconds=9).seconds == 60
+    assert carried_out(sync, "a", now=9, seconds=0.1).seconds == 100, "another group"
+    assert carried_out(sync, "a", now=9, seconds=0.1).seconds == 10, "at least"
+    current = begin(sync, "a", now=20)
+    sync.agree("a", current.id, 21)
+    sync.agree("L", current.id, 21, version=2)
+    assert sync.tick(21 + 10 + 4.9) is None
+    outcome = sync.tick(21 + 10 + 5)
+    assert outcome is not None
+    assert outcome.culprits.keys() == {"a", "L"}
+    assert begin(sync, "a", now=50).seconds == 100, "it is built anew"
