@@ -2,7 +2,7 @@
 requests of every malformed kind, clients that stall, more of them than there are places, and some
 that do not read. The pages stay there for others meanwhile, and the run goes on.
 
-`--frames N` sends a fiftieth as many requests, `--fuzz-seed N` draws others.
+`--frames N` sends a two hundredth as many requests, `--fuzz-seed N` draws others.
 """
 
 import json
@@ -89,7 +89,7 @@ def hostile(rng: random.Random) -> bytes:
 def test_pages_are_there_for_others_whatever_clients_do(
     run: SocketRun, pytestconfig: pytest.Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    requests = (pytestconfig.getoption("frames", None) or 20_000) // 50
+    requests = (pytestconfig.getoption("frames", None) or 80_000) // 200
     rng = random.Random(pytestconfig.getoption("fuzz_seed", None) or 0)
     process = psutil.Process(run.process.pid)
     stalled: list[socket.socket] = []

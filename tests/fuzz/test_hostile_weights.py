@@ -4,7 +4,7 @@ Weights arrive all the same. What is said is random, or begins as the store's pr
 Who speaks that protocol well can break off a transfer, or fill the store: these ports are for a
 network of the run's own (docs/security.md). NCCL's ports are not tried: that needs GPUs.
 
-`--frames N` makes a fiftieth as many connections, `--fuzz-seed N` draws others.
+`--frames N` makes a two hundredth as many connections, `--fuzz-seed N` draws others.
 """
 
 import multiprocessing as mp
@@ -148,7 +148,7 @@ def told(connection: Connection) -> Any:
 def test_weights_arrive_whatever_strangers_send(
     tmp_path: Path, pytestconfig: pytest.Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    connections = (pytestconfig.getoption("frames", None) or 15_000) // 50
+    connections = (pytestconfig.getoption("frames", None) or 60_000) // 200
     seed = pytestconfig.getoption("fuzz_seed", None) or 0
     log = tmp_path / "log"
     import_module("services.learner")  # what it sets holds for the processes started from now on
