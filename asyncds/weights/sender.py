@@ -61,7 +61,10 @@ class WeightSender:
         self._communicator: Communicator | None = None
 
     def new_rendezvous(self) -> str:
-        """Where the members of one new group meet; give it to each of them and to ``send``."""
+        """Where the members of one new group meet; give it to each of them and to ``send``. What
+        groups before it left in the store is removed."""
+        for key in self._store.list_keys():
+            self._store.delete_key(key)
         return f"{self._transport}://{self._host}:{self._store.port}/{uuid.uuid4().hex}"
 
     def send(

@@ -152,6 +152,7 @@ def test_broadcast_to_two_receivers_and_again_in_the_same_group(context: SpawnCo
     model = Tied()
     weights = staged(model)
     sender = WeightSender(transport="gloo", host="127.0.0.1")
+    keys = sender._store.num_keys()
     rendezvous = sender.new_rendezvous()
     connections = []
     processes = []
@@ -191,6 +192,9 @@ def test_broadcast_to_two_receivers_and_again_in_the_same_group(context: SpawnCo
     for process in (processes[1], last):
         process.join(TIMEOUT)
         assert process.exitcode == 0
+    assert sender._store.num_keys() > keys
+    sender.new_rendezvous()
+    assert sender._store.num_keys() == keys, "a long run has many groups"
     sender.close()
 
 
