@@ -420,6 +420,12 @@ class Journal(JournalFile):
             (step, time.time(), json.dumps(metrics)),
         )
 
+    def has_step(self, step: int) -> bool:
+        """Whether there are metrics of it."""
+        return (
+            self._db.execute("SELECT 1 FROM steps WHERE step = ?", (step,)).fetchone() is not None
+        )
+
     def steps(self, *, start: int = 0) -> list[dict[str, Any]]:
         """Metrics of the trained batches from `start` on, in order."""
         rows = self._db.execute("SELECT metrics FROM steps WHERE step >= ? ORDER BY step", (start,))

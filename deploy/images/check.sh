@@ -18,7 +18,7 @@ mkdir -p "$work"/{src/deploy,home}
 cp -r asyncds services requirements pyproject.toml README.md LICENSE "$work/src"
 cp -r deploy/images "$work/src/deploy"
 clean=(env -i HOME="$work/home" PATH="$PATH")
-for setting in PIP_INDEX_URL TORCH_INDEX; do
+for setting in "${!PIP_@}" TORCH_INDEX PYTHON; do # how pip reaches an index from here
     [[ -z ${!setting:-} ]] || clean+=("$setting=${!setting}")
 done
 "${clean[@]}" "$work/src/deploy/images/install.sh" "$image" "$work/venv" >"$work/pip.log" 2>&1 || {
@@ -27,14 +27,20 @@ done
 }
 size=$(du -sm "$work/venv" | cut -f1)
 
-# As the image does: its programs first, and a user that owns none of them.
+# As the image does: its programs first, and a user that owns none of them, if it may use the
+# interpreter that the environment was made with.
 clean=(env -i HOME="$work/home" PATH="$work/venv/bin:/usr/local/bin:/usr/bin:/bin")
+cd "$work/home"
 if ((EUID == 0)); then
     chmod 755 "$work"
-    chown 10001:10001 "$work/home"
-    clean=(setpriv --reuid 10001 --regid 10001 --clear-groups "${clean[@]}")
+    other=(setpriv --reuid 10001 --regid 10001 --clear-groups "${clean[@]}")
+    if "${other[@]}" python -c '' 2>/dev/null; then
+        chown 10001:10001 "$work/home"
+        clean=("${other[@]}")
+    else
+        echo "As root: $(readlink -f "$work/venv/bin/python") is not for others. PYTHON names another."
+    fi
 fi
-cd "$work/home"
 
 check_coordinator() {
     "${clean[@]}" python - <<'P'

@@ -59,8 +59,8 @@ class BatchDesk:
         if message.step < self.trained:
             return None  # a repetition that comes late
         finished = None
-        if message.rank == 0 and message.step == self.trained + 1:
-            finished = self._complete(self.trained, message.report)
+        if message.rank == 0 and self._is_news(message.step - 1):
+            finished = self._complete(message.step - 1, message.report)
         self._waiting[message.rank] = (message.step, peer)
         if message.step == self.trained and (self._step == message.step or self._load()):
             self._serve()
@@ -113,6 +113,13 @@ class BatchDesk:
         self._facts = _facts(rows, groups)
         return True
 
+    def _facts_of(self, step: int) -> dict[str, Any]:
+        """{} if its samples are gone."""
+        rows = list(self._journal.groups("l.step = ?", (step,)))
+        if not rows or not all(row.payload for row in rows):
+            return {}
+        return _facts(rows, [self._group(row) for row in rows])
+
     def _group(self, row: GroupRow) -> GroupArrays:
         try:
             return unpack_group(decode_group(row.payload))
@@ -122,8 +129,16 @@ class BatchDesk:
                 f"({error}): put a good copy of the file in its place"
             ) from error
 
+    def _is_news(self, step: int) -> bool:
+        """Whether nothing is written down of batch `step`, which is trained. That may be so of one
+        in a checkpoint, too: coordinator or learner ended before its report arrived. What a learner
+        measured is lost with it, and what the journal knows of the batch is not."""
+        if step == self.trained:
+            return True
+        return step == self.trained - 1 and step >= 0 and not self._journal.has_step(step)
+
     def _complete(self, step: int, report: dict[str, float]) -> dict[str, Any]:
-        facts = self._facts if self._step == step or self._load() else {}
+        facts = self._facts if self._step == step else self._facts_of(step)
         self._journal.consume(step)
         self.trained = step + 1
         metrics = {

@@ -102,7 +102,8 @@ def the_log_is_whole(left: Left) -> list[str]:
 
 
 def the_learner_trained_what_the_journal_says(left: Left) -> list[str]:
-    """Each batch has as many tokens of each lag as the learner itself counted in its step."""
+    """Each batch has as many tokens of each lag as the learner itself counted in its step, where it
+    lived to tell."""
     batches: dict[int, Counter[int]] = defaultdict(Counter)
     for row, group in left.committed():
         assert row.step is not None
@@ -110,6 +111,8 @@ def the_learner_trained_what_the_journal_says(left: Left) -> list[str]:
         batches[row.step].update((version - group.versions).tolist())
     problems = []
     for line in read_run_log(left.run_dir / "metrics.jsonl"):
+        if not any(key.startswith("learner/") for key in line):
+            continue
         counted = {
             int(key.removeprefix(_TOKENS)): n for key, n in line.items() if key.startswith(_TOKENS)
         }

@@ -113,3 +113,33 @@ def test_the_last_steps_are_trained_again_if_the_learner_dies_before_their_check
     assert coordinator.state is State.FINISHED
     assert sorted(sim.timeline) == list(range(5))
     assert sim.checkpoint == 5
+
+
+@pytest.mark.parametrize("ended", ["coordinator", "learner", "both"])
+def test_a_batch_whose_report_came_after_its_checkpoint_is_written_down(
+    tmp_path: Path, ended: str
+) -> None:
+    """Once, whoever ended in between; what the learner measured, as long as it lives."""
+    saved = wire.LearnerHeartbeat(rank=0, staged=0, checkpoint=1, phase="")
+    report = wire.BatchRequest(rank=0, step=1, report={"loss": 0.5})
+    with closing(Desk(tmp_path)) as desk:
+        granted = running(desk)
+        desk.say(b"l", wire.BatchRequest(rank=0, step=0, report={}))
+        answers = desk.tick(b"l")
+        while not only(answers, wire.Batch):
+            granted += leases(desk.say(b"g", delivered(granted.pop(0))))
+            answers = desk.tick(b"l")
+        desk.say(b"l", saved)
+        if ended == "learner":
+            desk.say(b"l2", REPLACE(LEARNER, incarnation="l2", step=1))
+            desk.say(b"l2", REPLACE(report, report={}), REPLACE(report, report={}))
+            found = desk.journal.steps()
+    if ended != "learner":
+        with closing(Desk(tmp_path)) as desk:
+            learner = LEARNER if ended == "coordinator" else REPLACE(LEARNER, incarnation="l2")
+            told = report if ended == "coordinator" else REPLACE(report, report={})
+            desk.say(b"l", REPLACE(learner, step=1), told, told)
+            found = desk.journal.steps()
+    [line] = found
+    assert (line["step"], line["groups"]) == (1, 3)
+    assert line.get("learner/loss") == (0.5 if ended == "coordinator" else None)
