@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-TIMES, LEAST_SECONDS = 20.0, 10.0
+PATIENCE, LEAST_SECONDS = 20.0, 10.0
 """A transfer by a group that has served before is given up after so many times what its transfers
 took in the median, and after so many seconds at least: one end hangs."""
 
@@ -146,7 +146,7 @@ class WeightSync:
         if not self._took:
             return self._transfer_seconds
         usual = statistics.median(self._took)
-        return min(self._transfer_seconds, max(LEAST_SECONDS, TIMES * usual))
+        return min(self._transfer_seconds, max(LEAST_SECONDS, PATIENCE * usual))
 
     def agree(self, name: str, sync: int, now: float, version: int | None = None) -> bool:
         """`name` is ready; the learner also says which version it will send. True if it was the

@@ -9,6 +9,10 @@
 set -euo pipefail
 
 image=${1:-coordinator}
+[[ $image =~ ^(coordinator|cpu)$ ]] || {
+    echo "There is no check of an image $image: say coordinator or cpu." >&2
+    exit 2
+}
 cd "$(dirname "$0")/../.."
 work=$(mktemp -d)
 started=

@@ -68,7 +68,8 @@ class Cluster:
         about.write_text(text.replace(">=1.25.0-0", ">=1.20.0-0"))
         self._renderer = folder / "renderer"
         script = Path(__file__).with_name("on_host.py")
-        self._renderer.write_text(f'#!/bin/sh\nexec {sys.executable} {script} "$@"\n')
+        command = f'PYTHONPATH={ROOT / "tests/unit"} exec {sys.executable} {script} "$@"'
+        self._renderer.write_text(f"#!/bin/sh\n{command}\n")
         self._renderer.chmod(0o755)
 
     def kubectl(self, *arguments: str, stdin: str = "", check: bool = True) -> str:

@@ -5,14 +5,12 @@ storage, to see where pods go.
 """
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import yaml
+from helm_chart import Object, pod_specs
 
 ROOT = Path(__file__).parents[2]
-Object = dict[str, Any]
 
 
 def mounted() -> list[str]:
@@ -20,17 +18,6 @@ def mounted() -> list[str]:
     wanted = {Path("/usr"), Path("/etc/alternatives"), ROOT, Path(sys.prefix)}
     wanted.add(Path(sys.executable).resolve().parents[1])
     return sorted(str(p) for p in wanted if not any(q in p.parents for q in wanted))
-
-
-def pod_specs(node: Any) -> Iterator[Object]:
-    if isinstance(node, dict):
-        if isinstance(node.get("containers"), list):
-            yield node
-        for inner in node.values():
-            yield from pod_specs(inner)
-    elif isinstance(node, list):
-        for inner in node:
-            yield from pod_specs(inner)
 
 
 def on_host(o: Object, *, idle: bool) -> Object:

@@ -120,7 +120,7 @@ def test_a_run_waits_for_room_and_goes_on(disk: SmallDisk, watched: Watched) -> 
 @pytest.mark.parametrize(
     ("watched", "signalled"),
     [
-        # Shorter than a straggler's time, a run that goes on would take one for no progress.
+        # Stragglers are done before that: a run that waits for one is not one that hangs.
         ({"coordinator__stall_seconds": 4, "rollout__straggler_seconds": 1}, False),
         ({}, True),
     ],
