@@ -166,6 +166,7 @@ def test_weights_arrive_whatever_strangers_send(
                 assert told(receiver) == checksums
                 assert told(sender) == "sent"
             groups += 1
+            assert groups == 1 or enemy.is_alive()
             if groups == 1:
                 before = sending.memory_info().rss
                 enemy.start()
