@@ -75,18 +75,18 @@ fuzz: $(INSTALLED) ## a million hostile frames against a live coordinator; ARGS=
 	$(RUN) pytest tests/fuzz -s -o timeout=7200 --frames 1000000 --fuzz-seed $$RANDOM $(ARGS)
 
 k8s-lab: $(INSTALLED) tools ## a run on a real Kubernetes on this machine, as root; it is built once (half an hour in all)
-	k8s/lab/lab.sh built || k8s/lab/lab.sh build
+	tests/cluster/lab/lab.sh built || tests/cluster/lab/lab.sh build
 	$(RUN) pytest tests/cluster --lab -o timeout=1800 $(ARGS)
 
 tools: ## fetch the tools that tests of deploy/ need into .tools, if they are not there
 	@deploy/install/tools.sh
 
 manifests: $(INSTALLED) tools ## write the manifests in k8s/ anew from the Helm chart
-	$(RUN) python k8s/generate.py
+	$(RUN) python deploy/kustomize/generate.py
 
 policy-check: $(INSTALLED) tools ## check the Kubernetes objects against policies (fetches checkov, 300 MB)
 	deploy/install/tools.sh checkov
-	$(RUN) pytest tests/unit/test_deploy_policy.py $(ARGS)
+	$(RUN) pytest tests/unit/deploy/test_policy.py $(ARGS)
 
 image-check: ## run the builds of images without a container engine (minutes)
 	deploy/images/check.sh coordinator

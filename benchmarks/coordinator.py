@@ -17,14 +17,12 @@ from pathlib import Path
 
 import psutil
 
-TESTS = Path(__file__).parents[1] / "tests"
-sys.path[:0] = [str(TESTS / folder) for folder in ("unit", "simulation")]
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from simulated_config import make_config  # noqa: E402
-from simulated_peer import Peer  # noqa: E402
-from socket_run import SocketRun  # noqa: E402
-
-from asyncds.rollout import wire  # noqa: E402
+from asyncds.protocol import wire
+from tests.simulation.simulated_config import make_config
+from tests.simulation.simulated_peer import Peer
+from tests.support.socket_run import SocketRun
 
 HEARTBEAT_SECONDS = 20.0
 STEPS = 3

@@ -7,9 +7,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from asyncds.cli.errors import UserError
 from asyncds.cli.group_tables import group_tables
 from asyncds.cli.series_tables import series_tables
+from asyncds.launch.errors import UserError
 from asyncds.telemetry.compare_report import write_comparison
 from asyncds.telemetry.group_comparison import NotComparableError, compare_groups
 from asyncds.telemetry.run_groups import group_runs

@@ -12,7 +12,7 @@ from typing import Literal
 from rich.table import Table
 from rich.text import Text
 
-from asyncds.cli.machine import Gpu, cores, free_bytes, gpus, memory_bytes, uses_cuda, version
+from asyncds.launch.machine import Gpu, cores, free_bytes, gpus, memory_bytes, uses_cuda, version
 
 _GIB = 1 << 30
 _STYLE = {"ok": "green", "note": "yellow", "missing": "bold red"}

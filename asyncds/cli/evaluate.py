@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from asyncds.cli.errors import UserError
 from asyncds.cli.run import run_command
 from asyncds.config.load import load_config
+from asyncds.launch.errors import UserError
 
 
 def eval_command(*, source: Path, overrides: Sequence[str], step: int | None, replace: bool) -> int:

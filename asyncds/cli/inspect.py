@@ -10,7 +10,7 @@ import yaml
 from rich.table import Table
 from rich.text import Text
 
-from asyncds.cli.errors import UserError
+from asyncds.launch.errors import UserError
 from asyncds.rollout.journal import GroupRow, Journal
 from asyncds.telemetry.rollouts import Completion, read_rollout, tokenizer_of
 from asyncds.telemetry.texts import Decode, decoder

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from asyncds.cli import launch
-from asyncds.cli.errors import UserError
 from asyncds.config.load import load_config
+from asyncds.launch import local
+from asyncds.launch.errors import UserError
 from asyncds.rollout.journal import Journal
 from asyncds.rollout.journal_file import JournalError
 from asyncds.transport.keys import KeyFileError
@@ -38,7 +38,7 @@ def join_arguments(run_dir: Path, overrides: Sequence[str]) -> list[str]:
     run = load_config(Path(arguments[0]), arguments[1:])
     address = f"tcp://{run.coordinator.host}:{run.coordinator.port}"
     try:
-        observer = Observer(address, keys=launch.client_keys(run))
+        observer = Observer(address, keys=local.client_keys(run))
     except KeyFileError as error:
         raise UserError(str(error)) from error
     with closing(observer):
@@ -50,7 +50,7 @@ def join_arguments(run_dir: Path, overrides: Sequence[str]) -> list[str]:
         )
     if status["over"]:
         raise UserError(f"the run in {run_dir} is over: there is nothing to join")
-    for name, value in launch.QUIET.items():
+    for name, value in local.QUIET.items():
         os.environ.setdefault(name, value)
     return arguments
 

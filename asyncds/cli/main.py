@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from asyncds.cli.errors import UserError
+from asyncds.launch.errors import UserError
 
 app = typer.Typer(
     help="Asynchronous reinforcement learning of language models with differential smoothing.",
@@ -172,8 +172,8 @@ def learner(arguments: RoleArguments) -> None:
 @config_app.command("check")
 def config_check(file: ConfigFile, overrides: Overrides = None) -> None:
     """Say what would keep a run of FILE from working on this machine."""
-    from asyncds.cli.preflight import preflight
     from asyncds.config.load import load_config
+    from asyncds.launch.preflight import preflight
 
     config = load_config(file, overrides or [])
     if problems := preflight(config):
@@ -335,7 +335,7 @@ def tiny_model(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
 ) -> None:
     """Make a tiny base model (minutes), unless OUT is one. The quickstart's is the default."""
-    from asyncds.tasks.tiny.__main__ import main as make
+    from asyncds.tiny.__main__ import main as make
 
     try:
         make(

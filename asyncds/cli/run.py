@@ -11,16 +11,16 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from asyncds.cli import launch
-from asyncds.cli.active_run import ActiveRun
-from asyncds.cli.children import Children
-from asyncds.cli.errors import UserError
-from asyncds.cli.interrupts import interrupts
 from asyncds.cli.live import plain_line, render
-from asyncds.cli.preflight import preflight
 from asyncds.cli.table import final_table
 from asyncds.config.load import load_config
 from asyncds.config.schema import RunConfig
+from asyncds.launch import local
+from asyncds.launch.active_run import ActiveRun
+from asyncds.launch.children import Children
+from asyncds.launch.errors import UserError
+from asyncds.launch.interrupts import interrupts
+from asyncds.launch.preflight import preflight
 from asyncds.telemetry.summary import read_summary
 
 POLL_SECONDS = 0.5
@@ -36,16 +36,16 @@ def run_command(
     replace: delete a run directory of that name first. Raises ConfigError and UserError before
     anything is started.
     """
-    run = launch.absolute_paths(_load(config, overrides, resume))
-    run_dir = launch.run_directory(run)
+    run = local.absolute_paths(_load(config, overrides, resume))
+    run_dir = local.run_directory(run)
     replace = replace and resume is None and (run_dir / "config.yaml").exists()
     if problems := preflight(run, resume=resume is not None or replace):
         raise UserError(*problems)
     if replace:
         shutil.rmtree(run_dir)
-    lost = [] if resume is None else launch.lost(run)
-    launch.make_run_directory(run)
-    port = run.coordinator.port or launch.free_port()
+    lost = [] if resume is None else local.lost(run)
+    local.make_run_directory(run)
+    port = run.coordinator.port or local.free_port()
     console = Console()
     console.print(f"run directory {run_dir}; logs in {run_dir / 'logs'}")
     for sentence in lost:
@@ -53,15 +53,15 @@ def run_command(
     active = ActiveRun(
         children=Children(
             [
-                launch.coordinator(run, port=port),
-                *launch.learner(run, port=port),
-                *launch.generators(run, port=port),
+                local.coordinator(run, port=port),
+                *local.learner(run, port=port),
+                *local.generators(run, port=port),
             ],
             supervision=run.supervision,
         ),
         address=f"tcp://{run.coordinator.host}:{port}",
         run_dir=run_dir,
-        keys=launch.client_keys(run),
+        keys=local.client_keys(run),
     )
     try:
         problem = _watch(active, console)
@@ -133,7 +133,7 @@ def _conclude(run_dir: Path, problem: str, console: Console) -> int:
         return 1
     from asyncds.telemetry.report import write_report
 
-    for damaged in launch.damaged_checkpoints(run_dir):
+    for damaged in local.damaged_checkpoints(run_dir):
         console.print(
             f"a checkpoint was damaged, and the one before it was used: it is now {damaged}, which "
             "you may delete"

@@ -12,20 +12,20 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from asyncds.cli import launch
-from asyncds.cli.active_run import LEAVE_SECONDS, ActiveRun
-from asyncds.cli.children import Child, Children
 from asyncds.cli.compare import compare_command
-from asyncds.cli.errors import UserError
-from asyncds.cli.interrupts import interrupts
 from asyncds.cli.live import plain_line
-from asyncds.cli.machine import uses_cuda
-from asyncds.cli.preflight import preflight
 from asyncds.cli.sweep_view import Outcome, Progress, outcome_line, render
-from asyncds.cli.warm import WarmChild, warm_python
 from asyncds.config.load import dump_config, load_config
 from asyncds.config.schema import RunConfig
 from asyncds.config.sweep import SweepRun, load_sweep
+from asyncds.launch import local
+from asyncds.launch.active_run import LEAVE_SECONDS, ActiveRun
+from asyncds.launch.children import Child, Children
+from asyncds.launch.errors import UserError
+from asyncds.launch.interrupts import interrupts
+from asyncds.launch.machine import uses_cuda
+from asyncds.launch.preflight import preflight
+from asyncds.launch.warm import WarmChild, warm_python
 from asyncds.rollout.journal import Journal
 from asyncds.telemetry.summary import read_summary
 
@@ -63,7 +63,7 @@ def sweep_command(
         for one in planned:
             console.print(f"{'missing ' if one in missing else 'finished'}  {one.name}")
         return 0
-    runs = [launch.absolute_paths(p.config) for p in missing]
+    runs = [local.absolute_paths(p.config) for p in missing]
     if problems := _problems(runs, jobs):
         raise UserError(*problems)
     folder = Path(planned[0].config.runs_dir)
@@ -96,8 +96,8 @@ def sweep_command(
 def _is_finished(planned: SweepRun, results: Path | None) -> bool:
     """Whether the run is there, or kept among the results. Raises UserError if it is there with
     other settings."""
-    run = launch.absolute_paths(planned.config)
-    there = [(launch.run_directory(run), run)]
+    run = local.absolute_paths(planned.config)
+    there = [(local.run_directory(run), run)]
     if results is not None:
         there.append((results / planned.name, planned.config))
     return any(_finished(run_dir, config) for run_dir, config in there)
@@ -120,9 +120,9 @@ def _keep(planned: Sequence[SweepRun], results: Path) -> None:
     """Copy what finished runs were asked for and what they reached, without paths of this
     machine."""
     for one in planned:
-        summary = launch.run_directory(one.config) / "summary.json"
+        summary = local.run_directory(one.config) / "summary.json"
         kept = results / one.name
-        if kept.exists() or not _finished(summary.parent, launch.absolute_paths(one.config)):
+        if kept.exists() or not _finished(summary.parent, local.absolute_paths(one.config)):
             continue
         kept.mkdir(parents=True)
         (kept / "config.yaml").write_text(dump_config(one.config))
@@ -140,7 +140,7 @@ def _problems(runs: Sequence[RunConfig], jobs: int) -> list[str]:
             )
         for problem in found:
             problems.setdefault(problem, run.name)
-    if uses_cuda() and jobs > len(launch.all_devices()):
+    if uses_cuda() and jobs > len(local.all_devices()):
         problems[f"{jobs} runs need as many GPUs: lower --jobs"] = "sweep"
     return [f"{name}: {problem}" for problem, name in problems.items()]
 
@@ -148,7 +148,7 @@ def _problems(runs: Sequence[RunConfig], jobs: int) -> list[str]:
 def share_base_evaluation(run: RunConfig) -> None:
     """Give a run that begins the evaluation of its base model that a run beside it has made, if one
     has evaluated the same model in the same way; the results say whose it is (`made_by`)."""
-    journal = Journal(launch.run_directory(run) / "journal.db")
+    journal = Journal(local.run_directory(run) / "journal.db")
     with closing(journal):
         if journal.evaluations() or journal.steps():
             return
@@ -190,16 +190,16 @@ class Slot:
 
     def begin(self, run: RunConfig) -> None:
         """Start a run."""
-        run_dir = launch.make_run_directory(run)
+        run_dir = local.make_run_directory(run)
         share_base_evaluation(run)
-        port = run.coordinator.port or launch.free_port()
+        port = run.coordinator.port or local.free_port()
         self.run, self._began = run, time.monotonic()
-        arguments = launch.arguments(run, port=port)
-        _, of_learner, *of_generators = launch.environments(run, self._devices)
+        arguments = local.arguments(run, port=port)
+        _, of_learner, *of_generators = local.environments(run, self._devices)
         if run.learner_ranks == 1:
             learner: list[Child] = [self._warmed("learner", "learner", [], of_learner, arguments)]
         else:
-            learner = launch.learner(run, port=port, devices=self._devices)
+            learner = local.learner(run, port=port, devices=self._devices)
         generators = [
             self._warmed(
                 f"generator-{i}",
@@ -212,12 +212,12 @@ class Slot:
         ]
         self.active = ActiveRun(
             children=Children(
-                [launch.coordinator(run, port=port), *learner, *generators],
+                [local.coordinator(run, port=port), *learner, *generators],
                 supervision=run.supervision,
             ),
             address=f"tcp://{run.coordinator.host}:{port}",
             run_dir=run_dir,
-            keys=launch.client_keys(run),
+            keys=local.client_keys(run),
         )
 
     def finish(self) -> Outcome:
@@ -228,7 +228,7 @@ class Slot:
         run, active, self.run, self.active = self.run, self.active, None, None
         return Outcome(
             name=run.name,
-            summary=read_summary(launch.run_directory(run) / "summary.json"),
+            summary=read_summary(local.run_directory(run) / "summary.json"),
             problem=active.problem,
             seconds=time.monotonic() - self._began,
         )
@@ -276,7 +276,7 @@ def _run_all(
         return [], False
     logs = Path(runs[0].runs_dir) / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    devices = launch.all_devices() if uses_cuda() else []
+    devices = local.all_devices() if uses_cuda() else []
     share = len(devices) // jobs
     slots = [
         Slot(index=i, logs=logs, devices=devices[i * share : (i + 1) * share])

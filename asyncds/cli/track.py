@@ -4,8 +4,8 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from asyncds.cli.errors import UserError
 from asyncds.config.load import load_config
+from asyncds.launch.errors import UserError
 from asyncds.telemetry.trackers.follower import FollowedError
 from asyncds.telemetry.trackers.make import make_follower, missing_package
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from asyncds.rollout.batch import Int32, SequenceTable, Shard
+from asyncds.protocol.batch import Int32, SequenceTable, Shard
 
 Int64 = npt.NDArray[np.int64]
 

@@ -27,7 +27,7 @@ from asyncds.engine.deepspeed_config import DType, Schedule, deepspeed_config, l
 from asyncds.engine.micro_batches import MicroBatch, ShardIndex, plan_micro_batches, plan_updates
 from asyncds.engine.policy_model import PolicyModel, TokenScores, check_head
 from asyncds.engine.process_group import join, set_deadline
-from asyncds.rollout.batch import Float32, Int32, Shard
+from asyncds.protocol.batch import Float32, Int32, Shard
 
 
 class NonFiniteError(ArithmeticError):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from asyncds.rollout.codec import decode_group, unpack_group
+from asyncds.protocol.codec import decode_group, unpack_group
 from asyncds.rollout.journal import GroupRow
 from asyncds.telemetry.texts import Decode
 

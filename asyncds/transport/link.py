@@ -14,8 +14,8 @@ from collections.abc import Callable
 
 import zmq
 
-from asyncds.rollout.codec import MAX_FRAME_BYTES, decode_from_coordinator, encode
-from asyncds.rollout.wire import FromCoordinator, GivenUp, Identify, Message, Refused, Welcome
+from asyncds.protocol.codec import MAX_FRAME_BYTES, decode_from_coordinator, encode
+from asyncds.protocol.wire import FromCoordinator, GivenUp, Identify, Message, Refused, Welcome
 from asyncds.transport.keys import ClientKeys
 from asyncds.transport.monitor import monitored, read_events
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import zmq
 
-from asyncds.rollout.codec import decode_from_coordinator, encode
-from asyncds.rollout.wire import Message, Observe, Status, Stop
+from asyncds.protocol.codec import decode_from_coordinator, encode
+from asyncds.protocol.wire import Message, Observe, Status, Stop
 from asyncds.transport.keys import ClientKeys
 
 log = logging.getLogger(__name__)

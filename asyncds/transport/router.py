@@ -9,8 +9,8 @@ from typing import Any
 
 import zmq
 
-from asyncds.rollout.codec import MAX_FRAME_BYTES, encode
-from asyncds.rollout.wire import Refused
+from asyncds.protocol.codec import MAX_FRAME_BYTES, encode
+from asyncds.protocol.wire import Refused
 from asyncds.transport.gate import AllowList, Gate
 from asyncds.transport.keys import ServerKeys
 from asyncds.transport.monitor import monitored, read_events

@@ -85,7 +85,7 @@ eval: {every: 0, n_problems: 4, n_samples: 4, interim_samples: 4}
 Y
     "${clean[@]}" python - <<'P'
 from pathlib import Path
-from asyncds.tasks.tiny.model import Recipe, make_tiny_model
+from asyncds.tiny.model import Recipe, make_tiny_model
 make_tiny_model(Path("model"), recipe=Recipe(clean_steps=80, babble_steps=0))
 P
     "${clean[@]}" asyncds run "$work/config.yaml" >"$work/log" 2>&1 || {

@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 
 from asyncds.algo.diversity import diversity
-from asyncds.rollout.batch import Shard
-from asyncds.rollout.codec import (
+from asyncds.protocol.batch import Shard
+from asyncds.protocol.codec import (
     GroupArrays,
     ProtocolError,
     decode_group,
     pack_shard,
     unpack_group,
 )
+from asyncds.protocol.sharding import make_shards
+from asyncds.protocol.wire import BatchRequest, Message
 from asyncds.rollout.journal import GroupRow, Journal
 from asyncds.rollout.journal_file import JournalDamagedError
-from asyncds.rollout.sharding import make_shards
-from asyncds.rollout.wire import BatchRequest, Message
 from services.coordinator.leases import LeaseBook
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from typing import Any
 from asyncds.config.schema import RunConfig
 from asyncds.fleet.membership import Fleet, Health, Member
 from asyncds.fleet.weight_sync import Outcome as BroadcastOutcome
-from asyncds.rollout import wire
+from asyncds.protocol import wire
 from asyncds.rollout.journal import Journal
 from asyncds.rollout.scheduler import Scheduler
 from asyncds.transport.rejections import Sparing

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from asyncds.rollout.codec import ProtocolError, decode_to_coordinator, encode
+from asyncds.protocol.codec import ProtocolError, decode_to_coordinator, encode
+from asyncds.protocol.wire import Identify, Message, Observe, Status, Stop
 from asyncds.rollout.journal_file import DiskFullError
-from asyncds.rollout.wire import Identify, Message, Observe, Status, Stop
 from asyncds.transport.router import Router
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from asyncds.algo.overlong import OverlongPenalty
 from asyncds.algo.signal import Bool
 from asyncds.config import algorithm as words
 from asyncds.config.schema import RunConfig
-from asyncds.rollout.codec import GroupArrays
+from asyncds.protocol.codec import GroupArrays
 from asyncds.rollout.journal import Journal
 
 log = logging.getLogger(__name__)

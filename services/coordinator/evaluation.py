@@ -9,7 +9,7 @@ import numpy as np
 
 from asyncds.algo.diversity import Diversity, diversity, normalised_variance
 from asyncds.algo.passk import Estimate, bootstrap, mean_pass_at_k
-from asyncds.rollout.codec import GroupArrays
+from asyncds.protocol.codec import GroupArrays
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,10 +11,10 @@ import numpy as np
 
 from asyncds.config.schema import RunConfig
 from asyncds.fleet.membership import Fleet, Health, Member
-from asyncds.rollout.codec import GroupArrays, ProtocolError, encode, unpack_group
+from asyncds.protocol.codec import GroupArrays, ProtocolError, encode, unpack_group
+from asyncds.protocol.wire import Ack, Cancel, Delivered, Grant, Lease, LeaseFailed, Message
 from asyncds.rollout.journal import Journal
 from asyncds.rollout.scheduler import Scheduler, TicketState
-from asyncds.rollout.wire import Ack, Cancel, Delivered, Grant, Lease, LeaseFailed, Message
 from services.coordinator.dynamic_sampling import DynamicSampling, Verdict
 from services.coordinator.evaluation import EvaluationRound
 from services.coordinator.open_leases import Open, OpenLeases

@@ -13,10 +13,10 @@ from typing import Any
 
 from asyncds.config.load import dump_config
 from asyncds.config.schema import RunConfig
-from asyncds.rollout.codec import ProtocolError, decode_to_coordinator, encode
+from asyncds.protocol.codec import ProtocolError, decode_to_coordinator, encode
+from asyncds.protocol.wire import Message, Observe, Status
 from asyncds.rollout.journal import Journal
 from asyncds.rollout.journal_file import DiskFullError, JournalDamagedError, JournalError
-from asyncds.rollout.wire import Message, Observe, Status
 from asyncds.telemetry.catalogue import build_metrics
 from asyncds.telemetry.traces import Traces
 from asyncds.telemetry.trackers.make import missing_package

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from asyncds.rollout.wire import Lease
+from asyncds.protocol.wire import Lease
 from services.coordinator.tries import Budget
 
 

@@ -8,7 +8,7 @@ acknowledged. When the coordinator ends meanwhile, its generator sends it again.
 from collections.abc import Callable
 
 from asyncds.fleet.membership import Fleet, Member
-from asyncds.rollout.wire import Delivered
+from asyncds.protocol.wire import Delivered
 
 
 class UnjudgedGroups:

@@ -8,7 +8,7 @@ import numpy as np
 
 from asyncds.fleet.membership import Fleet, Health, Member
 from asyncds.fleet.weight_sync import Outcome, Phase, Receipt, Sync, WeightSync
-from asyncds.rollout.wire import (
+from asyncds.protocol.wire import (
     Applied,
     Go,
     Message,

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from asyncds.engine.generation import GenerationEngine
-from asyncds.rollout.batch import Int32
-from asyncds.rollout.wire import (
+from asyncds.protocol.batch import Int32
+from asyncds.protocol.wire import (
     Ack,
     Applied,
     Cancel,

@@ -13,7 +13,7 @@ from asyncds.config.schema import RunConfig
 from asyncds.engine.generation import GenerationEngine
 from asyncds.engine.tokenizer import load_tokenizer, vocabulary_fingerprint
 from asyncds.engine.vllm_metrics import VllmMetrics
-from asyncds.rollout.wire import PROTOCOL, Bye, Dump, FromCoordinator, GeneratorHello, Welcome
+from asyncds.protocol.wire import PROTOCOL, Bye, Dump, FromCoordinator, GeneratorHello, Welcome
 from asyncds.scoring.make import make_scorer
 from asyncds.scoring.scorer import Scorer, ScorerUnavailableError
 from asyncds.tasks.base import Row, Split, Task

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from asyncds.engine.generation import Completion, GenerationEngine
-from asyncds.rollout.codec import GroupArrays, pack_group
-from asyncds.rollout.wire import Delivered, Lease
+from asyncds.protocol.codec import GroupArrays, pack_group
+from asyncds.protocol.wire import Delivered, Lease
 from asyncds.scoring.scorer import Scorer
 from asyncds.tasks.base import Row, Score, Task, encode_prompt
 from asyncds.telemetry.traces import Trace, attempt_key, nanoseconds

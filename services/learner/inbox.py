@@ -4,9 +4,9 @@ import queue
 import time
 from collections.abc import Callable
 
-from asyncds.rollout.batch import Shard
-from asyncds.rollout.codec import unpack_shard
-from asyncds.rollout.wire import Batch, Drain, Finish, FromCoordinator, LearnerAck
+from asyncds.protocol.batch import Shard
+from asyncds.protocol.codec import unpack_shard
+from asyncds.protocol.wire import Batch, Drain, Finish, FromCoordinator, LearnerAck
 
 ASK_AGAIN_SECONDS = 2.0
 """How often an unanswered request for a batch is repeated."""

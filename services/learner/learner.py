@@ -13,8 +13,8 @@ from asyncds.algo.diagnostics import summarise
 from asyncds.algo.objective import Objective
 from asyncds.engine import checkpoint
 from asyncds.engine.training import TrainingEngine, UpdateMetrics
-from asyncds.rollout.batch import Int32, Shard
-from asyncds.rollout.wire import BatchRequest, LearnerHeartbeat
+from asyncds.protocol.batch import Int32, Shard
+from asyncds.protocol.wire import BatchRequest, LearnerHeartbeat
 from asyncds.telemetry.catalogue import Metrics
 from asyncds.telemetry.traces import Traces
 from asyncds.transport.link import Link

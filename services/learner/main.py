@@ -15,7 +15,7 @@ from asyncds.engine.checkpoint import CheckpointError, NoRoomError
 from asyncds.engine.policy_model import UnsupportedModelError
 from asyncds.engine.tokenizer import load_tokenizer, vocabulary_fingerprint
 from asyncds.engine.training import NonFiniteError, TrainingEngine
-from asyncds.rollout.wire import (
+from asyncds.protocol.wire import (
     PROTOCOL,
     Bye,
     Dump,

@@ -31,7 +31,7 @@ from asyncds.algo.overlong import Overlong, OverlongMask, OverlongPenalty
 from asyncds.algo.sums import Sums
 from asyncds.config import algorithm as words
 from asyncds.engine.micro_batches import plan_updates
-from asyncds.rollout.batch import Float32, Shard
+from asyncds.protocol.batch import Float32, Shard
 
 
 def build_objective(config: words.AlgorithmConfig, *, max_tokens: int) -> Objective:

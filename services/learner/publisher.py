@@ -10,8 +10,8 @@ from dataclasses import asdict
 
 import numpy as np
 
-from asyncds.rollout.batch import Float32
-from asyncds.rollout.wire import (
+from asyncds.protocol.batch import Float32
+from asyncds.protocol.wire import (
     FromCoordinator,
     Go,
     Message,

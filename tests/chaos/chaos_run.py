@@ -8,13 +8,14 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
-from processes import find
-from watched_run import WatchedRun
 
 from asyncds.telemetry.summary import read_summary
 from asyncds.transport.observer import Observer
+from tests.chaos.processes import find
+from tests.chaos.watched_run import WatchedRun
+from tests.support.paths import ROOT
 
-CONFIG = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+CONFIG = ROOT / "configs" / "quickstart.yaml"
 
 
 class ChaosRun(WatchedRun):

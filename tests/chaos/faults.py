@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import get_args
 
-from phases import PhaseName
+from tests.chaos.phases import PhaseName
 
 ROLES = ("coordinator", "generator", "learner")
 SIGNALS = (signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM)

@@ -3,9 +3,10 @@
 import signal
 
 import psutil
-from phases import Phase
-from processes import find, send
-from watched_run import WatchedRun
+
+from tests.chaos.phases import Phase
+from tests.chaos.processes import find, send
+from tests.chaos.watched_run import WatchedRun
 
 
 class Holder:

@@ -7,12 +7,13 @@ import time
 from contextlib import suppress
 
 import psutil
-from chaos_run import ChaosRun
-from faults import Fault
-from holding import Holder
-from phases import PHASES
-from processes import find, is_gone, send, send_all
-from report import Outcome
+
+from tests.chaos.chaos_run import ChaosRun
+from tests.chaos.faults import Fault
+from tests.chaos.holding import Holder
+from tests.chaos.phases import PHASES
+from tests.chaos.processes import find, is_gone, send, send_all
+from tests.chaos.report import Outcome
 
 TRIES = 3
 """How often a phase is waited for before a fault is made outside of it."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from asyncds.config.schema import RunConfig
-from asyncds.rollout.codec import GroupArrays, decode_group, unpack_group
+from asyncds.protocol.codec import GroupArrays, decode_group, unpack_group
 from asyncds.rollout.journal import GroupRow, Journal
 from asyncds.telemetry.run_log import read_run_log
 

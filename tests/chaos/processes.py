@@ -5,7 +5,8 @@ import signal
 from contextlib import suppress
 
 import psutil
-from phases import Part
+
+from tests.chaos.phases import Part
 
 
 def find(run: int, part: Part) -> psutil.Process | None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from faults import Fault
+from tests.chaos.faults import Fault
 
 
 @dataclass(frozen=True, kw_only=True)

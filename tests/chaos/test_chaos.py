@@ -23,17 +23,17 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
-from chaos_run import ChaosRun
-from faults import make_plan
-from holding import Holder
-from injector import Injector
-from invariants import Left, the_policy_improved, violations
-from report import Outcome, write_report
 
 from asyncds.config.load import load_config
 from asyncds.rollout.journal import Journal
-from asyncds.tasks.tiny.model import Recipe, make_tiny_model
 from asyncds.telemetry.summary import read_summary
+from asyncds.tiny.model import Recipe, make_tiny_model
+from tests.chaos.chaos_run import ChaosRun
+from tests.chaos.faults import make_plan
+from tests.chaos.holding import Holder
+from tests.chaos.injector import Injector
+from tests.chaos.invariants import Left, the_policy_improved, violations
+from tests.chaos.report import Outcome, write_report
 
 pytestmark = pytest.mark.slow
 

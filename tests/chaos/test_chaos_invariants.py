@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from invariants import FILES, Left, the_policy_improved
 
 from asyncds.config.schema import RunConfig
-from asyncds.rollout.codec import GroupArrays, encode, pack_group
+from asyncds.protocol.codec import GroupArrays, encode, pack_group
 from asyncds.rollout.journal import Journal
+from tests.chaos.invariants import FILES, Left, the_policy_improved
 
 STEPS, PER_STEP, MAX_LAG = 3, 2, 1
 CONFIG = RunConfig.model_validate(

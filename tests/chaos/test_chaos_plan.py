@@ -5,11 +5,12 @@ import signal
 from collections import Counter
 from pathlib import Path
 
-from faults import PHASES, ROLES, SIGNALS, Fault, make_plan
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from phases import PHASES as WAYS
-from report import Outcome, write_report
+
+from tests.chaos.faults import PHASES, ROLES, SIGNALS, Fault, make_plan
+from tests.chaos.phases import PHASES as WAYS
+from tests.chaos.report import Outcome, write_report
 
 ALL = len(ROLES) * len(SIGNALS) * len(PHASES)
 PAUSES = (1.0, 12.0)

@@ -1,4 +1,4 @@
-"""The lab's cluster (k8s/lab) for tests: kubectl, helm, waiting, and the chart on it.
+"""The lab's cluster (tests/cluster/lab) for tests: kubectl, helm, waiting, and the chart on it.
 
 Kubernetes 1.20 has less than the chart asks for. Made up for here: the version in Chart.yaml, the
 field endPort of NetworkPolicies (which the lab does not enforce). Images: pods get this machine's
@@ -18,9 +18,10 @@ from typing import Any, TypeVar
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-ROOT = Path(__file__).parents[2]
+from tests.support.paths import ROOT
+
 CHART = ROOT / "deploy/helm/asyncds"
-LAB = ROOT / "k8s/lab/lab.sh"
+LAB = ROOT / "tests/cluster/lab/lab.sh"
 WAIT_SECONDS = 300.0
 FETCH = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=9).read().decode())"
 Object = dict[str, Any]
@@ -68,7 +69,7 @@ class Cluster:
         about.write_text(text.replace(">=1.25.0-0", ">=1.20.0-0"))
         self._renderer = folder / "renderer"
         script = Path(__file__).with_name("on_host.py")
-        command = f'PYTHONPATH={ROOT / "tests/unit"} exec {sys.executable} {script} "$@"'
+        command = f'PYTHONPATH={ROOT} exec {sys.executable} {script} "$@"'
         self._renderer.write_text(f"#!/bin/sh\n{command}\n")
         self._renderer.chmod(0o755)
 

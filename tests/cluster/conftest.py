@@ -4,7 +4,8 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from cluster import Cluster, lab
+
+from tests.cluster.cluster import Cluster, lab
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

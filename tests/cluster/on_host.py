@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import yaml
-from helm_chart import Object, pod_specs
 
-ROOT = Path(__file__).parents[2]
+from tests.support.helm_chart import Object, pod_specs
+from tests.support.paths import ROOT
 
 
 def mounted() -> list[str]:

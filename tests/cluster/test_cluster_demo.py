@@ -4,10 +4,10 @@ quickstart learns. `make k8s-lab`."""
 from pathlib import Path
 
 import pytest
-from cluster import CHART, Cluster, claim, for_user, volume
 
-from asyncds.tasks.tiny.model import make_tiny_model, tiny_recipe
 from asyncds.telemetry.summary import read_summary
+from asyncds.tiny.model import make_tiny_model, tiny_recipe
+from tests.cluster.cluster import CHART, Cluster, claim, for_user, volume
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 USER = 10001

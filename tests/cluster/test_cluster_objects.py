@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import yaml
-from cluster import CHART, ROOT, Cluster, helm_program, lab
-from helm_chart import CRDS, EXAMPLES, Loader
-from on_host import on_host
-from test_deploy_kustomize import OVERLAYS, built
+
+from tests.cluster.cluster import CHART, ROOT, Cluster, helm_program, lab
+from tests.cluster.on_host import on_host
+from tests.support.helm_chart import CRDS, EXAMPLES, Loader
+from tests.unit.deploy.test_kustomize import OVERLAYS, built
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 Object = dict[str, Any]

@@ -11,15 +11,25 @@ from typing import Any
 
 import pytest
 import yaml
-from cluster import CHART, FETCH, Cluster, Object, claim, for_user, is_ready, lab, volume
-from helm_chart import helm, one, run_config
-from invariants import Left, violations
-from on_host import on_host
 
 from asyncds.config.load import load_config
 from asyncds.rollout.journal import Journal
-from asyncds.tasks.tiny.model import Recipe, make_tiny_model
 from asyncds.telemetry.summary import read_summary
+from asyncds.tiny.model import Recipe, make_tiny_model
+from tests.chaos.invariants import Left, violations
+from tests.cluster.cluster import (
+    CHART,
+    FETCH,
+    Cluster,
+    Object,
+    claim,
+    for_user,
+    is_ready,
+    lab,
+    volume,
+)
+from tests.cluster.on_host import on_host
+from tests.support.helm_chart import helm, one, run_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 USER = 10001

@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable
 
 import pytest
-from harness import RUN_SECONDS, Runner
 
-from asyncds.tasks.tiny.model import Recipe, make_tiny_model
+from asyncds.tiny.model import Recipe, make_tiny_model
+from tests.e2e.harness import RUN_SECONDS, Runner
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,8 @@ import pytest
 
 from asyncds.telemetry.run_log import read_run_log
 from asyncds.telemetry.summary import read_summary
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 RUN_SECONDS = 240
 
 

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from asyncds.tasks.tiny.model import save_untrained
-
-ROOT = Path(__file__).parents[2]
+from asyncds.tiny.model import save_untrained
+from tests.support.paths import ROOT
 
 
 @pytest.fixture(scope="module")

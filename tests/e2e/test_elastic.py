@@ -17,10 +17,10 @@ from typing import Any
 
 import psutil
 import pytest
-from harness import RUN_SECONDS, Runner
 
 from asyncds.rollout.journal import Journal
 from asyncds.telemetry.run_log import read_run_log
+from tests.e2e.harness import RUN_SECONDS, Runner
 
 NAME = "elastic"
 START_SECONDS = 600

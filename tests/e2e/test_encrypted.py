@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 import zmq
-from harness import Runner
 
-from asyncds.rollout.codec import encode
-from asyncds.rollout.wire import Stop
+from asyncds.protocol.codec import encode
+from asyncds.protocol.wire import Stop
+from tests.e2e.harness import Runner
 
 pytestmark = pytest.mark.slow
 

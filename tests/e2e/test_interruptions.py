@@ -12,9 +12,9 @@ from typing import Any
 
 import psutil
 import pytest
-from harness import Runner
 
 from asyncds.rollout.journal import Journal
+from tests.e2e.harness import Runner
 
 pytestmark = pytest.mark.slow
 

@@ -15,8 +15,10 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from harness import Runner, free_ports
-from prometheus_server import (
+
+from asyncds.tiny.model import Recipe, make_tiny_model
+from tests.e2e.harness import Runner, free_ports
+from tests.support.prometheus_server import (
     ALERTS,
     PROMETHEUS,
     RECORDED,
@@ -27,8 +29,6 @@ from prometheus_server import (
     scraping,
     targets,
 )
-
-from asyncds.tasks.tiny.model import Recipe, make_tiny_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Result, Runner, free_ports
-from html_page import Page
-from otlp_collector import Collector, collecting
 
-from asyncds.rollout.codec import decode_group, unpack_group
+from asyncds.protocol.codec import decode_group, unpack_group
 from asyncds.rollout.journal import Journal
 from asyncds.telemetry.catalogue import CATALOGUE
+from tests.e2e.harness import Result, Runner, free_ports
+from tests.support.html_page import Page
+from tests.support.otlp_collector import Collector, collecting
 
 pytestmark = pytest.mark.slow
 

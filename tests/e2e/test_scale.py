@@ -1,9 +1,9 @@
 """Several generators, several learner ranks, ZeRO-3, and a version every other step."""
 
 import pytest
-from harness import Runner
 
 from asyncds.rollout.journal import Journal
+from tests.e2e.harness import Runner
 
 pytestmark = pytest.mark.slow
 

@@ -4,9 +4,9 @@ import sys
 
 import pytest
 import yaml
-from harness import ROOT, Runner
 
 from asyncds.telemetry.summary import read_summary
+from tests.e2e.harness import ROOT, Runner
 
 pytestmark = pytest.mark.slow
 

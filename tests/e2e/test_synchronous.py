@@ -1,10 +1,10 @@
 """max_lag=0 is synchronous training, and with seeds it is the same training twice."""
 
 import pytest
-from harness import Result, Runner
 
-from asyncds.rollout.codec import GroupArrays, decode_group, unpack_group
+from asyncds.protocol.codec import GroupArrays, decode_group, unpack_group
 from asyncds.rollout.journal import Journal
+from tests.e2e.harness import Result, Runner
 
 pytestmark = pytest.mark.slow
 

@@ -17,12 +17,12 @@ from typing import Any
 
 import msgspec
 import zmq
-from rollout_groups import make_group
-from simulated_generator import SimGenerator
-from socket_run import SocketRun, received
 
-from asyncds.rollout import wire
-from asyncds.rollout.codec import ProtocolError, decode_to_coordinator, encode, pack_group
+from asyncds.protocol import wire
+from asyncds.protocol.codec import ProtocolError, decode_to_coordinator, encode, pack_group
+from tests.simulation.simulated_generator import SimGenerator
+from tests.support.rollout_groups import make_group
+from tests.support.socket_run import SocketRun, received
 
 STRANGERS = 4
 FLOOD = 150

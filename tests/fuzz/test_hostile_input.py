@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from enemy import Enemy
-from simulated_config import make_config
-from socket_run import SocketRun, socket_run
 
 from asyncds.rollout.journal import Journal
 from asyncds.transport.keys import make_keys
+from tests.fuzz.enemy import Enemy
+from tests.simulation.simulated_config import make_config
+from tests.support.socket_run import SocketRun, socket_run
 
 MIB = 1 << 20
 GROWTH = 16 * MIB

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from simulated_config import make_config
-from socket_run import SocketRun, socket_run
+
+from tests.simulation.simulated_config import make_config
+from tests.support.socket_run import SocketRun, socket_run
 
 MIB = 1 << 20
 GROWTH = 48 * MIB

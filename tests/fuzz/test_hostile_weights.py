@@ -25,13 +25,13 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from test_weights_transfer import BUCKET_BYTES, TIMEOUT, Tied, staged
 
 from asyncds.weights.buckets import plan_buckets
 from asyncds.weights.checksum import checksum
 from asyncds.weights.communicator import connect
 from asyncds.weights.sender import WeightSender
 from asyncds.weights.source import weight_specs
+from tests.unit.weights.test_transfer import BUCKET_BYTES, TIMEOUT, Tied, staged
 
 MIB = 1 << 20
 GROWTH = 16 * MIB

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from simulated_config import make_config
-from simulated_generator import SimGenerator
-from small_disk import SmallDisk, small_disk
-from socket_run import DEADLINE, SocketRun, socket_run
 
-from asyncds.rollout import wire
+from asyncds.protocol import wire
 from asyncds.rollout.journal import Journal
 from asyncds.transport.observer import Observer
+from tests.simulation.simulated_config import make_config
+from tests.simulation.simulated_generator import SimGenerator
+from tests.support.small_disk import SmallDisk, small_disk
+from tests.support.socket_run import DEADLINE, SocketRun, socket_run
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ import pytest
 from asyncds.scoring.process_pool import ProcessPoolScorer
 from asyncds.scoring.scorer import NO_SCORE, ScorerUnavailableError
 from asyncds.tasks.base import Row, Score
+from tests.support.paths import ROOT
 
 pytest.importorskip("ray", reason="the package ray is not installed (pip install asyncds[ray])")
 
@@ -26,7 +27,7 @@ from asyncds.scoring.ray_pool import RayScorer
 pytestmark = pytest.mark.slow
 
 ROW = Row(7, {"word": "seven"})
-TASK: dict[str, Any] = {"kind": "scoring_breaking_task:BreakingTask", "options": {}}
+TASK: dict[str, Any] = {"kind": "tests.support.scoring_breaking_task:BreakingTask", "options": {}}
 MARK = "ASYNCDS_TEST_SCORING_RAY"
 SCRIPTS = Path(sys.executable).parent
 
@@ -35,9 +36,8 @@ SCRIPTS = Path(sys.executable).parent
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What Ray's processes inherit: where the task is, a mark to find them by, and a home of their
     own, where Ray keeps the token that protects a cluster."""
-    tasks = Path(__file__).parents[1] / "unit"
     with pytest.MonkeyPatch.context() as patch:
-        path = [str(tasks), *filter(None, [os.environ.get("PYTHONPATH")])]
+        path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         patch.setenv("PYTHONPATH", os.pathsep.join(path))
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")

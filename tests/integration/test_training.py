@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_disk import small_disk
-from training_worker import PROBE, make_batch, reference_for, token_loss
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from asyncds.engine.checkpoint import CheckpointError, verify
-from asyncds.tasks.tiny.model import save_untrained
+from asyncds.tiny.model import save_untrained
+from tests.integration.training_worker import PROBE, make_batch, reference_for, token_loss
+from tests.support.small_disk import small_disk
 
 pytestmark = pytest.mark.slow
 

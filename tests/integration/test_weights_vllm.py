@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
 from asyncds.engine.generation import Completion, GenerationEngine
-from asyncds.tasks.tiny.model import save_untrained
+from asyncds.tiny.model import save_untrained
 from asyncds.weights import plugin
 from asyncds.weights.communicator import Communicator, TransferFailed, connect
 from asyncds.weights.sender import WeightSender

@@ -22,7 +22,7 @@ from torch import Tensor
 from asyncds.algo.sums import Sums
 from asyncds.engine import checkpoint
 from asyncds.engine.training import NonFiniteError, TrainingEngine
-from asyncds.rollout.batch import Int32, SequenceTable, Shard
+from asyncds.protocol.batch import Int32, SequenceTable, Shard
 
 VOCABULARY = 100
 PROBE = np.arange(3, 23, dtype=np.int32)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from phases import PhaseName
+from tests.chaos.phases import PhaseName
 
 ROLES = ("generator", "learner", "coordinator")
 PHASES: tuple[PhaseName, ...] = ("sampling", "broadcast")

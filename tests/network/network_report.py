@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from network_faults import NetworkFault
+from tests.network.network_faults import NetworkFault
 
 
 @dataclass(frozen=True, kw_only=True)

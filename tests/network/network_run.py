@@ -10,19 +10,20 @@ from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGTERM
 
 import psutil
-from namespaces import Machines
-from processes import find
-from watched_run import WatchedRun
 
-from asyncds.cli import launch
-from asyncds.cli.children import Child
 from asyncds.config.load import load_config
 from asyncds.config.schema import RunConfig
+from asyncds.launch import local
+from asyncds.launch.children import Child
 from asyncds.telemetry.run_log import read_run_log
 from asyncds.transport.keys import load_client_keys
 from asyncds.transport.observer import Observer
+from tests.chaos.processes import find
+from tests.chaos.watched_run import WatchedRun
+from tests.network.namespaces import Machines
+from tests.support.paths import ROOT
 
-CONFIG = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+CONFIG = ROOT / "configs" / "quickstart.yaml"
 ROLES = ("coordinator", "learner", "generator")
 """Names of their machines, too."""
 PORT, METRICS_PORT = 5555, 9400
@@ -60,11 +61,11 @@ class NetworkRun(WatchedRun):
             *overrides,
         ]
         config = self.config()
-        launch.make_run_directory(config)
-        [learner] = launch.learner(config, port=PORT)
-        [generator] = launch.generators(config, port=PORT)
+        local.make_run_directory(config)
+        [learner] = local.learner(config, port=PORT)
+        [generator] = local.generators(config, port=PORT)
         self._children = {
-            "coordinator": self._child("coordinator", launch.coordinator(config, port=PORT)),
+            "coordinator": self._child("coordinator", local.coordinator(config, port=PORT)),
             "learner": self._child("learner", learner),
             "generator": self._child("generator", generator),
         }

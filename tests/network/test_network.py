@@ -25,16 +25,16 @@ from pathlib import Path
 
 import psutil
 import pytest
-from holding import Holder
-from invariants import Left, violations
-from namespaces import Machines, NoNamespacesError
-from network_faults import NetworkFault, matrix
-from network_report import NetworkOutcome, write_network_report
-from network_run import ROLES, NetworkRun
-from phases import PHASES
 
 from asyncds.rollout.journal import Journal
-from asyncds.tasks.tiny.model import Recipe, make_tiny_model
+from asyncds.tiny.model import Recipe, make_tiny_model
+from tests.chaos.holding import Holder
+from tests.chaos.invariants import Left, violations
+from tests.chaos.phases import PHASES
+from tests.network.namespaces import Machines, NoNamespacesError
+from tests.network.network_faults import NetworkFault, matrix
+from tests.network.network_report import NetworkOutcome, write_network_report
+from tests.network.network_run import ROLES, NetworkRun
 
 pytestmark = pytest.mark.slow
 

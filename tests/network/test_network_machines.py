@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 
 import pytest
-from bad_cable import Way
 from hypothesis import given
 from hypothesis import strategies as st
-from namespaces import Machines, NoNamespacesError
+
+from tests.network.bad_cable import Way
+from tests.network.namespaces import Machines, NoNamespacesError
 
 DEADLINE = 60.0
 UNREACHED_SECONDS = 1.0

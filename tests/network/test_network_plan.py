@@ -4,8 +4,8 @@ import json
 from itertools import product
 from pathlib import Path
 
-from network_faults import CUTS, DELAY, LOSS, PHASES, ROLES, matrix
-from network_report import NetworkOutcome, write_network_report
+from tests.network.network_faults import CUTS, DELAY, LOSS, PHASES, ROLES, matrix
+from tests.network.network_report import NetworkOutcome, write_network_report
 
 
 def test_every_machine_has_every_fault_in_every_phase() -> None:

@@ -4,13 +4,12 @@ import random
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from simulated_config import SAMPLED, make_config
-from simulated_faults import Faults
-from simulated_links import Links
-from simulation import Simulation
-
 from asyncds.config.schema import RunConfig
 from services.coordinator.state import State
+from tests.simulation.simulated_config import SAMPLED, make_config
+from tests.simulation.simulated_faults import Faults
+from tests.simulation.simulated_links import Links
+from tests.simulation.simulation import Simulation
 
 LIMIT = 1500.0
 """Simulated seconds within which a run has come to its end."""

@@ -4,14 +4,13 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rollout_groups import make_group
-from simulated_peer import Peer
-
-from asyncds.rollout import wire
-from asyncds.rollout.codec import pack_group
+from asyncds.protocol import wire
+from asyncds.protocol.codec import pack_group
+from tests.simulation.simulated_peer import Peer
+from tests.support.rollout_groups import make_group
 
 if TYPE_CHECKING:
-    from simulation import Simulation
+    from tests.simulation.simulation import Simulation
 
 VOCABULARY = 100_000
 UNSENT = 1000

@@ -4,16 +4,15 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from simulated_generator import UNSENT, VOCABULARY, SimGenerator
-
 from asyncds.fleet.membership import Health
-from asyncds.rollout import wire
-from asyncds.rollout.codec import ProtocolError, decode_group, unpack_group
+from asyncds.protocol import wire
+from asyncds.protocol.codec import ProtocolError, decode_group, unpack_group
 from services.coordinator.coordinator import Coordinator
 from services.coordinator.tries import DEATHS_PER_FAILURE
+from tests.simulation.simulated_generator import UNSENT, VOCABULARY, SimGenerator
 
 if TYPE_CHECKING:
-    from simulation import Simulation
+    from tests.simulation.simulation import Simulation
 
 Sent = list[tuple[bytes, wire.Message]]
 

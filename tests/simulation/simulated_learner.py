@@ -4,14 +4,13 @@ import json
 import zlib
 from typing import TYPE_CHECKING, Any
 
-from simulated_generator import VOCABULARY
-from simulated_peer import Peer
-
-from asyncds.rollout import wire
-from asyncds.rollout.codec import unpack_shard
+from asyncds.protocol import wire
+from asyncds.protocol.codec import unpack_shard
+from tests.simulation.simulated_generator import VOCABULARY
+from tests.simulation.simulated_peer import Peer
 
 if TYPE_CHECKING:
-    from simulation import Simulation
+    from tests.simulation.simulation import Simulation
 
 
 class LearnerRank(Peer):

@@ -6,8 +6,8 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from simulated_faults import Faults
-from simulated_peer import Peer
+from tests.simulation.simulated_faults import Faults
+from tests.simulation.simulated_peer import Peer
 
 
 class Network:

@@ -3,10 +3,10 @@
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-from asyncds.rollout import wire
+from asyncds.protocol import wire
 
 if TYPE_CHECKING:
-    from simulation import Simulation
+    from tests.simulation.simulation import Simulation
 
 
 class Peer(ABC):

@@ -4,13 +4,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-from simulated_generator import SimGenerator, Weights
-from simulated_learner import SimLearner
 
-from asyncds.rollout import wire
+from asyncds.protocol import wire
+from tests.simulation.simulated_generator import SimGenerator, Weights
+from tests.simulation.simulated_learner import SimLearner
 
 if TYPE_CHECKING:
-    from simulation import Simulation
+    from tests.simulation.simulation import Simulation
 
 PROBE = np.array([-1.0], "<f4").tobytes()
 WRONG_PROBE = np.array([-3.0], "<f4").tobytes()

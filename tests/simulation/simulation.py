@@ -14,22 +14,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from simulated_faults import Faults
-from simulated_generator import SimGenerator, Weights
-from simulated_invariants import Invariants, well_formed
-from simulated_learner import SimLearner
-from simulated_links import Links, NoLinks
-from simulated_network import Network
-from simulated_peer import Peer
-from simulated_transfer import Transfer
-
 from asyncds.config.schema import RunConfig
-from asyncds.rollout import wire
-from asyncds.rollout.codec import decode_from_coordinator, decode_to_coordinator, encode
+from asyncds.protocol import wire
+from asyncds.protocol.codec import decode_from_coordinator, decode_to_coordinator, encode
 from asyncds.rollout.journal import Journal
 from asyncds.telemetry.traces import Traces
 from services.coordinator.coordinator import Coordinator
 from services.coordinator.traces import open_journal, trace_broadcast
+from tests.simulation.simulated_faults import Faults
+from tests.simulation.simulated_generator import SimGenerator, Weights
+from tests.simulation.simulated_invariants import Invariants, well_formed
+from tests.simulation.simulated_learner import SimLearner
+from tests.simulation.simulated_links import Links, NoLinks
+from tests.simulation.simulated_network import Network
+from tests.simulation.simulated_peer import Peer
+from tests.simulation.simulated_transfer import Transfer
 
 TURN = 0.1
 LATEST = 4.0

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scenarios import LIMIT, finished
-from simulated_config import SAMPLED, make_config
-from simulated_faults import PLANS, Faults
-from simulated_links import SocketLinks
-from simulation import Simulation
 
 from services.coordinator.state import State
+from tests.simulation.scenarios import LIMIT, finished
+from tests.simulation.simulated_config import SAMPLED, make_config
+from tests.simulation.simulated_faults import PLANS, Faults
+from tests.simulation.simulated_links import SocketLinks
+from tests.simulation.simulation import Simulation
 
 Start = Callable[..., Simulation]
 

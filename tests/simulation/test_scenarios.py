@@ -4,8 +4,8 @@ every turn of the coordinator. `make simulate ARGS="--seeds 2000"` draws more of
 from contextlib import closing
 from pathlib import Path
 
-from scenarios import LIMIT, draw, finished
-from simulated_links import Links, NoLinks, SocketLinks
+from tests.simulation.scenarios import LIMIT, draw, finished
+from tests.simulation.simulated_links import Links, NoLinks, SocketLinks
 
 
 def run(seed: int, directory: Path, links: Links) -> list[tuple[int, list[int]]]:

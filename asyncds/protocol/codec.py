@@ -1,0 +1,243 @@
+"""Messages to bytes and back, strictly: what contradicts its type or its lengths is refused."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from asyncds.protocol.batch import Float32, Int32, SequenceTable, Shard
+from asyncds.protocol.wire import Batch, FromCoordinator, Group, Message, ToCoordinator
+
+MAX_FRAME_BYTES = 256 << 20
+
+_encoder = msgspec.msgpack.Encoder()
+_to_coordinator = msgspec.msgpack.Decoder(ToCoordinator)
+_from_coordinator = msgspec.msgpack.Decoder(FromCoordinator)
+_group = msgspec.msgpack.Decoder(Group)
+
+
+class ProtocolError(ValueError):
+    """Bytes that are not a well-formed message."""
+
+
+def encode(message: Message | Group) -> bytes:
+    """msgpack bytes of a message."""
+    return _encoder.encode(message)
+
+
+def decode_to_coordinator(frame: bytes) -> ToCoordinator:
+    """What a generator, a learner rank or an observer said. Raises ProtocolError."""
+    return _decode(_to_coordinator, frame)
+
+
+def decode_from_coordinator(frame: bytes) -> FromCoordinator:
+    """What the coordinator said. Raises ProtocolError."""
+    return _decode(_from_coordinator, frame)
+
+
+def decode_group(blob: bytes) -> Group:
+    """A group from the journal. Raises ProtocolError."""
+    return _decode(_group, blob)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder, frame: bytes) -> Any:
+    if len(frame) > MAX_FRAME_BYTES:
+        raise ProtocolError(f"a frame of {len(frame)} bytes is over {MAX_FRAME_BYTES}")
+    try:
+        return decoder.decode(frame)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ProtocolError(str(error)) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupArrays:
+    """A group's arrays, as in `wire.Group`, with versions expanded to one per token.
+
+    prompt_ids int32 [p], lengths int32 [n], completion_ids int32 [t], logprobs float32 [t],
+    versions int32 [t], rewards float32 [n], correct bool [n], finished bool [n], answers [n]
+    by equivalence, the primary one first; t = Σ lengths.
+    """
+
+    prompt_ids: Int32
+    lengths: Int32
+    completion_ids: Int32
+    logprobs: Float32
+    versions: Int32
+    rewards: Float32
+    correct: npt.NDArray[np.bool_]
+    finished: npt.NDArray[np.bool_]
+    answers: dict[str, list[str]]
+
+    def completions(self) -> list[Int32]:
+        """Token ids of each completion, n arrays."""
+        return np.split(self.completion_ids, np.cumsum(self.lengths)[:-1])
+
+    def logprob_sums(self) -> Float32:
+        """Σ_t log μ of each completion, float32 [n]."""
+        ends = np.cumsum(self.lengths)
+        total = np.concatenate([[0.0], np.cumsum(self.logprobs, dtype=np.float64)])
+        return (total[ends] - total[ends - self.lengths]).astype(np.float32)
+
+
+def pack_group(arrays: GroupArrays) -> Group:
+    """To the wire's form."""
+    versions = arrays.versions
+    starts = np.flatnonzero(np.diff(versions, prepend=versions[0] - 1))
+    counts = np.diff(np.append(starts, len(versions)))
+    runs = np.stack([versions[starts], counts], axis=1)
+    return Group(
+        prompt_ids=_raw(arrays.prompt_ids, "<i4"),
+        lengths=_raw(arrays.lengths, "<i4"),
+        completion_ids=_raw(arrays.completion_ids, "<i4"),
+        logprobs=_raw(arrays.logprobs, "<f4"),
+        versions=_raw(runs, "<i4"),
+        rewards=_raw(arrays.rewards, "<f4"),
+        correct=_raw(arrays.correct, "u1"),
+        finished=_raw(arrays.finished, "u1"),
+        answers=arrays.answers,
+    )
+
+
+def unpack_group(group: Group) -> GroupArrays:
+    """From the wire's form, checked.
+
+    Raises:
+        ProtocolError: lengths that contradict each other, log-probabilities that are not finite or
+            above 0, negative ids or versions, non-finite rewards.
+    """
+    lengths = _array(group.lengths, "<i4")
+    ids = _array(group.completion_ids, "<i4")
+    logprobs = _array(group.logprobs, "<f4")
+    rewards = _array(group.rewards, "<f4")
+    prompt = _array(group.prompt_ids, "<i4")
+    correct, finished = _array(group.correct, "u1"), _array(group.finished, "u1")
+    runs = _array(group.versions, "<i4")
+    n, tokens = len(lengths), len(ids)
+    _require(n > 0, "a group without completions")
+    _require(bool((lengths > 0).all()), "an empty completion")
+    _require(int(lengths.sum(dtype=np.int64)) == tokens, "lengths do not add up to the tokens")
+    _require(len(logprobs) == tokens, "not one log-probability per token")
+    _require(len(rewards) == len(correct) == len(finished) == n, "not one score per completion")
+    _require(len(group.answers) > 0, "answers under no equivalence")
+    _require(all(len(a) == n for a in group.answers.values()), "not one answer per completion")
+    _require(len(prompt) > 0, "an empty prompt")
+    _require(min(prompt.min(), ids.min()) >= 0, "a negative token id")
+    _require(bool(np.isfinite(logprobs).all()), "a log-probability that is not finite")
+    _require(bool((logprobs <= 0).all()), "a log-probability above 0")
+    starts = np.cumsum(lengths) - lengths
+    sums = np.add.reduceat(logprobs, starts, dtype=np.float64)
+    _require(bool((sums >= np.finfo(np.float32).min).all()), "log-probabilities without end")
+    _require(bool(np.isfinite(rewards).all()), "a reward that is not finite")
+    _require(int(max(correct.max(), finished.max())) <= 1, "a flag that is neither 0 nor 1")
+    _require(len(runs) % 2 == 0, "versions are not pairs")
+    pairs = runs.reshape(-1, 2)
+    _require(bool((pairs[:, 0] >= 0).all() and (pairs[:, 1] > 0).all()), "a bad version run")
+    _require(int(pairs[:, 1].sum(dtype=np.int64)) == tokens, "versions do not cover the tokens")
+    return GroupArrays(
+        prompt_ids=prompt,
+        lengths=lengths,
+        completion_ids=ids,
+        logprobs=logprobs,
+        versions=np.repeat(pairs[:, 0], pairs[:, 1]),
+        rewards=rewards,
+        correct=correct.astype(np.bool_),
+        finished=finished.astype(np.bool_),
+        answers=group.answers,
+    )
+
+
+_SHARD_ARRAYS = ("sequences", "prompt_ids", "completion_ids", "logprobs", "versions")
+_FLAGS = ("correct", "finished")
+_WIRE_TYPE = {
+    **dict.fromkeys(("reward", "logprob_sum", "logprobs"), "<f4"),
+    **dict.fromkeys(_FLAGS, "u1"),
+}
+
+
+def pack_shard(shard: Shard) -> Batch:
+    """A learner rank's shard to the wire's form."""
+    return Batch(
+        step=shard.step,
+        rank=shard.rank,
+        leases=shard.leases,
+        table=[_raw(getattr(shard.table, f.name), _type(f.name)) for f in fields(SequenceTable)],
+        generators=shard.generators,
+        arrays=[_raw(getattr(shard, name), _type(name)) for name in _SHARD_ARRAYS],
+    )
+
+
+def unpack_shard(batch: Batch) -> Shard:
+    """A learner rank's shard from the wire's form, checked.
+
+    Raises:
+        ProtocolError: lengths that contradict each other, sequences that are not the rank's,
+            groups without a lease, generators without a name, and values that `unpack_group`
+            refuses.
+    """
+    names = [f.name for f in fields(SequenceTable)]
+    _require(len(batch.table) == len(names), "not a batch table")
+    _require(len(batch.arrays) == len(_SHARD_ARRAYS), "not a shard")
+    columns = {n: _array(b, _type(n)) for n, b in zip(names, batch.table, strict=True)}
+    _require(len({len(c) for c in columns.values()}) == 1, "columns of different lengths")
+    for name in _FLAGS:
+        _require(bool((columns[name] <= 1).all()), "a flag that is neither 0 nor 1")
+        columns[name] = columns[name].astype(np.bool_)
+    arrays = {n: _array(b, _type(n)) for n, b in zip(_SHARD_ARRAYS, batch.arrays, strict=True)}
+    shard = Shard(
+        step=batch.step,
+        rank=batch.rank,
+        leases=batch.leases,
+        table=SequenceTable(**columns),
+        generators=batch.generators,
+        **arrays,
+    )
+    _check_shard(shard)
+    return shard
+
+
+def _check_shard(shard: Shard) -> None:
+    table, mine = shard.table, shard.sequences
+    owned = np.flatnonzero(table.rank == shard.rank)
+    _require(np.array_equal(owned, mine), "sequences that are not those of the rank")
+    _require(bool((table.prompt_length > 0).all()), "an empty prompt")
+    _require(bool((table.length > 0).all()), "an empty completion")
+    _require(bool(((table.group >= 0) & (table.rank >= 0)).all()), "a negative group or rank")
+    _require(bool((table.group < len(shard.leases)).all()), "a group without a lease")
+    _require(len(shard.generators) > 0, "a batch without generators")
+    _require(len(set(shard.generators)) == len(shard.generators), "a generator named twice")
+    known = (table.generator >= 0) & (table.generator < len(shard.generators))
+    _require(bool(known.all()), "a generator without a name")
+    _require(bool(np.isfinite(table.reward).all()), "a reward that is not finite")
+    _require(bool((table.logprob_sum <= 0).all()), "a log-probability above 0")
+    _require(bool(np.isfinite(table.logprob_sum).all()), "a log-probability that is not finite")
+    prompts = int(table.prompt_length[mine].sum(dtype=np.int64))
+    tokens = int(table.length[mine].sum(dtype=np.int64))
+    _require(len(shard.prompt_ids) == prompts, "lengths do not add up to the prompts")
+    _require(len(shard.completion_ids) == tokens, "lengths do not add up to the tokens")
+    _require(len(shard.logprobs) == tokens, "not one log-probability per token")
+    _require(len(shard.versions) == tokens, "not one version per token")
+    _require(bool((shard.prompt_ids >= 0).all()), "a negative token id")
+    _require(bool((shard.completion_ids >= 0).all()), "a negative token id")
+    _require(bool((shard.versions >= 0).all()), "a negative version")
+    _require(bool(np.isfinite(shard.logprobs).all()), "a log-probability that is not finite")
+    _require(bool((shard.logprobs <= 0).all()), "a log-probability above 0")
+
+
+def _type(name: str) -> str:
+    return _WIRE_TYPE.get(name, "<i4")
+
+
+def _raw(array: npt.ArrayLike, dtype: str) -> bytes:
+    return np.ascontiguousarray(array, dtype=dtype).tobytes()
+
+
+def _array(raw: bytes, dtype: str) -> npt.NDArray[Any]:
+    _require(len(raw) % np.dtype(dtype).itemsize == 0, "a buffer that is cut off")
+    return np.frombuffer(raw, dtype=dtype)
+
+
+def _require(holds: bool, what: str) -> None:
+    if not holds:
+        raise ProtocolError(what)

@@ -1,0 +1,382 @@
+"""Every message of the control plane, and the rules that make a lost message harmless.
+
+Roles talk to the coordinator only. What must survive a lost message is a *state* that the next
+heartbeat repeats (a generator's leases, the learner's newest staged version and checkpoint), or
+a request that its sender repeats until it is answered (`Hello`, `Delivered`, `BatchRequest`).
+
+Arrays travel as raw little-endian buffers: int32 token ids and lengths, float32 log-probabilities
+and rewards. Versions are run-length coded: pairs of (version, count) over a group's tokens.
+"""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+PROTOCOL = 7
+"""Both ends must have the same number; a difference is refused at `Hello`."""
+
+
+Whole = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+Positive = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+OrNone = Annotated[int, msgspec.Meta(ge=-1, le=2**31 - 1)]
+"""A number from 0, or -1 for "none yet"."""
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=True, kw_only=True):
+    """Base of all messages; the tag is the class's name."""
+
+
+# --- rollouts -----------------------------------------------------------------------------------
+
+
+class Lease(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True):
+    """Work for a generator: sample `group_size` completions of row `row` and score them.
+
+    `purpose` is "train" or "eval"; `row` indexes the task's split `split`. Sample i uses the
+    seed `seed + i`. Sampling values are the training ones or the evaluation's.
+    """
+
+    id: int
+    purpose: str
+    split: Literal["train", "validation", "eval"]
+    row: int
+    attempt: int
+    group_size: int
+    seed: int
+    temperature: float
+    max_tokens: int
+    top_p: float
+    top_k: int
+    min_p: float
+    straggler_seconds: float
+    min_group: int
+
+
+class Group(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True):
+    """A scored rollout group of n completions, as it crosses the wire and lies in the journal.
+
+    prompt_ids int32 [p]; lengths int32 [n]; completion_ids int32 [Σ lengths] (with the end token);
+    logprobs float32 [Σ lengths], log μ of each token with temperature applied, ≤ 0;
+    versions int32 [runs, 2], (version, token count); rewards float32 [n]; correct uint8 [n];
+    finished uint8 [n], 1 where the completion ended by itself, 0 where it was cut off;
+    answers: by equivalence, the task's primary one first, the canonical answer of each completion,
+    "" where there is none.
+    """
+
+    prompt_ids: bytes
+    lengths: bytes
+    completion_ids: bytes
+    logprobs: bytes
+    versions: bytes
+    rewards: bytes
+    correct: bytes
+    finished: bytes
+    answers: dict[str, list[str]]
+
+
+# --- to the coordinator -------------------------------------------------------------------------
+
+
+class GeneratorHello(Message, frozen=True):
+    """A generator introduces itself; repeated until welcomed.
+
+    workers: engine workers (TP × PP), its places in the transfer group. capacity: sequences it
+    takes at once. tokenizer, data: fingerprints that must agree with the learner's and the others'.
+    rows: task rows by split. multiplicity: by equivalence, how many distinct correct answers the
+    first problems of the evaluated split have, 0 where the task can't tell. leases: ids it works on
+    or has not had acknowledged.
+    """
+
+    name: str
+    incarnation: str
+    protocol: int
+    workers: Positive
+    capacity: Positive
+    tokenizer: str
+    data: str
+    rows: dict[str, Whole]
+    multiplicity: dict[str, list[Whole]]
+    leases: list[int]
+    metrics: str = ""
+
+
+class LearnerHello(Message, frozen=True):
+    """A learner rank introduces itself; repeated until welcomed.
+
+    incarnation: of the gang, the same on all ranks. step: batches its weights have seen (that of
+    the checkpoint after a restart).
+    """
+
+    name: str
+    incarnation: str
+    protocol: int
+    rank: Whole
+    ranks: Positive
+    step: Whole
+    tokenizer: str
+    vocab_size: Positive
+    metrics: str = ""
+
+
+class GeneratorHeartbeat(Message, frozen=True):
+    """A generator's state, every heartbeat. leases: as in GeneratorHello. stats: plain numbers for
+    display (tokens_per_second, running, waiting, kv_use, pause_seconds, tokens, …)."""
+
+    version: int
+    leases: list[int]
+    stats: dict[str, float]
+
+
+class LearnerHeartbeat(Message, frozen=True):
+    """A rank's state, every heartbeat and at every change. staged: newest version staged for
+    broadcast (rank 0), -1 before the first. checkpoint: step of the newest durable checkpoint, -1
+    for none. phase: what it is doing, for display."""
+
+    rank: Whole
+    staged: OrNone
+    checkpoint: OrNone
+    phase: str
+
+
+class Delivered(Message, frozen=True):
+    """A finished group; repeated until acknowledged. attempt: of the lease it was made for, which
+    may be an earlier one by now: the group is as good. seconds: sampling and scoring took these."""
+
+    lease: int
+    attempt: Positive
+    group: Group
+    sample_seconds: float
+    score_seconds: float
+    score_errors: int = 0
+
+
+class LeaseFailed(Message, frozen=True):
+    """A lease that cannot be fulfilled, and why; repeated until acknowledged. attempt: the one that
+    failed; if it is an earlier one by now, this changes nothing.
+    permanent: another attempt would fail too (the prompt is too long, the row is bad)."""
+
+    lease: int
+    attempt: Positive
+    reason: str
+    permanent: bool
+
+
+class Prepared(Message, frozen=True):
+    """Ready to enter the broadcast `sync`. From the learner only: version, of the weights it will
+    send; rendezvous, where to meet; layout, what will be sent (both are handed on in `Go`)."""
+
+    sync: int
+    version: OrNone = -1
+    rendezvous: str = ""
+    layout: bytes = b""
+
+
+class Applied(Message, frozen=True):
+    """Generator: `version` is in the engine. checksums: one per bucket, of the bytes that arrived.
+    probe: float32 log-probabilities of the fixed sequence, if asked for. Times in seconds."""
+
+    sync: int
+    version: int
+    checksums: list[int]
+    probe: bytes
+    pause_seconds: float
+    receive_seconds: float
+
+
+class Sent(Message, frozen=True):
+    """Learner: all of `version` was broadcast. checksums, probe: its own, to compare with."""
+
+    sync: int
+    version: int
+    checksums: list[int]
+    probe: bytes
+    seconds: float
+
+
+class SyncFailed(Message, frozen=True):
+    """This end of broadcast `sync` failed; its communicator is closed."""
+
+    sync: int
+    reason: str
+
+
+class BatchRequest(Message, frozen=True):
+    """A learner rank wants its shard of batch `step`; repeated until it comes. That also says that
+    batches before `step` are trained. report: rank 0's metrics of the batch before."""
+
+    rank: Whole
+    step: Whole
+    report: dict[str, float]
+
+
+class Bye(Message, frozen=True):
+    """This process leaves in good order. leases: unfinished work handed back."""
+
+    leases: list[int]
+    reason: str = ""
+
+
+class Observe(Message, frozen=True):
+    """Ask for a `Status`."""
+
+
+class Stop(Message, frozen=True):
+    """End the run in good order: checkpoint, drain, summary."""
+
+    reason: str
+
+
+# --- from the coordinator -----------------------------------------------------------------------
+
+
+class Welcome(Message, frozen=True):
+    """The introduction was accepted. run: its name. id: of the run, unlike any other's."""
+
+    run: str
+    id: str = ""
+
+
+class Refused(Message, frozen=True):
+    """The introduction was not accepted; the process should exit with this sentence."""
+
+    reason: str
+
+
+class GivenUp(Message, frozen=True):
+    """The answer to the introduction of a generator that was taken for dead: its leases are others'
+    by now. It may introduce itself again, as another incarnation that holds nothing."""
+
+    reason: str
+
+
+class Identify(Message, frozen=True):
+    """The coordinator does not know the sender (it restarted): say hello again."""
+
+
+class Grant(Message, frozen=True):
+    """New work."""
+
+    leases: list[Lease]
+
+
+class Ack(Message, frozen=True):
+    """These leases are in the journal (or settled otherwise) and may be forgotten. Also the answer
+    to a generator's heartbeat, then often with no leases."""
+
+    leases: list[int]
+
+
+class LearnerAck(Message, frozen=True):
+    """The answer to a learner's heartbeat. keep: checkpoints that must not be deleted, by step.
+    evaluating: an evaluation is under way, so that neither a batch nor the end is overdue."""
+
+    keep: list[int]
+    evaluating: bool
+
+
+class Cancel(Message, frozen=True):
+    """Stop working on these leases; nothing needs to be delivered."""
+
+    leases: list[int]
+
+
+class Prepare(Message, frozen=True):
+    """Get ready to receive (or, learner, to send the newest staged version) in group `epoch`.
+
+    rank: the first place of the receiver in the group of `world_size`. probe: compare log-probs.
+    deadline: seconds the transfer may take.
+    """
+
+    sync: int
+    epoch: int
+    rank: int
+    world_size: int
+    probe: bool
+    deadline: float
+
+
+class Go(Message, frozen=True):
+    """Everybody is ready: enter the broadcast of `version`."""
+
+    sync: int
+    version: int
+    rendezvous: str
+    layout: bytes
+
+
+class SyncAborted(Message, frozen=True):
+    """Broadcast `sync` is off; leave it."""
+
+    sync: int
+    reason: str
+
+
+class Batch(Message, frozen=True):
+    """A rank's shard (asyncds.protocol.batch.Shard), arrays as raw buffers in its field order."""
+
+    step: int
+    rank: int
+    leases: list[int]
+    table: list[bytes]
+    generators: list[str]
+    arrays: list[bytes]
+
+
+class Finish(Message, frozen=True):
+    """No more batches: write the last checkpoint, publish the last weights, keep the heartbeat."""
+
+    reason: str
+
+
+class Drain(Message, frozen=True):
+    """Nothing more to do: leave in good order, exit 0."""
+
+    reason: str
+
+
+class Dump(Message, frozen=True):
+    """The run does not move: write down what this process is doing."""
+
+    reason: str
+
+
+class Status(Message, frozen=True):
+    """The run at a glance, for people: plain values only."""
+
+    run: dict[str, Any]
+
+
+ToCoordinator = (
+    GeneratorHello
+    | LearnerHello
+    | GeneratorHeartbeat
+    | LearnerHeartbeat
+    | Delivered
+    | LeaseFailed
+    | Prepared
+    | Applied
+    | Sent
+    | SyncFailed
+    | BatchRequest
+    | Bye
+    | Observe
+    | Stop
+)
+FromCoordinator = (
+    Welcome
+    | Refused
+    | GivenUp
+    | Identify
+    | Grant
+    | Ack
+    | LearnerAck
+    | Cancel
+    | Prepare
+    | Go
+    | SyncAborted
+    | Batch
+    | Finish
+    | Drain
+    | Dump
+    | Status
+)

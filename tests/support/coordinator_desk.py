@@ -1,0 +1,149 @@
+"""A coordinator to talk to, one message at a time."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from asyncds.fleet.membership import Health
+from asyncds.protocol import wire
+from asyncds.protocol.codec import pack_group
+from asyncds.rollout.journal import Journal
+from services.coordinator.coordinator import Coordinator
+from services.coordinator.state import State
+from tests.simulation.simulated_config import make_config
+from tests.simulation.simulated_generator import VOCABULARY
+from tests.support.rollout_groups import make_group
+
+GENERATOR = wire.GeneratorHello(
+    name="g",
+    incarnation="g1",
+    protocol=wire.PROTOCOL,
+    workers=1,
+    capacity=4,
+    tokenizer="t",
+    data="d",
+    rows={"train": 9, "eval": 3},
+    multiplicity={"written": [2, 0]},
+    leases=[],
+)
+LEARNER = wire.LearnerHello(
+    name="learner-0",
+    incarnation="l1",
+    protocol=wire.PROTOCOL,
+    rank=0,
+    ranks=1,
+    step=0,
+    tokenizer="t",
+    vocab_size=VOCABULARY,
+)
+REPLACE = msgspec.structs.replace
+DYNAMIC_SAMPLING = {
+    "rollout__dynamic_sampling": {"enabled": True, "max_dropped": 1},
+    "algorithm": {"advantage": {"kind": "grpo"}},
+}
+
+
+class Desk:
+    """A coordinator, and what it said to each peer since it was last asked."""
+
+    def __init__(self, path: Path, **config: Any) -> None:
+        self.journal = Journal(path / "journal.db")
+        self.now = 0.0
+        self._sent: list[tuple[bytes, wire.Message]] = []
+        self.stalls: list[str] = []
+        self.c = Coordinator(
+            config=make_config(**config),
+            journal=self.journal,
+            send=lambda peer, message: self._sent.append((peer, message)),
+            on_step=lambda metrics: None,
+            on_evaluation=lambda result: None,
+            on_rewind=lambda: None,
+            on_broadcast=lambda outcome, now: None,
+            on_stall=self.stalls.append,
+            now=0.0,
+        )
+
+    def close(self) -> None:
+        self.journal.close()
+
+    def say(self, peer: bytes, *messages: wire.Message) -> list[wire.Message]:
+        """Handle messages of one peer, then a tick; what was sent to it."""
+        for message in messages:
+            self.c.handle(peer, message, self.now)  # type: ignore[arg-type]
+        return self.tick(peer)
+
+    def tick(self, peer: bytes, seconds: float = 0.0) -> list[wire.Message]:
+        self.now += seconds
+        self.c.tick(self.now)
+        sent = [m for p, m in self._sent if p == peer]
+        self._sent = [(p, m) for p, m in self._sent if p != peer]
+        return sent
+
+    def member(self, name: str = "g") -> Health:
+        found = self.c.fleet.get(name)
+        assert found is not None
+        return found.health
+
+    def synced(self, *names: str, version: int = 0) -> None:
+        """Take the broadcast under way to its good end."""
+        staged = wire.LearnerHeartbeat(rank=0, staged=version, checkpoint=-1, phase="")
+        self.say(b"l", staged)
+        sync = self.c.weights.current
+        assert sync is not None
+        assert set(sync.places) == set(names)
+        probe = b"\0\0\0\0"
+        for name in names:
+            self.say(name.encode(), wire.Prepared(sync=sync.id))
+        self.say(b"l", wire.Prepared(sync=sync.id, version=version))
+        for name in names:
+            applied = wire.Applied(
+                sync=sync.id,
+                version=version,
+                checksums=[1],
+                probe=probe,
+                pause_seconds=0,
+                receive_seconds=0,
+            )
+            self.say(name.encode(), applied)
+        sent = wire.Sent(sync=sync.id, version=version, checksums=[1], probe=probe, seconds=0)
+        self.say(b"l", sent)
+
+
+def only(messages: list[wire.Message], kind: type) -> list[Any]:
+    return [m for m in messages if isinstance(m, kind)]
+
+
+def leases(messages: list[wire.Message]) -> list[wire.Lease]:
+    return [lease for grant in only(messages, wire.Grant) for lease in grant.leases]
+
+
+def delivered(lease: wire.Lease, **changes: Any) -> wire.Delivered:
+    group = pack_group(make_group(n=lease.group_size, prompt=(lease.id,), **changes))
+    return wire.Delivered(
+        lease=lease.id, attempt=lease.attempt, group=group, sample_seconds=0, score_seconds=0
+    )
+
+
+def failed(lease: wire.Lease, reason: str, *, permanent: bool = False) -> wire.LeaseFailed:
+    return wire.LeaseFailed(
+        lease=lease.id, attempt=lease.attempt, reason=reason, permanent=permanent
+    )
+
+
+def running(desk: Desk, *, evaluate: bool = True) -> list[wire.Lease]:
+    """Join both, sync, and answer the base evaluation; the first training leases."""
+    desk.say(b"l", LEARNER)
+    desk.say(b"g", GENERATOR)
+    desk.synced("g")
+    granted = leases(desk.tick(b"g"))
+    assert desk.c.state is State.RUNNING
+    while evaluate and any(lease.purpose == "eval" for lease in granted):
+        done = [delivered(lease) for lease in granted if lease.purpose == "eval"]
+        train = [lease for lease in granted if lease.purpose == "train"]
+        granted = train + leases(desk.say(b"g", *done))
+    return granted
+
+
+def running_ids(desk: Desk) -> list[int]:
+    return [row.id for row in desk.journal.leases("leased")]

@@ -1,0 +1,276 @@
+"""Evaluation rounds: leases at every temperature, and results against brute force."""
+
+import math
+from collections import Counter
+from fractions import Fraction
+from itertools import combinations
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from asyncds.fleet.membership import Fleet
+from asyncds.protocol.codec import GroupArrays
+from asyncds.rollout.journal import Journal
+from asyncds.rollout.scheduler import Scheduler
+from asyncds.telemetry.catalogue import build_metrics
+from services.coordinator.batches import _diversity
+from services.coordinator.evaluation import EvaluationRound, best_step
+from services.coordinator.leases import LeaseBook
+from services.coordinator.telemetry import CoordinatorTelemetry
+from tests.simulation.simulated_config import make_config
+from tests.support.rollout_groups import make_group
+
+Samples = list[tuple[str, bool]]
+MULTIPLICITY = {"written": [6, 0, 3], "loose": [2, 0, 1]}
+
+
+def group(samples: Samples, logprob: float = -0.5) -> GroupArrays:
+    """Answers as written and, under a looser equivalence, in lower case."""
+    made = make_group(n=len(samples), correct=tuple(ok for _, ok in samples))
+    answers = {
+        "written": [key for key, _ in samples],
+        "loose": [key.lower() for key, _ in samples],
+    }
+    logprobs = np.full_like(made.logprobs, logprob)
+    return GroupArrays(**(vars(made) | {"answers": answers, "logprobs": logprobs}))
+
+
+def evaluate(problems: list[Samples], *, order: list[int] | None = None) -> dict[str, Any]:
+    n = len(problems)
+    round = EvaluationRound(
+        version=4,
+        step=4,
+        n_samples=4,
+        temperatures={1: 0.7},
+        leases={10 + row: (1, row) for row in range(n)},
+    )
+    for row in order or range(n):
+        round.add(10 + row, group(problems[row]))
+    assert round.complete
+    return round.results(split="eval", pass_at=(1, 2, 4, 5), multiplicity=MULTIPLICITY)[1]
+
+
+def pairs_that_agree(samples: Samples) -> float | None:
+    right = [key for key, ok in samples if ok]
+    pairs = list(combinations(right, 2))
+    return fmean(a == b for a, b in pairs) if pairs else None
+
+
+problems = st.lists(
+    st.lists(st.tuples(st.sampled_from("abcABC"), st.booleans()), min_size=4, max_size=6),
+    min_size=1,
+    max_size=5,
+)
+
+
+@settings(deadline=None)
+@given(problems, st.randoms(use_true_random=False))
+def test_a_result_is_what_counting_by_hand_gives(some: list[Samples], random: Any) -> None:
+    result = evaluate(some)
+    order = list(range(len(some)))
+    random.shuffle(order)
+    assert result == evaluate(some, order=order), "the order of arrival counts for nothing"
+    assert (result["version"], result["temperature"], result["split"]) == (4, 0.7, "eval")
+    assert (result["n_problems"], result["n_samples"]) == (len(some), 4)
+    taken = min(map(len, some))
+    assert list(result["pass@k"]) == [str(k) for k in (1, 2, 4, 5) if k <= taken]
+    for k, chance in result["pass@k"].items():
+        by_hand = fmean(
+            fmean(any(ok for _, ok in drawn) for drawn in combinations(samples, int(k)))
+            for samples in some
+        )
+        assert chance == pytest.approx(by_hand)
+        low, high = result["pass@k_interval"][k]
+        assert low - 1e-12 <= chance <= high + 1e-12
+    distinct = [len({key for key, ok in samples if ok}) for samples in some]
+    loose = [len({key.lower() for key, ok in samples if ok}) for samples in some]
+    assert result["equivalence"] == "written"
+    assert result["distinct_correct"] == pytest.approx(fmean(distinct))
+    assert result["distinct"] == pytest.approx({"written": fmean(distinct), "loose": fmean(loose)})
+    low, high = result["distinct_correct_interval"]
+    assert min(distinct) <= low <= high <= max(distinct)
+    overlaps = [pairs_that_agree(samples) for samples in some]
+    known = [o for o in overlaps if o is not None]
+    assert result["n_defined"]["self_overlap"] == len(known)
+    assert result["self_overlap"] == (pytest.approx(fmean(known)) if known else None)
+    exist = [*MULTIPLICITY["written"], 0, 0]
+    variances = [
+        float(Fraction(o).limit_denominator(1000) / m - Fraction(1, m * m))
+        for o, m in zip(overlaps, exist, strict=False)
+        if o is not None and m
+    ]
+    assert result["n_defined"]["normalised_variance"] == len(variances)
+    assert result["normalised_variance"] == (
+        pytest.approx(fmean(variances), abs=1e-9) if variances else None
+    )
+    shares = [
+        Counter(right).most_common(1)[0][1] / len(right)
+        for samples in some
+        if (right := [key for key, ok in samples if ok])
+    ]
+    assert result["n_defined"]["top_share"] == len(shares)
+    assert result["top_share"] == (pytest.approx(fmean(shares)) if shares else None)
+    assert result["entropy"] == pytest.approx(0.5)
+    assert result["solution_multiplicity"] == 4.5, "of the problems where it is known"
+    assert result["multiplicity"] == {"written": 4.5, "loose": 1.5}
+
+
+def test_a_round_in_which_no_problem_could_be_evaluated() -> None:
+    round = EvaluationRound(
+        version=0, step=0, n_samples=4, temperatures={1: 1.0}, leases={10: (1, 0)}
+    )
+    round.give_up(10)
+    assert round.complete
+    (result,) = round.results(split="eval", pass_at=(1,), multiplicity={}).values()
+    assert (result["n_problems"], result["pass@k"], result["distinct_correct"]) == (0, {}, 0.0)
+    assert result["self_overlap"] is result["entropy"] is None
+
+
+def open_round(path: Path, **config: Any) -> tuple[LeaseBook, Journal]:
+    settings = make_config(**config)
+    journal = Journal(path / "journal.db")
+    scheduler = Scheduler(
+        groups_per_step=3, target_lag=2, max_lag=2, window=6, publish_every=1, total_steps=6
+    )
+    book = LeaseBook(
+        config=settings,
+        journal=journal,
+        scheduler=scheduler,
+        fleet=Fleet(suspect_seconds=3, dead_seconds=8),
+        send=lambda peer, message: None,
+        reject=lambda peer, reason, now: None,
+    )
+    book.rows = {"train": 9, "validation": 2, "eval": 5}
+    book.open_round(version=0, step=0, n_samples=2)
+    return book, journal
+
+
+def test_every_problem_is_sampled_at_every_temperature(tmp_path: Path) -> None:
+    book, journal = open_round(tmp_path, eval__temperatures=(1.0, 0.6))
+    member: Any = type("Member", (), {"name": "g"})
+    granted = [book._hand(entry, member, 0.0) for entry in book._open]
+    journal.close()
+    assert [(g.temperature, g.row) for g in granted] == [
+        (t, row) for t in (1.0, 0.6) for row in range(3)
+    ]
+    assert {(g.purpose, g.split) for g in granted} == {("eval", "eval")}
+    assert len({g.seed for g in granted}) == 6, "two temperatures share no random numbers"
+    assert book.round is not None
+    for lease in granted:
+        right = lease.temperature == 1.0
+        book.round.add(lease.id, group([("a", right), ("b", right)]))
+    results = book.round.results(split="eval", pass_at=(1,), multiplicity={})
+    assert [(r["temperature"], r["pass@k"]["1"]) for r in results.values()] == [
+        (1.0, 1.0),
+        (0.6, 0.0),
+    ]
+
+
+def test_the_validation_split_is_evaluated_where_it_is_asked_for(tmp_path: Path) -> None:
+    book, journal = open_round(
+        tmp_path, eval__split="validation", task={"kind": "countdown", "n_validation": 2}
+    )
+    member: Any = type("Member", (), {"name": "g"})
+    granted = [book._hand(entry, member, 0.0) for entry in book._open]
+    journal.close()
+    assert [(g.split, g.row) for g in granted] == [("validation", 0), ("validation", 1)]
+
+
+def test_every_number_of_an_evaluation_is_a_gauge(tmp_path: Path) -> None:
+    config, metrics = make_config(), build_metrics("coordinator")
+    journal = Journal(tmp_path / "journal.db")
+    telemetry = CoordinatorTelemetry(
+        config=config, run_dir=tmp_path, journal=journal, metrics=metrics
+    )
+    telemetry.evaluation(evaluate([[("a", True), ("A", True), ("a", True), ("x", False)]]))
+    telemetry.close()
+    journal.close()
+
+    def gauge(name: str, **labels: str) -> float | None:
+        return metrics.registry.get_sample_value(f"asyncds_coordinator_{name}", labels)
+
+    assert gauge("pass_at_k", k="1", temperature="0.7") == pytest.approx(0.75)
+    assert gauge("pass_at_k_bound", k="1", temperature="0.7", bound="low") == pytest.approx(0.75)
+    assert gauge("evaluation_distinct", equivalence="written", temperature="0.7") == 2
+    assert gauge("evaluation_distinct", equivalence="loose", temperature="0.7") == 1
+    assert gauge("evaluation_multiplicity", equivalence="written") == 4.5
+    assert gauge("evaluation_self_overlap", temperature="0.7") == pytest.approx(1 / 3)
+    assert gauge("evaluation_top_share", temperature="0.7") == pytest.approx(2 / 3)
+    variance = gauge("evaluation_normalised_variance", temperature="0.7")
+    assert variance == pytest.approx(1 / 18 - 1 / 36)
+    assert gauge("evaluation_entropy", temperature="0.7") == pytest.approx(0.5)
+    telemetry.evaluation(evaluate([[("a", False)] * 4]))
+    assert math.isnan(gauge("evaluation_self_overlap", temperature="0.7") or 0.0)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("temperatures", (), "at least 1 item"),
+        ("temperatures", (1.0, 0.6, 1.0), "has one twice"),
+        ("temperatures", (0.0,), "greater than 0"),
+        ("temperatures", (float("inf"),), "finite"),
+        ("split", "test", "'eval' or 'validation'"),
+        ("pass_at", (0,), "greater than or equal to 1"),
+    ],
+)
+def test_what_the_configuration_refuses(field: str, value: Any, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        make_config(**{f"eval__{field}": value})
+
+
+def test_an_evaluation_of_a_split_without_problems_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"task\.n_validation 0 holds no problems out"):
+        make_config(eval__split="validation")
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(1, 9), st.sampled_from([0.6, 1.0]), st.sampled_from([None, 0.0, 0.5, 1.0])
+        ),
+        max_size=8,
+        unique_by=lambda found: found[:2],
+    )
+)
+def test_the_best_step_is_the_newest_with_the_highest_chance(
+    found: list[tuple[int, float, float | None]],
+) -> None:
+    results = [
+        {"step": step, "temperature": t, "pass@k": {"4": 0.9} if p is None else {"1": p, "4": 0.1}}
+        for step, t, p in found
+    ]
+    best = best_step(results, temperature=1.0, k=1)
+    candidates = {step: p for step, t, p in found if t == 1.0 and p is not None}
+    if best is None:
+        assert not candidates
+    else:
+        assert all(
+            p < candidates[best] or (p == candidates[best] and step <= best)
+            for step, p in candidates.items()
+        )
+
+
+def test_diversity_of_a_training_batch() -> None:
+    groups = [
+        group([("a", True), ("A", True), ("a", True), ("x", False)]),
+        group([("b", True), ("y", False), ("y", False), ("z", False)]),
+        group([("y", False)] * 4),
+    ]
+    assert _diversity(groups) == pytest.approx(
+        {
+            "solved_groups": 2 / 3,
+            "distinct_correct": 1.0,
+            "distinct/written": 1.0,
+            "distinct/loose": 2 / 3,
+            "top_share": (2 / 3 + 1) / 2,
+            "self_overlap": 1 / 3,
+        }
+    )
+    assert _diversity(groups[2:])["top_share"] is None

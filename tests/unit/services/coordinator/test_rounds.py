@@ -1,0 +1,123 @@
+"""Evaluations under way: on pinned weights, of the base model first, made again if lost."""
+
+from contextlib import closing
+from pathlib import Path
+
+from asyncds.protocol import wire
+from asyncds.protocol.codec import pack_group
+from services.coordinator.state import State
+from tests.simulation.simulated_config import make_config
+from tests.simulation.simulation import Simulation
+from tests.support.coordinator_desk import (
+    GENERATOR,
+    LEARNER,
+    REPLACE,
+    Desk,
+    delivered,
+    leases,
+    only,
+    running,
+)
+from tests.support.rollout_groups import make_group
+
+
+def test_weights_stay_put_while_an_evaluation_is_open(desk: Desk) -> None:
+    granted = running(desk, evaluate=False)
+    round = desk.c.leases.round
+    assert round is not None
+    desk.say(b"l", wire.LearnerHeartbeat(rank=0, staged=1, checkpoint=-1, phase=""))
+    assert desk.c.weights.current is None
+    for lease in [g for g in granted if g.purpose == "eval"]:
+        granted += leases(desk.say(b"g", delivered(lease)))
+        assert desk.c.weights.current is None
+    for lease in [g for g in granted if g.purpose == "eval"]:
+        desk.say(b"g", delivered(lease))
+    assert desk.c.leases.round is None
+    desk.tick(b"l")
+    assert desk.c.weights.current is not None
+    (result,) = desk.journal.evaluations()
+    assert (result["version"], result["n_problems"], result["pass@k"]["1"]) == (0, 3, 0.0)
+
+
+def test_whoever_dies_the_base_model_is_evaluated_first(tmp_path: Path) -> None:
+    sim = Simulation(tmp_path, config=make_config())
+
+    def half_done() -> bool:
+        round = sim.coordinator and sim.coordinator.leases.round
+        return round is not None and 0 < round.done < round.total
+
+    sim.run(limit=100, until=half_done)
+    sim.kill_coordinator(back_after=5)
+    sim.run(limit=100, until=half_done)
+    for generator in sim.generators.values():
+        sim.kill(generator, back_after=5)
+    sim.turn()
+    sim.run(limit=100, until=half_done)
+    assert sim.learner is not None
+    sim.kill(sim.learner, back_after=5)
+    sim.turn()
+    sim.run(limit=300)
+    assert sim.coordinator is not None
+    assert sim.coordinator.state is State.FINISHED
+    evaluated = [(e["version"], e["step"]) for e in sim.journal.evaluations()]
+    assert (evaluated[0], evaluated[-1]) == ((0, 0), (6, 6))
+
+
+def test_an_evaluation_on_other_weights_is_malformed(desk: Desk) -> None:
+    granted = running(desk, evaluate=False)
+    lease = next(g for g in granted if g.purpose == "eval")
+    desk.say(b"g", delivered(lease, versions=(0, 1)))
+    again = desk.journal.leases("leased", purpose="eval")
+    assert [r.attempt for r in again if r.id == lease.id] == [2]
+
+
+def test_answers_under_an_equivalence_nobody_named_are_malformed(desk: Desk) -> None:
+    granted = running(desk, evaluate=False)
+    lease = next(g for g in granted if g.purpose == "eval")
+    group = make_group(n=lease.group_size, prompt=(lease.id,))
+    group.answers["loose"] = group.answers.pop("written")
+    message = wire.Delivered(
+        lease=lease.id,
+        attempt=lease.attempt,
+        group=pack_group(group),
+        sample_seconds=0,
+        score_seconds=0,
+    )
+    desk.say(b"g", message)
+    again = desk.journal.leases("leased", purpose="eval")
+    assert [r.attempt for r in again if r.id == lease.id] == [2]
+
+
+def test_a_generator_without_the_evaluated_split_is_refused(tmp_path: Path) -> None:
+    with closing(
+        Desk(tmp_path, eval__split="validation", task={"kind": "countdown", "n_validation": 2})
+    ) as desk:
+        (refused,) = only(desk.say(b"g", GENERATOR), wire.Refused)
+        assert "no rows in the split 'validation'" in refused.reason
+
+
+def test_an_evaluation_nobody_can_finish_is_given_up_and_made_again(desk: Desk) -> None:
+    running(desk, evaluate=False)
+    desk.say(b"g", wire.Bye(leases=[]))
+    assert desk.c.leases.round is None
+    assert desk.journal.counts("eval") == {"failed": 3}
+    desk.say(b"g2", REPLACE(GENERATOR, incarnation="g2"))
+    # 0 is published already; who comes gets it at once.
+    sync = desk.c.weights.current
+    assert sync is not None
+
+
+def test_a_learners_restart_drops_the_evaluation_of_the_other_learner(desk: Desk) -> None:
+    running(desk, evaluate=False)
+    desk.say(b"m", REPLACE(LEARNER, incarnation="l2"))
+    assert desk.c.leases.round is None
+    assert desk.journal.counts("eval") == {"failed": 3}
+
+
+def test_a_learner_is_told_that_an_evaluation_is_under_way(desk: Desk) -> None:
+    granted = running(desk, evaluate=False)
+    beat = wire.LearnerHeartbeat(rank=0, staged=0, checkpoint=-1, phase="")
+    assert only(desk.say(b"l", beat), wire.LearnerAck)[0].evaluating
+    while granted := [lease for lease in granted if lease.purpose == "eval"]:
+        granted = leases(desk.say(b"g", *map(delivered, granted)))
+    assert not only(desk.say(b"l", beat), wire.LearnerAck)[0].evaluating

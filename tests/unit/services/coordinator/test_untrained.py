@@ -1,0 +1,75 @@
+"""A run of no steps: the model is evaluated as the engines loaded it, and there is no learner."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from asyncds.fleet.membership import Health
+from asyncds.protocol import wire
+from services.coordinator.state import State
+from tests.support.coordinator_desk import (
+    GENERATOR,
+    LEARNER,
+    REPLACE,
+    Desk,
+    delivered,
+    leases,
+    only,
+)
+
+HELLO = REPLACE(GENERATOR, capacity=8)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    with closing(Desk(tmp_path, steps=0)) as desk:
+        yield desk
+
+
+def test_it_is_evaluated_once_and_finished(desk: Desk, tmp_path: Path) -> None:
+    desk.tick(b"g")
+    assert desk.c.state is State.STARTING
+    assert desk.c.waiting_for() == "everybody waits for a generator to join"
+    said = desk.say(b"g", HELLO)
+    assert desk.member() is Health.HEALTHY
+    granted = leases(said)
+    assert [lease.purpose for lease in granted] == ["eval"] * 3
+    for lease in granted:
+        assert not desk.c.state.final
+        said += desk.say(b"g", delivered(lease, correct=(True,) * lease.group_size))
+    (result,) = desk.journal.evaluations()
+    assert (result["version"], result["step"], result["n_problems"]) == (0, 0, 3)
+    assert result["pass@k"]["1"] == 1.0
+    assert (desk.c.state, desk.c.found_finished) == (State.FINISHED, False)
+    assert only(said, wire.Drain)
+    assert not only(said, wire.Prepare)
+
+    desk.close()
+    with closing(Desk(tmp_path, steps=0)) as resumed:
+        resumed.tick(b"g")
+        assert (resumed.c.state, resumed.c.found_finished) == (State.FINISHED, True)
+
+
+def test_a_generator_that_comes_later_serves_too(desk: Desk) -> None:
+    first, *others = leases(desk.say(b"g", HELLO))
+    desk.say(b"g", delivered(first))
+    desk.say(b"g", wire.Bye(leases=[lease.id for lease in others], reason="preempted"))
+    assert not desk.c.fleet.alive()
+    for lease in leases(desk.say(b"h", REPLACE(HELLO, name="h", incarnation="h1"))):
+        desk.say(b"h", delivered(lease))
+    assert desk.c.state is State.FINISHED
+    assert desk.journal.evaluations()[0]["n_problems"] == 3
+
+
+def test_a_group_of_other_weights_is_refused(desk: Desk) -> None:
+    lease, *_ = leases(desk.say(b"g", HELLO))
+    desk.say(b"g", delivered(lease, versions=(1,)))
+    assert desk.c.leases.round is not None
+    assert desk.c.leases.round.owns(lease.id)
+
+
+def test_a_learner_is_refused(desk: Desk) -> None:
+    (refused,) = only(desk.say(b"l", LEARNER), wire.Refused)
+    assert refused.reason == "this run trains nothing (steps is 0) and has no learner"

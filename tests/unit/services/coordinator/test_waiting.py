@@ -1,0 +1,77 @@
+"""What is said, and done, while somebody waits."""
+
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from asyncds.protocol import wire
+from services.coordinator.state import State
+from tests.simulation.simulated_config import make_config
+from tests.simulation.simulated_faults import Faults
+from tests.simulation.simulation import Simulation
+from tests.support.coordinator_desk import (
+    GENERATOR,
+    LEARNER,
+    Desk,
+    delivered,
+    leases,
+    only,
+    running,
+)
+
+
+def test_a_stall_ends_in_a_sentence(tmp_path: Path) -> None:
+    sim = Simulation(
+        tmp_path,
+        config=make_config(coordinator__stall_seconds=30),
+        faults=Faults(failed_lease=1.0),
+        generators=1,
+    )
+    sim.run(limit=200)
+    assert sim.coordinator is not None
+    assert sim.coordinator.state is State.FAILED
+    assert sim.coordinator.message.startswith("no progress for 30 s: ")
+
+
+def test_whoever_is_there_is_asked_what_it_does_while_nothing_moves(tmp_path: Path) -> None:
+    with closing(Desk(tmp_path, coordinator__watch_seconds=30)) as desk:
+        desk.say(b"l", LEARNER)
+        desk.say(b"g", GENERATOR)
+
+        def said_at(seconds: int) -> list[wire.Message]:
+            desk.now = seconds
+            desk.say(b"l", wire.LearnerHeartbeat(rank=0, staged=-1, checkpoint=-1, phase=""))
+            return desk.say(b"g", wire.GeneratorHeartbeat(version=-1, leases=[], stats={}))
+
+        quiet = [only(said_at(t), wire.Dump) for t in range(1, 30)]
+        assert not any(quiet)
+        assert desk.stalls == []
+        [dump] = only(said_at(30), wire.Dump)
+        assert dump.reason == f"no progress for 30 s: {desk.c.waiting_for()}"
+        assert desk.stalls == [dump.reason]
+        assert desk.c.status(desk.now)["message"] == "no progress for 30 s"
+
+
+@pytest.mark.parametrize(
+    ("joined", "sentence"),
+    [
+        ([], "everybody waits for the learner to join"),
+        (["l"], "the learner waits for a generator to join"),
+        (["l", "g"], "nobody waits"),
+    ],
+)
+def test_who_waits_for_whom(desk: Desk, joined: list[str], sentence: str) -> None:
+    for peer in joined:
+        desk.say(peer.encode(), LEARNER if peer == "l" else GENERATOR)
+    assert desk.c.waiting_for() == sentence
+
+
+def test_who_waits_for_whom_in_work(desk: Desk) -> None:
+    granted = running(desk, evaluate=False)
+    assert desk.c.waiting_for() == "evaluating version 0: 0 of 3 groups"
+    while todo := [g for g in granted if g.purpose == "eval"]:
+        granted = [g for g in granted if g.purpose == "train"]
+        granted += leases(desk.say(b"g", *(delivered(g) for g in todo)))
+    desk.say(b"l", wire.BatchRequest(rank=0, step=0, report={}))
+    assert desk.c.waiting_for() == f"the learner waits for generators: {len(granted)} groups at g"

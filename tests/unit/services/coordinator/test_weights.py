@@ -1,0 +1,158 @@
+"""Weights: who is trusted with work, and whose versions count."""
+
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from asyncds.fleet.membership import Health
+from asyncds.protocol import wire
+from tests.support.coordinator_desk import (
+    GENERATOR,
+    LEARNER,
+    REPLACE,
+    Desk,
+    delivered,
+    leases,
+    only,
+    running,
+)
+
+
+def test_a_mismatch_never_serves(desk: Desk) -> None:
+    desk.say(b"l", LEARNER)
+    desk.say(b"g", GENERATOR)
+    desk.say(b"l", wire.LearnerHeartbeat(rank=0, staged=0, checkpoint=-1, phase=""))
+    sync = desk.c.weights.current
+    assert sync is not None
+    desk.say(b"g", wire.Prepared(sync=sync.id))
+    assert only(desk.tick(b"g"), wire.Go) == []
+    desk.say(b"l", wire.Prepared(sync=sync.id, version=0, rendezvous="r"))
+    assert [go.rendezvous for go in only(desk.tick(b"g"), wire.Go)] == ["r"]
+    ends = {"sync": sync.id, "version": 0, "probe": b"\0"}  # a probe that is cut off
+    desk.say(b"g", wire.Applied(checksums=[2], pause_seconds=0, receive_seconds=0, **ends))
+    desk.say(b"l", wire.Sent(checksums=[1], seconds=0, **ends))
+    assert desk.member() is Health.STALE
+    assert "checksums differ" in desk.c.weights.last_failure
+    assert desk.c.fleet.healthy() == []
+
+
+def between(desk: Desk, *, right: bool) -> tuple[list[wire.Lease], wire.Applied, wire.Sent]:
+    """The generator has new weights, and whether these are the learner's is not known yet: leases
+    it works on, and what both are about to say."""
+    granted = running(desk)
+    desk.say(b"l", wire.LearnerHeartbeat(rank=0, staged=1, checkpoint=-1, phase=""))
+    sync = desk.c.weights.current
+    assert sync is not None
+    desk.say(b"g", wire.Prepared(sync=sync.id))
+    desk.say(b"l", wire.Prepared(sync=sync.id, version=1))
+    sums = [1 if right else 2]
+    applied = wire.Applied(
+        sync=sync.id, version=1, checksums=sums, probe=b"", pause_seconds=0, receive_seconds=0
+    )
+    return granted, applied, wire.Sent(sync=sync.id, version=1, checksums=[1], probe=b"", seconds=0)
+
+
+def distrusted(desk: Desk) -> list[wire.Lease]:
+    """The generator's weights turn out to be others, while it works on these leases."""
+    granted, applied, sent = between(desk, right=False)
+    desk.say(b"g", applied)
+    desk.say(b"l", sent)
+    assert desk.member() is Health.STALE
+    return granted
+
+
+def test_groups_made_by_wrong_weights_are_not_taken(tmp_path: Path) -> None:
+    """Also not by the next coordinator."""
+    with closing(Desk(tmp_path)) as desk:
+        first, second, *_ = granted = distrusted(desk)
+        cancelled = {i for m in only(desk.tick(b"g"), wire.Cancel) for i in m.leases}
+        assert cancelled >= {lease.id for lease in granted}
+        answer = desk.say(b"g", delivered(first, versions=(0, 1)))
+        assert only(answer, wire.Cancel) == [wire.Cancel(leases=[first.id])]
+        assert only(answer, wire.Ack) == []
+        assert desk.c.rejected_frames == 1
+    with closing(Desk(tmp_path)) as desk:
+        desk.say(b"g", REPLACE(GENERATOR, leases=[second.id]))
+        answer = desk.say(b"g", delivered(second, versions=(0, 1)))
+        assert only(answer, wire.Ack) == []
+        assert desk.journal.counts().get("delivered", 0) == 0
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_group_waits_until_its_weights_are_judged(desk: Desk, right: bool) -> None:
+    (old, new, *_), applied, sent = between(desk, right=right)
+    assert only(desk.say(b"g", delivered(old, versions=(0,))), wire.Ack)[0].leases == [old.id]
+    for message in (delivered(new, versions=(0, 1)), applied, delivered(new, versions=(0, 1))):
+        answers = desk.say(b"g", message)
+        assert only(answers, wire.Ack) == only(answers, wire.Cancel) == []
+    desk.say(b"l", sent)
+    answers = desk.tick(b"g")
+    accepted = {i for ack in only(answers, wire.Ack) for i in ack.leases}
+    refused = {i for cancel in only(answers, wire.Cancel) for i in cancel.leases}
+    assert accepted == ({new.id} if right else set())
+    assert (new.id in refused) is not right
+    assert [g.lease for g in desk.journal.groups("l.purpose = 'train'")] == (
+        [old.id, new.id] if right else [old.id]
+    )
+
+
+def test_a_group_whose_generator_is_gone_does_not_wait(desk: Desk) -> None:
+    (lease, *_), _, sent = between(desk, right=True)
+    desk.say(b"g", delivered(lease, versions=(1,)), wire.Bye(leases=[], reason="told to"))
+    desk.say(b"l", sent)
+    assert desk.journal.counts().get("delivered", 0) == 0
+    assert desk.journal.ended() == {}, "it goes to another"
+
+
+def test_the_work_of_who_is_not_trusted_goes_to_another(desk: Desk) -> None:
+    """And costs it none of its attempts."""
+    granted = {lease.id for lease in distrusted(desk)}
+    desk.say(b"h", REPLACE(GENERATOR, name="h", incarnation="h1", capacity=100))
+    desk.synced("h", version=1)
+    again = [lease for lease in leases(desk.tick(b"h")) if lease.id in granted]
+    assert {lease.id for lease in again} == granted
+    assert {lease.attempt for lease in again} == {2}
+    assert desk.journal.ended() == {}
+    assert desk.say(b"h", delivered(again[0], versions=(1,)))
+    assert desk.journal.counts()["delivered"] == 1
+
+
+def test_a_process_is_not_blamed_for_the_one_it_replaces(desk: Desk) -> None:
+    desk.say(b"l", LEARNER)
+    desk.say(b"g", GENERATOR)
+    desk.say(b"l", wire.LearnerHeartbeat(rank=0, staged=0, checkpoint=-1, phase=""))
+    sync = desk.c.weights.current
+    assert sync is not None
+    desk.say(b"g", wire.Prepared(sync=sync.id))
+    desk.say(b"l", wire.Prepared(sync=sync.id, version=0))
+    desk.say(b"g2", REPLACE(GENERATOR, incarnation="g2"))
+    desk.say(b"l", wire.SyncFailed(sync=sync.id, reason="timed out"))
+    assert "replaced" in desk.c.weights.last_failure
+    member = desk.c.fleet.get("g")
+    assert member is not None
+    assert (member.incarnation, member.failures, member.retry_at) == ("g2", 0, 0.0)
+
+
+def test_numbers_of_an_earlier_coordinator_do_not_come_again(tmp_path: Path) -> None:
+    ids = []
+    for _ in range(2):
+        with closing(Desk(tmp_path)) as desk:
+            desk.say(b"l", LEARNER)
+            desk.say(b"g", GENERATOR)
+            desk.say(b"l", wire.LearnerHeartbeat(rank=0, staged=0, checkpoint=-1, phase=""))
+            sync = desk.c.weights.current
+            assert sync is not None
+            ids.append((sync.id, sync.epoch))
+    assert ids[1][0] > ids[0][0] + 1000
+    assert ids[1][1] > ids[0][1] + 1000
+
+
+def test_another_learners_weights_are_other_weights(desk: Desk) -> None:
+    running(desk)
+    assert desk.member() is Health.HEALTHY
+    desk.say(b"m", REPLACE(LEARNER, incarnation="l2"))
+    assert desk.member() is Health.STALE
+    assert leases(desk.tick(b"g")) == []
+    desk.say(b"m", wire.LearnerHeartbeat(rank=0, staged=0, checkpoint=-1, phase=""))
+    assert only(desk.tick(b"g"), wire.Prepare), "version 0 again, but not the same version 0"

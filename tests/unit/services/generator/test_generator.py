@@ -1,0 +1,384 @@
+"""The generator's loop, with a mocked engine, scorer and link: what it says and when."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from asyncds.engine.generation import Completion
+from asyncds.protocol import wire
+from asyncds.protocol.codec import (
+    decode_from_coordinator,
+    decode_group,
+    encode,
+    pack_shard,
+    unpack_group,
+    unpack_shard,
+)
+from asyncds.protocol.sharding import make_shards
+from asyncds.tasks.registry import make_task
+from asyncds.telemetry.catalogue import build_metrics
+from asyncds.telemetry.traces import Traces
+from asyncds.weights.communicator import TransferFailed
+from services.generator import generator as module
+from services.generator.generator import Generator
+from tests.support.otlp_collector import traced
+
+LEASE = wire.Lease(
+    id=7,
+    purpose="train",
+    split="train",
+    row=0,
+    attempt=2,
+    group_size=3,
+    seed=5,
+    temperature=1.0,
+    max_tokens=4,
+    top_p=1.0,
+    top_k=-1,
+    min_p=0.0,
+    straggler_seconds=0.2,
+    min_group=2,
+)
+PREPARE = wire.Prepare(sync=1, epoch=1, rank=1, world_size=2, probe=True, deadline=1.0)
+QUEUE_SECONDS = 1e-6
+REPLACE = msgspec.structs.replace
+GO = wire.Go(
+    sync=1, version=3, rendezvous="", layout=b'{"specs": [], "bucket_bytes": 1, "checksums": [1]}'
+)
+
+
+class MockEngine:
+    """Answers at once, but for the sample numbers in `stuck`, which never come. Those in
+    `cut_off` reach the largest number of tokens."""
+
+    def __init__(self) -> None:
+        self.stuck: set[int] = set()
+        self.cut_off: set[int] = set()
+        self.failure: Exception | None = None
+        self.sampling_clock: Callable[[], float] = time.monotonic
+        self.seeds: list[int] = []
+
+    async def generate(self, prompt: Any, *, request_id: str, seed: int, **_: Any) -> Completion:
+        self.seeds.append(seed)
+        sample = int(request_id.rsplit("-", 1)[1])
+        if sample in self.stuck:
+            await asyncio.Event().wait()
+        return Completion(
+            token_ids=np.array([1, 2], np.int32),
+            logprobs=np.array([-0.5, 1e-7], np.float32),
+            versions=np.array([0, 0], np.int32),
+            finish_reason="length" if sample in self.cut_off else "stop",
+            text="1 + 2",
+            queue_seconds=QUEUE_SECONDS,
+        )
+
+    async def update_weights(self, *, expected_checksums: list[int], **_: Any) -> Any:
+        if self.failure is not None:
+            raise self.failure
+        assert expected_checksums == [1], "it checks before it goes on"
+        return SimpleNamespace(checksums=(1,), pause_seconds=0.1, receive_seconds=0.1)
+
+    async def log_probs(self, tokens: list[int], *, timeout: float) -> Any:
+        return np.array([-1.0], np.float32)
+
+    async def health(self) -> None:
+        """Alive."""
+
+    def stats(self) -> Any:
+        return SimpleNamespace(running=0, waiting=0, kv_cache_usage=0.0)
+
+
+class MockScorer:
+    errors: dict[Any, int] = {}  # noqa: RUF012
+
+    async def score(self, row: Any, completions: list[str]) -> list[Any]:
+        return [
+            SimpleNamespace(reward=1.0, correct=True, answers=("a", "b", "c")) for _ in completions
+        ]
+
+
+class MockLink:
+    def __init__(self) -> None:
+        self.sent: list[wire.Message] = []
+        self.changed = asyncio.Event()
+
+    def send(self, message: wire.Message) -> None:
+        self.sent.append(message)
+        self.changed.set()
+
+    def check(self) -> None:
+        """Never lost."""
+
+    async def said(self, kind: type, n: int = 1) -> list[Any]:
+        """Wait until `n` messages of a kind were sent."""
+        async with asyncio.timeout(10):
+            while len(found := [m for m in self.sent if isinstance(m, kind)]) < n:
+                self.changed.clear()
+                await self.changed.wait()
+        return found
+
+
+class Desk:
+    """A running generator."""
+
+    def __init__(self, traces: Traces | None = None) -> None:
+        self.engine, self.link = MockEngine(), MockLink()
+        self.generator = Generator(
+            engine=self.engine,  # type: ignore[arg-type]
+            scorer=MockScorer(),  # type: ignore[arg-type]
+            task=make_task("countdown", n_eval=4),
+            tokenizer=SimpleNamespace(encode=lambda text, add_special_tokens: [1, 2, 3]),
+            probe=np.arange(3, dtype=np.int32),
+            max_model_len=8,
+            incarnation="first",
+            metrics=build_metrics("generator"),
+            traces=traces or Traces(None, run="r", role="generator", name="g"),
+        )
+
+
+def serve(scene: Callable[[Desk], Any], *, traces: Traces | None = None) -> None:
+    """Run a scene against a generator, then drain it."""
+
+    async def play() -> None:
+        desk = Desk(traces)
+        running = asyncio.create_task(desk.generator.run(desk.link))  # type: ignore[arg-type]
+        await scene(desk)
+        desk.generator.receive(wire.Drain(reason="done"))
+        assert await running == "done"
+
+    asyncio.run(play())
+
+
+def test_a_lease_becomes_a_group() -> None:
+    async def scene(desk: Desk) -> None:
+        desk.generator.receive(wire.Grant(leases=[LEASE]))
+        [delivered] = await desk.link.said(wire.Delivered)
+        group = unpack_group(delivered.group)
+        assert group.lengths.tolist() == [2, 2, 2]
+        assert group.logprobs.max() == 0, "rounding above 0 is cut off"
+        assert desk.engine.seeds == [5, 6, 7]
+
+    serve(scene)
+
+
+def test_the_learner_knows_which_completions_were_cut_off() -> None:
+    """From the engine's word over the wire, the journal's form and the shards of two ranks."""
+
+    async def scene(desk: Desk) -> None:
+        desk.engine.cut_off = {1}
+        desk.generator.receive(wire.Grant(leases=[LEASE]))
+        [delivered] = await desk.link.said(wire.Delivered)
+        group = unpack_group(decode_group(encode(delivered.group)))
+        for shard in make_shards(0, [group], 2, leases=[7], generators=["g"]):
+            batch = decode_from_coordinator(encode(pack_shard(shard)))
+            assert isinstance(batch, wire.Batch)
+            assert unpack_shard(batch).table.finished.tolist() == [True, False, True]
+
+    serve(scene)
+
+
+def test_a_group_is_kept_until_it_is_acknowledged() -> None:
+    async def scene(desk: Desk) -> None:
+        desk.generator.receive(wire.Grant(leases=[LEASE]))
+        await desk.link.said(wire.Delivered)
+        assert desk.generator.leases == [7]
+        desk.generator.receive(wire.Welcome(run="r"))
+        await desk.link.said(wire.Delivered, n=2)
+        desk.generator.receive(wire.Ack(leases=[7]))
+        desk.generator.receive(PREPARE)
+        await desk.link.said(wire.Prepared)
+        assert desk.generator.leases == []
+
+    serve(scene)
+
+
+def test_chores_are_done_however_many_messages_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lost group is sent again although the loop is never idle."""
+    monkeypatch.setattr(module, "RESEND_SECONDS", 0.0)
+    monkeypatch.setattr(module, "CHORE_SECONDS", 0.01)
+
+    async def scene(desk: Desk) -> None:
+        async def chatter() -> None:
+            while True:
+                desk.generator.receive(wire.Ack(leases=[]))
+                await asyncio.sleep(0)
+
+        talking = asyncio.create_task(chatter())
+        desk.generator.receive(wire.Grant(leases=[LEASE]))
+        await desk.link.said(wire.Delivered, n=3)
+        talking.cancel()
+
+    serve(scene)
+
+
+def test_survivors_of_a_straggling_group_are_delivered() -> None:
+    async def scene(desk: Desk) -> None:
+        desk.engine.stuck = {1}
+        desk.generator.receive(wire.Grant(leases=[LEASE]))
+        [delivered] = await desk.link.said(wire.Delivered)
+        assert len(unpack_group(delivered.group).lengths) == 2
+        assert delivered.attempt == LEASE.attempt
+
+    serve(scene)
+
+
+def test_too_few_survivors_fail_the_lease() -> None:
+    async def scene(desk: Desk) -> None:
+        desk.engine.stuck = {0, 1}
+        desk.generator.receive(wire.Grant(leases=[LEASE]))
+        [failed] = await desk.link.said(wire.LeaseFailed)
+        assert not failed.permanent
+        assert "only 1 of 3" in failed.reason
+        assert failed.attempt == LEASE.attempt
+
+    serve(scene)
+
+
+def test_straggling_is_measured_by_the_engines_clock() -> None:
+    """It stands still while the engine waits for weights: then nobody is slow."""
+
+    async def scene(desk: Desk) -> None:
+        now, looks = 0.0, 0
+        looked_often = asyncio.Event()
+
+        def clock() -> float:
+            nonlocal looks
+            looks += 1
+            if looks > 4:
+                looked_often.set()
+            return now
+
+        desk.engine.stuck = {0, 1, 2}
+        desk.engine.sampling_clock = clock
+        desk.generator.receive(wire.Grant(leases=[LEASE]))
+        async with asyncio.timeout(10):
+            await looked_often.wait()
+        assert not any(isinstance(m, wire.LeaseFailed) for m in desk.link.sent)
+        now = LEASE.straggler_seconds
+        await desk.link.said(wire.LeaseFailed)
+
+    serve(scene)
+
+
+@pytest.mark.parametrize(("row", "max_tokens"), [(10**6, 4), (0, 6)])
+def test_hopeless_leases_fail_for_good(row: int, max_tokens: int) -> None:
+    from msgspec.structs import replace
+
+    async def scene(desk: Desk) -> None:
+        hopeless = replace(LEASE, row=row, max_tokens=max_tokens)
+        desk.generator.receive(wire.Grant(leases=[hopeless]))
+        [failed] = await desk.link.said(wire.LeaseFailed)
+        assert failed.permanent
+
+    serve(scene)
+
+
+def test_a_cancelled_lease_is_forgotten() -> None:
+    async def scene(desk: Desk) -> None:
+        desk.engine.stuck = {0, 1, 2}
+        desk.generator.receive(wire.Grant(leases=[LEASE]))
+        desk.generator.receive(wire.Cancel(leases=[7]))
+        desk.generator.receive(PREPARE)
+        await desk.link.said(wire.Prepared)
+        assert desk.generator.leases == []
+
+    serve(scene)
+
+
+def test_weights_are_applied_and_reported() -> None:
+    async def scene(desk: Desk) -> None:
+        assert desk.generator.not_ready()
+        desk.generator.receive(PREPARE)
+        desk.generator.receive(GO)
+        [applied] = await desk.link.said(wire.Applied)
+        assert (applied.version, applied.checksums) == (3, [1])
+        assert len(applied.probe) == 4
+        assert desk.generator.heartbeat().version == 3
+        assert not desk.generator.not_ready()
+
+    serve(scene)
+
+
+@pytest.mark.parametrize(
+    ("failure", "sentence"),
+    [(TransferFailed("cut"), "cut"), (TimeoutError(), "no answer to the probe within 60 s")],
+)
+def test_a_failed_update_is_said_and_not_ready(failure: Exception, sentence: str) -> None:
+    async def scene(desk: Desk) -> None:
+        desk.engine.failure = failure
+        desk.generator.receive(PREPARE)
+        desk.generator.receive(GO)
+        [failed] = await desk.link.said(wire.SyncFailed)
+        assert sentence in failed.reason
+        assert desk.generator.not_ready()
+
+    serve(scene)
+
+
+def test_nobody_enters_a_broadcast_that_was_called_off() -> None:
+    async def scene(desk: Desk) -> None:
+        desk.generator.receive(PREPARE)
+        desk.generator.receive(wire.SyncAborted(sync=1, reason="somebody did not agree"))
+        desk.generator.receive(GO)
+        desk.generator.receive(wire.Grant(leases=[LEASE]))
+        await desk.link.said(wire.Delivered)
+        assert not any(isinstance(m, wire.Applied | wire.SyncFailed) for m in desk.link.sent)
+
+    serve(scene)
+
+
+def test_a_lease_is_traced_until_it_is_acknowledged() -> None:
+    async def scene(desk: Desk) -> None:
+        desk.generator.receive(wire.Grant(leases=[LEASE]))
+        await desk.link.said(wire.Delivered)
+        desk.generator.receive(wire.Welcome(run="r"))
+        await desk.link.said(wire.Delivered, n=2)
+        desk.generator.receive(wire.Ack(leases=[LEASE.id]))
+
+    with traced("generator") as (traces, collector):
+        serve(scene, traces=traces)
+    spans = collector.of("lease")[LEASE.id]
+    assert [span.name for span in spans] == ["queue", "generate", "score", "deliver"]
+    queue, generate, score, deliver = spans
+    assert queue.end - queue.start == round(QUEUE_SECONDS * 1e9)
+    assert queue.end == generate.start
+    assert generate.end <= score.start <= score.end <= deliver.start <= deliver.end
+    assert generate.attributes == {"lease": LEASE.id, "completions": 3, "wanted": 3, "tokens": 6}
+    assert deliver.attributes["sends"] == 2
+    assert len({span.parent for span in spans}) == 1
+
+
+def test_what_stragglers_leave_of_a_lease_is_traced() -> None:
+    async def scene(desk: Desk) -> None:
+        desk.engine.stuck = {0, 1}
+        desk.generator.receive(wire.Grant(leases=[LEASE]))
+        await desk.link.said(wire.LeaseFailed)
+        desk.generator.receive(wire.Ack(leases=[LEASE.id]))
+
+    with traced("generator") as (traces, collector):
+        serve(scene, traces=traces)
+    spans = collector.of("lease")[LEASE.id]
+    assert [span.name for span in spans] == ["queue", "generate", "deliver"]
+    assert spans[1].attributes["completions"] == 1
+
+
+def test_updates_are_traced() -> None:
+    async def scene(desk: Desk) -> None:
+        for sync, failure in enumerate((None, TransferFailed("cut off")), start=1):
+            desk.engine.failure = failure
+            desk.generator.receive(REPLACE(PREPARE, sync=sync))
+            desk.generator.receive(REPLACE(GO, sync=sync))
+            await desk.link.said(wire.Applied if failure is None else wire.SyncFailed)
+
+    with traced("generator") as (traces, collector):
+        serve(scene, traces=traces)
+    broadcasts = collector.of("broadcast")
+    assert [span.name for spans in broadcasts.values() for span in spans] == ["receive"] * 2
+    assert broadcasts[1][0].attributes["version"] == GO.version
+    assert broadcasts[2][0].error == "cut off"

@@ -1,0 +1,260 @@
+"""The learner's loop with a mocked engine, link and checkpoint: what it reports of its batches."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from prometheus_client import generate_latest
+
+from asyncds.algo.objective import Objective
+from asyncds.engine.checkpoint import NoRoomError
+from asyncds.engine.training import Objective as EngineObjective
+from asyncds.engine.training import UpdateMetrics
+from asyncds.protocol.batch import Shard
+from asyncds.protocol.codec import pack_shard
+from asyncds.protocol.sharding import make_shards
+from asyncds.protocol.wire import BatchRequest, Drain, Finish
+from asyncds.telemetry.catalogue import Metrics, build_metrics
+from asyncds.telemetry.traces import Traces
+from services.learner.inbox import Inbox, PreemptedError
+from services.learner.learner import Learner
+from tests.support.otlp_collector import traced
+from tests.support.rollout_groups import make_group
+
+PUBLISH_EVERY = 2
+STEPS = 4
+
+
+class MockEngine:
+    """Its policy is the behaviour policy, moved by 0.1 nats a token; it doesn't learn."""
+
+    rank, ranks, device, causal_lm = 0, 1, torch.device("cpu"), None
+
+    def probe(self, token_ids: object) -> None:
+        return None
+
+    def update(self, shard: Shard, objective: EngineObjective, **_: object) -> UpdateMetrics:
+        log_probs = torch.from_numpy(shard.logprobs - np.float32(0.1))
+        loss, sums = objective(
+            log_probs=log_probs,
+            entropy=torch.ones_like(log_probs),
+            old_log_probs=None,
+            reference_log_probs=None,
+            sequence=torch.from_numpy(
+                np.repeat(shard.sequences, shard.table.length[shard.sequences]).astype(np.int64)
+            ),
+            token_index=torch.arange(len(log_probs)),
+        )
+        return UpdateMetrics(
+            optimizer_steps=1,
+            skipped=0,
+            loss=loss.item(),
+            grad_norm=1.0,
+            lr=1e-4,
+            tokens=len(log_probs),
+            micro_batches=1,
+            sums=sums,
+            seconds={"forward": 0.0, "backward": 0.0, "step": 0.0},
+            deepspeed_seconds={"fwd": 0.25},
+        )
+
+
+class MockLink:
+    """Answers a request with the batch: half of its tokens by version 0, half by the newest."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        self.inbox = inbox
+        self.reports: list[dict[str, float]] = []
+
+    def send(self, message: BatchRequest) -> None:
+        self.reports.append(message.report)
+        newest = message.step // PUBLISH_EVERY
+        groups = [make_group(versions=(0,)), make_group(versions=(newest,))]
+        shards = make_shards(message.step, groups, 1, leases=[11, 12], generators=["a", "b"])
+        last = message.step == STEPS
+        self.inbox.receive(Finish(reason="done") if last else pack_shard(shards[0]))
+        if last:
+            self.inbox.receive(Drain(reason="done"))
+
+    def check(self) -> None: ...
+
+    def beat(self) -> None: ...
+
+
+@pytest.fixture
+def saved(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the checkpoints that were written; nothing is."""
+    names: list[str] = []
+    monkeypatch.setattr(
+        "services.learner.learner.checkpoint.save", lambda _, path, state: names.append(path.name)
+    )
+    return names
+
+
+def make_learner(
+    path: Path,
+    metrics: Metrics,
+    *,
+    step: int = 0,
+    every: int = 100,
+    end_seconds: float = 10.0,
+    traces: Traces | None = None,
+) -> Learner:
+    staged = SimpleNamespace(bucket_bytes=1, version=0, stage=lambda *_, **__: None)
+    return Learner(
+        engine=cast(Any, MockEngine()),
+        objective=Objective(),
+        staged=cast(Any, staged),
+        probe=np.zeros(1, dtype=np.int32),
+        checkpoints=path,
+        metrics=metrics,
+        traces=traces or Traces(None, run="r", role="learner", name="l"),
+        step=step,
+        publish_every=PUBLISH_EVERY,
+        max_lag=3,
+        checkpoint_every=every,
+        keep_last=1,
+        batch_seconds=10.0,
+        end_seconds=end_seconds,
+        retry_seconds=0.01,
+    )
+
+
+def test_lag_is_counted_from_the_version_that_trains(saved: list[str], tmp_path: Path) -> None:
+    metrics = build_metrics("learner")
+    learner = make_learner(tmp_path, metrics)
+    inbox = Inbox()
+    link = MockLink(inbox)
+    assert learner.run(link=cast(Any, link), inbox=inbox, publisher=None) == "done"
+
+    first, *reports = link.reports
+    assert first == {}
+    tokens = [
+        {k.removeprefix("tokens/"): v for k, v in r.items() if k.startswith("tokens/")}
+        for r in reports
+    ]
+    every_batch = {"generator=a": 6, "generator=b": 6}
+    assert tokens[:2] == [{"lag=0": 12, **every_batch}] * 2
+    assert tokens[2:] == [{"lag=0": 6, "lag=1": 6, **every_batch}] * 2
+    assert reports[3]["ratio/lag=1"] == pytest.approx(np.exp(-0.1))
+    text = generate_latest(metrics.registry).decode()
+    assert 'asyncds_learner_ess_by_lag{lag="1"}' in text
+
+
+class PreemptingLink(MockLink):
+    """A signal comes while batch `at` is trained."""
+
+    def __init__(self, inbox: Inbox, *, at: int) -> None:
+        super().__init__(inbox)
+        self.at = at
+
+    def send(self, message: BatchRequest) -> None:
+        if message.step == self.at + 1:
+            self.inbox.leave("SIGTERM")
+        super().send(message)
+
+
+@pytest.mark.parametrize(
+    ("step", "at", "every", "expected"),
+    [
+        (0, 1, 100, ["step-2"]),
+        (0, 1, 2, ["step-2"]),  # that of the last step is there already
+        (0, -1, 100, []),  # nothing was trained
+        (2, 1, 100, []),  # nor since it was loaded
+    ],
+)
+def test_a_signal_has_the_last_step_saved(
+    saved: list[str], tmp_path: Path, step: int, at: int, every: int, expected: list[str]
+) -> None:
+    learner = make_learner(tmp_path, build_metrics("learner"), step=step, every=every)
+    inbox = Inbox()
+    link = PreemptingLink(inbox, at=at)
+    with pytest.raises(PreemptedError, match="told to leave by SIGTERM"):
+        learner.run(link=cast(Any, link), inbox=inbox, publisher=None)
+    assert saved == expected
+    assert learner.heartbeat().checkpoint == (2 if expected or step else -1)
+
+
+def test_checkpoints_to_be_kept_are_not_pruned(
+    saved: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    kept: list[set[int]] = []
+    monkeypatch.setattr(
+        "services.learner.learner.checkpoint.prune",
+        lambda root, keep_last, keep: kept.append(set(keep)),
+    )
+    learner = make_learner(tmp_path, build_metrics("learner"), every=2)
+    inbox = Inbox()
+    learner.keep([2, 3])
+    learner.run(link=cast(Any, MockLink(inbox)), inbox=inbox, publisher=None)
+    assert saved == ["step-2", "step-4"]
+    assert kept == [{2, 3}, {2, 3}]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_first_rank_traces_what_is_trained(
+    saved: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
+    monkeypatch.setattr(MockEngine, "rank", rank)
+    with traced("learner") as (traces, collector):
+        learner = make_learner(tmp_path, build_metrics("learner"), traces=traces)
+        inbox = Inbox()
+        learner.run(link=cast(Any, MockLink(inbox)), inbox=inbox, publisher=None)
+    told = {
+        lease: [(s.name, s.attributes["step"], s.attributes["version"]) for s in spans]
+        for lease, spans in collector.of("lease").items()
+    }
+    steps = [("train", step, step // PUBLISH_EVERY) for step in range(STEPS)]
+    assert told == ({} if rank else {11: steps, 12: steps})
+
+
+@pytest.mark.parametrize("failures", [1, 3, 1000])
+def test_a_checkpoint_that_there_is_no_room_for(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    failures: int,
+) -> None:
+    """That of the second of four steps, and the last one for a while, or for good."""
+    tried: list[str] = []
+
+    def save(engine: object, path: Path, state: object) -> None:
+        tried.append(path.name)
+        if len(tried) <= failures:
+            raise NoRoomError(f"the checkpoint {path} was not written")
+
+    monkeypatch.setattr("services.learner.learner.checkpoint.save", save)
+    metrics = build_metrics("learner")
+    learner = make_learner(tmp_path, metrics, every=2, end_seconds=0.5)
+    inbox = Inbox()
+    if failures == 1000:
+        with pytest.raises(NoRoomError, match="step-4 was not written"):
+            learner.run(link=cast(Any, MockLink(inbox)), inbox=inbox, publisher=None)
+        assert learner.heartbeat().checkpoint == -1
+    else:
+        learner.run(link=cast(Any, MockLink(inbox)), inbox=inbox, publisher=None)
+        assert tried == ["step-2"] + ["step-4"] * failures
+        assert learner.heartbeat().checkpoint == 4
+        text = generate_latest(metrics.registry).decode()
+        assert f"asyncds_learner_checkpoint_failures_total {failures}.0" in text
+    assert "step-2 was not written" in caplog.text
+    assert learner.step == STEPS
+
+
+def test_a_rank_leaves_when_another_is_told_to(
+    saved: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The other rank is mocked: it raises its flag before the third batch."""
+    flags = [0, 0, 1]
+    monkeypatch.setattr(MockEngine, "ranks", 2)
+    monkeypatch.setattr(
+        "services.learner.learner.dist.all_reduce", lambda flag, op: flag.fill_(flags.pop(0))
+    )
+    learner = make_learner(tmp_path, build_metrics("learner"))
+    inbox = Inbox()
+    with pytest.raises(PreemptedError, match="another rank was told to leave"):
+        learner.run(link=cast(Any, MockLink(inbox)), inbox=inbox, publisher=None)
+    assert (saved, learner.step) == (["step-2"], 2)

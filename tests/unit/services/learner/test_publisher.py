@@ -1,0 +1,202 @@
+"""The learner's side of a broadcast (the sender is mocked), and what it waits for."""
+
+import json
+import queue
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from asyncds.protocol import wire
+from asyncds.protocol.codec import pack_shard
+from asyncds.protocol.sharding import make_shards
+from asyncds.telemetry.traces import Traces
+from asyncds.weights.buckets import TensorSpec
+from asyncds.weights.communicator import TransferFailed
+from asyncds.weights.staging import StagedWeights
+from services.learner.inbox import BatchLateError, DrainedError, Inbox
+from services.learner.publisher import Publisher
+from tests.support.otlp_collector import traced
+from tests.support.rollout_groups import make_group
+
+WAIT = 10.0
+
+
+class MockSender:
+    def __init__(self) -> None:
+        self.rendezvous = 0
+        self.sent: list[tuple[int | None, str]] = []
+        self.failing = False
+        self.closed = False
+
+    def new_rendezvous(self) -> str:
+        self.rendezvous += 1
+        return f"gloo://somewhere/{self.rendezvous}"
+
+    def send(self, staged: StagedWeights, *, rendezvous: str, **_: Any) -> Any:
+        if self.failing:
+            raise TransferFailed("a member is gone")
+        self.sent.append((staged.version, rendezvous))
+        return type("Result", (), {"seconds": 0.1})()
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Desk:
+    def __init__(self, go_seconds: float = WAIT, traces: Traces | None = None) -> None:
+        self.sender, self.said = MockSender(), queue.Queue[wire.Message]()
+        spec = TensorSpec("w", "float32", (4,))
+        self.staged = StagedWeights(specs=[spec], bucket_bytes=64)
+        self.publisher = Publisher(
+            staged=self.staged,
+            sender=self.sender,  # type: ignore[arg-type]
+            go_seconds=go_seconds,
+            send=self.said.put,
+            traces=traces or Traces(None, run="r", role="learner", name="l"),
+        )
+
+    def stage(self, version: int) -> None:
+        assert self.publisher.hold.acquire(timeout=WAIT)
+        self.staged.stage([("w", torch.full((4,), float(version)))], version=version)
+        self.publisher.probe = np.array([-1.0], np.float32)
+        self.publisher.hold.release()
+
+    def prepare(self, sync: int, epoch: int = 1, *, probe: bool = False) -> Any:
+        self.publisher.receive(
+            wire.Prepare(sync=sync, epoch=epoch, rank=0, world_size=2, probe=probe, deadline=1.0)
+        )
+        return self.said.get(timeout=WAIT)
+
+    def go(self, sync: int) -> Any:
+        self.publisher.receive(wire.Go(sync=sync, version=0, rendezvous="", layout=b""))
+        return self.said.get(timeout=WAIT)
+
+
+@pytest.fixture
+def desk() -> Iterator[Desk]:
+    desk = Desk()
+    yield desk
+    desk.publisher.close()
+    assert desk.sender.closed
+
+
+def test_it_sends_what_it_agreed_to(desk: Desk) -> None:
+    desk.stage(3)
+    agreed = desk.prepare(1, probe=True)
+    assert (agreed.sync, agreed.version) == (1, 3)
+    layout = json.loads(agreed.layout)
+    assert layout["specs"] == [{"name": "w", "dtype": "float32", "shape": [4]}]
+    assert layout["checksums"] == list(desk.staged.checksums) != []
+    sent = desk.go(1)
+    assert (sent.version, sent.checksums) == (3, list(desk.staged.checksums))
+    assert len(sent.probe) == 4
+    assert desk.sender.sent == [(3, agreed.rendezvous)]
+
+
+def test_nothing_is_staged_between_agreement_and_the_end(desk: Desk) -> None:
+    desk.stage(3)
+    desk.prepare(1)
+    assert not desk.publisher.hold.acquire(blocking=False)
+    desk.go(1)
+    desk.stage(4)  # waits for the broadcast to be over, and no longer
+    assert desk.prepare(2).version == 4
+
+
+def test_what_is_sent_is_traced() -> None:
+    with traced("learner") as (traces, collector):
+        desk = Desk(traces=traces)
+        desk.stage(3)
+        for sync, desk.sender.failing in ((1, False), (2, True)):
+            desk.prepare(sync)
+            desk.go(sync)
+        desk.publisher.close()
+    [[sent], [failed]] = collector.of("broadcast").values()
+    assert (sent.name, sent.attributes["version"], sent.error) == ("send", 3, "")
+    assert (failed.name, failed.error) == ("send", "a member is gone")
+
+
+def test_a_broadcast_called_off_lets_go(desk: Desk) -> None:
+    desk.stage(3)
+    desk.prepare(1)
+    desk.publisher.receive(wire.SyncAborted(sync=1, reason="not all agreed"))
+    desk.stage(4)
+    assert desk.sender.sent == []
+
+
+def test_silence_after_agreement_lets_go() -> None:
+    desk = Desk(go_seconds=0.05)
+    desk.stage(3)
+    desk.prepare(1)
+    desk.stage(4)
+    desk.publisher.close()
+
+
+def test_another_prepare_replaces_the_one_before(desk: Desk) -> None:
+    desk.stage(3)
+    desk.prepare(1)
+    assert desk.prepare(2).sync == 2
+    assert desk.go(2).sync == 2
+
+
+def test_a_group_is_used_again_within_an_epoch_only(desk: Desk) -> None:
+    desk.stage(3)
+    first = desk.prepare(1, epoch=1).rendezvous
+    desk.go(1)
+    assert desk.prepare(2, epoch=1).rendezvous == first
+    desk.go(2)
+    assert desk.prepare(3, epoch=2).rendezvous != first
+
+
+def test_a_failed_send_is_said_and_its_group_is_not_used_again(desk: Desk) -> None:
+    desk.stage(3)
+    first = desk.prepare(1).rendezvous
+    desk.sender.failing = True
+    failed = desk.go(1)
+    assert isinstance(failed, wire.SyncFailed)
+    assert "a member is gone" in failed.reason
+    desk.sender.failing = False
+    assert desk.prepare(2).rendezvous != first
+    assert desk.go(2).version == 3
+
+
+def test_without_weights_it_can_not_agree(desk: Desk) -> None:
+    assert isinstance(desk.prepare(1), wire.SyncFailed)
+
+
+def _batch(step: int) -> wire.Batch:
+    return pack_shard(make_shards(step, [make_group()], ranks=1, leases=[1], generators=["g"])[0])
+
+
+def test_the_inbox_asks_until_the_batch_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.learner.inbox.ASK_AGAIN_SECONDS", 0.01)
+    inbox, asked = Inbox(), []
+
+    def ask() -> None:
+        asked.append(1)
+        if len(asked) == 3:
+            inbox.receive(_batch(4))  # of an earlier step: a repeated answer
+            inbox.receive(_batch(5))
+
+    shard = inbox.wait_batch(5, ask=ask, check=lambda: None, timeout=WAIT)
+    assert shard is not None
+    assert shard.step == 5
+
+
+def test_the_inbox_says_when_there_is_no_more() -> None:
+    inbox = Inbox()
+    inbox.receive(wire.Finish(reason="all steps are done"))
+    assert inbox.wait_batch(1, ask=lambda: None, check=lambda: None, timeout=WAIT) is None
+    inbox.receive(wire.Drain(reason="the run is over"))
+    with pytest.raises(DrainedError, match="the run is over"):
+        inbox.wait_batch(1, ask=lambda: None, check=lambda: None, timeout=WAIT)
+
+
+def test_the_inbox_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.learner.inbox.ASK_AGAIN_SECONDS", 0.01)
+    with pytest.raises(BatchLateError, match="batch 1 did not come"):
+        Inbox().wait_batch(1, ask=lambda: None, check=lambda: None, timeout=0.05)
+    with pytest.raises(BatchLateError):
+        Inbox().wait_drain(check=lambda: None, timeout=0.05)
