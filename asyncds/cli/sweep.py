@@ -14,7 +14,7 @@ from rich.live import Live
 
 from asyncds.cli.compare import compare_command
 from asyncds.cli.live import plain_line
-from asyncds.cli.sweep_view import Outcome, Progress, outcome_line, render
+from asyncds.cli.sweep_view import Progress, RunResult, outcome_line, render
 from asyncds.config.load import dump_config, load_config
 from asyncds.config.schema import RunConfig
 from asyncds.config.sweep import SweepRun, load_sweep
@@ -220,13 +220,13 @@ class Slot:
             keys=local.client_keys(run),
         )
 
-    def finish(self) -> Outcome:
+    def finish(self) -> RunResult:
         """The run is over: what became of it."""
         assert self.run is not None
         assert self.active is not None
         self.active.end()
         run, active, self.run, self.active = self.run, self.active, None, None
-        return Outcome(
+        return RunResult(
             name=run.name,
             summary=read_summary(local.run_directory(run) / "summary.json"),
             problem=active.problem,
@@ -270,7 +270,7 @@ def _run_all(
     *,
     skipped: int,
     after_each: Callable[[], None],
-) -> tuple[list[Outcome], bool]:
+) -> tuple[list[RunResult], bool]:
     """All runs; returns what became of each, and whether it was interrupted."""
     if not runs:
         return [], False
@@ -282,7 +282,7 @@ def _run_all(
         Slot(index=i, logs=logs, devices=devices[i * share : (i + 1) * share])
         for i in range(min(jobs, len(runs)))
     ]
-    waiting, outcomes = deque(runs), list[Outcome]()
+    waiting, outcomes = deque(runs), list[RunResult]()
     started = time.monotonic()
     try:
         with interrupts() as signals, _display(console) as show:

@@ -1,8 +1,8 @@
 """One broadcast of weights, from agreement to verdict: a pure state machine.
 
-    begin → PREPARING ──all agreed──→ TRANSFERRING ──all reported, or deadline──→ Outcome
+    begin → PREPARING ──all agreed──→ TRANSFERRING ──all reported, or deadline──→ SyncOutcome
                 │ deadline, refusal, death                    │ death of a member
-                └────────────────────→ Outcome ←──────────────┘ (its end fails by its own deadline)
+                └────────────────────→ SyncOutcome ←──────────┘ (its end fails by its own deadline)
 
 Nobody enters a collective before everybody in it has said it will. Members of a broadcast share an
 *epoch*, a numbered list of places; both ends keep their communicator while the epoch stays the
@@ -63,7 +63,7 @@ class Sync:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class SyncOutcome:
     """How a broadcast ended. verified: members whose weights equal the learner's. culprits: who is
     to blame, with the reason. mismatched: members that serve and do not compute what the learner
     does, or whose probe could not be judged. victims: members that have to be sent everything again
@@ -164,20 +164,20 @@ class WeightSync:
         current.deadline = now + current.seconds + self._late_seconds
         return True
 
-    def sent(self, sync: int, receipt: Receipt) -> Outcome | None:
+    def sent(self, sync: int, receipt: Receipt) -> SyncOutcome | None:
         """The learner has sent everything."""
         if current := self._entered(sync, self._learner):
             current.sent = receipt
         return self._finished()
 
-    def applied(self, name: str, sync: int, receipt: Receipt) -> Outcome | None:
+    def applied(self, name: str, sync: int, receipt: Receipt) -> SyncOutcome | None:
         """A member has everything in its engine."""
         if current := self._entered(sync, name):
             current.applied[name] = receipt
             current.waiting.discard(name)
         return self._finished()
 
-    def failed(self, name: str, sync: int, reason: str) -> Outcome | None:
+    def failed(self, name: str, sync: int, reason: str) -> SyncOutcome | None:
         """An end gave up, and lives."""
         if current := self._matching(sync, name):
             current.failed[name] = reason
@@ -186,7 +186,7 @@ class WeightSync:
                 return self._conclude({name: reason})
         return self._finished()
 
-    def gone(self, name: str, reason: str) -> Outcome | None:
+    def gone(self, name: str, reason: str) -> SyncOutcome | None:
         """A process died or left. If it was the learner or had yet to agree, the broadcast is off;
         otherwise the other ends notice by their own deadline and report."""
         if name == self._learner:
@@ -200,7 +200,7 @@ class WeightSync:
             return self._conclude({name: reason})
         return self._finished()
 
-    def tick(self, now: float) -> Outcome | None:
+    def tick(self, now: float) -> SyncOutcome | None:
         """Apply the deadline."""
         current = self.current
         if current is None or now < current.deadline:
@@ -227,7 +227,7 @@ class WeightSync:
         current = self._matching(sync, name)
         return current if current and current.phase is Phase.TRANSFERRING else None
 
-    def _finished(self) -> Outcome | None:
+    def _finished(self) -> SyncOutcome | None:
         current = self.current
         if current is None or current.phase is Phase.PREPARING:
             return None
@@ -237,7 +237,7 @@ class WeightSync:
             return None
         return self._conclude({})
 
-    def _conclude(self, silent: dict[str, str]) -> Outcome:
+    def _conclude(self, silent: dict[str, str]) -> SyncOutcome:
         current = self.current
         assert current is not None
         self.current = None
@@ -264,7 +264,7 @@ class WeightSync:
             victims = []
         if set(verified) != set(current.places):
             self._epoch_members = None
-        return Outcome(
+        return SyncOutcome(
             sync=current,
             verified=verified,
             culprits=culprits,

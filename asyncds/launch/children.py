@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from asyncds.config.schema import SupervisionConfig
+from asyncds.launch.liveness import LivenessMonitor
 from asyncds.launch.restarts import Restarts
-from asyncds.launch.silence import Silence
 
 LONGEST_TURN_SECONDS = 10.0
 """Between two looks at the processes; after a longer one this process was stopped."""
@@ -100,7 +100,7 @@ class Children:
             for child in children
         }
         self._left: dict[str, float] = {}
-        self._silence = Silence(
+        self._liveness = LivenessMonitor(
             silent_seconds=limits.silent_seconds, start_seconds=limits.start_seconds
         )
         self._looked = time.monotonic()
@@ -130,10 +130,10 @@ class Children:
         """
         now = time.monotonic()
         if now - self._looked > LONGEST_TURN_SECONDS:
-            self._silence.listens_again(now)
+            self._liveness.listens_again(now)
         self._looked = now
         started = {child.name: child.started for child in self._children if child.code is None}
-        hung = self._silence.hung(started, status, now)
+        hung = self._liveness.hung(started, status, now)
         for child in self._children:
             if child.name in hung:
                 child.signal(signal.SIGKILL)

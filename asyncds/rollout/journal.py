@@ -189,7 +189,7 @@ class Journal(JournalFile):
             "UPDATE leases SET generator = ?, attempt = ? WHERE id = ?", (generator, attempt, lease)
         )
 
-    def add_try(
+    def add_attempt(
         self, *, lease: int, attempt: int, generator: str | None, outcome: str, reason: str
     ) -> None:
         """A try of a lease ended without a group: it failed, or its generator died or left."""
@@ -207,7 +207,7 @@ class Journal(JournalFile):
         ).fetchone()
         return int(row[0])
 
-    def tries(self) -> list[tuple[int, str]]:
+    def attempts(self) -> list[tuple[int, str]]:
         """(lease, outcome) of such tries of the leases that are in work, in order."""
         rows = self._db.execute(
             "SELECT t.lease, t.outcome FROM tries t JOIN leases l ON l.id = t.lease"
@@ -224,7 +224,7 @@ class Journal(JournalFile):
         )
         return found.fetchone() is not None
 
-    def try_outcome(self, lease: int, attempt: int) -> str | None:
+    def attempt_outcome(self, lease: int, attempt: int) -> str | None:
         """How this try of the lease ended without a group; None if it did not."""
         row = self._db.execute(
             "SELECT outcome FROM tries WHERE lease = ? AND attempt = ?", (lease, attempt)

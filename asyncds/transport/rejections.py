@@ -14,7 +14,7 @@ REASONS = ("not_allowed", "handshake", "endless")
 server key, broken off, or noise; or, once it was let in, a message that did not end."""
 
 
-class Sparing:
+class LogLimiter:
     """Says when to log something that an enemy may cause as often as he likes."""
 
     def __init__(self) -> None:
@@ -37,10 +37,10 @@ class Rejections:
 
     def __init__(self) -> None:
         self.counts = Counter(dict.fromkeys(REASONS, 0))
-        self._sparing = Sparing()
+        self._log_limiter = LogLimiter()
 
     def add(self, reason: str, *, address: str, what: str, now: float) -> None:
         """Count one. what: completes "refused a connection from ADDRESS: …"."""
         self.counts[reason] += 1
-        if self._sparing.allows(address, now):
+        if self._log_limiter.allows(address, now):
             log.warning("refused a connection from %s: %s", address, what)

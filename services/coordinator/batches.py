@@ -25,7 +25,7 @@ from services.coordinator.leases import LeaseBook
 log = logging.getLogger(__name__)
 
 
-class BatchDesk:
+class BatchServer:
     """Gives every rank its shard of the next batch, exactly one batch per step."""
 
     def __init__(

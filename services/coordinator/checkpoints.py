@@ -9,7 +9,7 @@ from asyncds.rollout.retention import oldest_kept
 from services.coordinator.evaluation import best_step
 
 
-class CheckpointDesk:
+class CheckpointTracker:
     """Kept in the journal, so that a coordinator that starts again knows.
 
     newest: the step of the newest checkpoint, -1 while none is known. best: the step of the

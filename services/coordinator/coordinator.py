@@ -11,23 +11,23 @@ from typing import Any
 
 from asyncds.config.schema import RunConfig
 from asyncds.fleet.membership import Fleet, Health, Member
-from asyncds.fleet.weight_sync import Outcome as BroadcastOutcome
+from asyncds.fleet.weight_sync import SyncOutcome
 from asyncds.protocol import wire
 from asyncds.rollout.journal import Journal
 from asyncds.rollout.scheduler import Scheduler
-from asyncds.transport.rejections import Sparing
-from services.coordinator.batches import BatchDesk
-from services.coordinator.checkpoints import CheckpointDesk
+from asyncds.transport.rejections import LogLimiter
+from services.coordinator.attempts import AttemptOutcome
+from services.coordinator.batches import BatchServer
+from services.coordinator.checkpoints import CheckpointTracker
 from services.coordinator.evaluation import Due, EvaluationPlan
-from services.coordinator.gang import Gang
 from services.coordinator.leases import LeaseBook
 from services.coordinator.retention import Retention
 from services.coordinator.state import State
 from services.coordinator.status import status, waiting_for
-from services.coordinator.tries import Outcome
-from services.coordinator.unjudged import UnjudgedGroups
+from services.coordinator.unverified import UnverifiedGroups
 from services.coordinator.watchdog import Watchdog
-from services.coordinator.weights import LEARNER, WeightDesk
+from services.coordinator.weight_syncs import LEARNER, WeightSyncManager
+from services.coordinator.worker_group import WorkerGroup
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Coordinator:
         on_evaluation: Callable[[dict[str, Any]], None],
         on_rewind: Callable[[], None],
         on_stall: Callable[[str], None],
-        on_broadcast: Callable[[BroadcastOutcome, float], None],
+        on_broadcast: Callable[[SyncOutcome, float], None],
         now: float,
     ) -> None:
         self.config = config
@@ -66,7 +66,7 @@ class Coordinator:
         self._on_evaluation = on_evaluation
         self._on_rewind = on_rewind
         self._on_stall = on_stall
-        self._sparing = Sparing()
+        self._log_limiter = LogLimiter()
         self.rejected_frames = 0
         r, c, w = config.rollout, config.coordinator, config.weights
         self.fleet = Fleet(suspect_seconds=c.suspect_seconds, dead_seconds=c.dead_seconds)
@@ -87,7 +87,7 @@ class Coordinator:
             send=send,
             reject=self.reject,
         )
-        self.batches = BatchDesk(
+        self.batches = BatchServer(
             journal=journal,
             leases=self.leases,
             version_at=self.scheduler.version_at,
@@ -95,7 +95,7 @@ class Coordinator:
         )
         starts = int(journal.meta("starts") or 0)
         journal.set_meta("starts", str(starts + 1))
-        self.weights = WeightDesk(
+        self.weights = WeightSyncManager(
             fleet=self.fleet,
             prepare_seconds=w.prepare_seconds,
             transfer_seconds=w.transfer_seconds,
@@ -107,17 +107,17 @@ class Coordinator:
             on_mismatch=self.leases.distrust,
             on_end=on_broadcast,
         )
-        self._unjudged = UnjudgedGroups(fleet=self.fleet, unjudged=self.weights.unjudged)
+        self._unverified = UnverifiedGroups(fleet=self.fleet, unverified=self.weights.unverified)
         trained, selected = journal.progress()
         journal.drop_evaluations()
         self.leases.restore(selected)
         self.batches.restore(trained, ranks=1)
         self._plan = self._remaining_evaluations()
         self._due: Due | None = None
-        self.learner = Gang(now=now)
+        self.learner = WorkerGroup(now=now)
         self._tokenizer = ""
         self._data = ""
-        self.checkpoints = CheckpointDesk(
+        self.checkpoints = CheckpointTracker(
             journal=journal, evaluation=config.eval, checkpoint=config.checkpoint
         )
         self.retention = Retention(
@@ -165,7 +165,7 @@ class Coordinator:
         """A frame that is not a message, or says what its sender can't say. Every one is counted,
         and one a minute of each sender logged."""
         self.rejected_frames += 1
-        if self._sparing.allows(peer.hex(), now):
+        if self._log_limiter.allows(peer.hex(), now):
             # As a literal, since it may quote the frame.
             log.warning("frame from %s rejected: %.300r", peer[:40], reason)
 
@@ -193,16 +193,16 @@ class Coordinator:
                 self.weights.failed(member.name, message, now)
             case wire.Bye(reason=reason):
                 log.info("%s leaves: %s", member.name, reason)
-                self._forget(member, f"left ({reason})", Outcome.LEFT, now)
+                self._forget(member, f"left ({reason})", AttemptOutcome.LEFT, now)
             case _:
                 self.reject(member.peer, f"a generator said {type(message).__name__}", now)
 
     def _delivered(self, member: Member, message: wire.Delivered, now: float) -> None:
         before = self.leases.counts.events["delivered"]
-        unjudged = self.weights.unjudged(member.name)
-        answer = self.leases.delivered(member, message, now, unjudged=unjudged)
+        unverified = self.weights.unverified(member.name)
+        answer = self.leases.delivered(member, message, now, unverified=unverified)
         if answer is None:
-            self._unjudged.add(member, message)
+            self._unverified.add(member, message)
             return
         self._send(member.peer, answer)
         if self.leases.counts.events["delivered"] > before:
@@ -287,7 +287,7 @@ class Coordinator:
         known = self.fleet.get(hello.name)
         if known is None or known.incarnation != hello.incarnation:
             if known is not None and known.health is not Health.DEAD:
-                self._forget(known, "was replaced by a new process", Outcome.DIED, now)
+                self._forget(known, "was replaced by a new process", AttemptOutcome.DIED, now)
             self._tokenizer, self._data = hello.tokenizer, hello.data
             self.leases.rows = hello.rows
             self.leases.multiplicity = hello.multiplicity
@@ -400,7 +400,7 @@ class Coordinator:
         plan.skip_done([done["step"] for done in self._journal.evaluations()])
         return plan
 
-    def _forget(self, member: Member, reason: str, outcome: Outcome, now: float) -> None:
+    def _forget(self, member: Member, reason: str, outcome: AttemptOutcome, now: float) -> None:
         self.fleet.leave(member.name)
         self.leases.reclaim(member, outcome)
         self.weights.lost(member, reason, now)
@@ -411,7 +411,7 @@ class Coordinator:
         """Everything that follows from what is known, and from time passing."""
         for member in self.fleet.tick(now):
             log.warning("%s is dead: silent for %.0f s", member.name, now - member.last_seen)
-            self.leases.reclaim(member, Outcome.DIED)
+            self.leases.reclaim(member, AttemptOutcome.DIED)
             self.weights.lost(member, "died", now)
         silent = self.learner.silent(now)
         if self.learner.here and silent > self.config.coordinator.dead_seconds:
@@ -432,7 +432,7 @@ class Coordinator:
             self._dismiss()
         if not self.state.final:
             self._watch(now)
-            for member, message in self._unjudged.take():
+            for member, message in self._unverified.take():
                 self._delivered(member, message, now)
             self.leases.expire(now)
             self._evaluate(now)

@@ -15,11 +15,11 @@ from asyncds.protocol.codec import GroupArrays, ProtocolError, encode, unpack_gr
 from asyncds.protocol.wire import Ack, Cancel, Delivered, Grant, Lease, LeaseFailed, Message
 from asyncds.rollout.journal import Journal
 from asyncds.rollout.scheduler import Scheduler, TicketState
+from services.coordinator.attempts import AttemptOutcome, attempt_budgets
 from services.coordinator.dynamic_sampling import DynamicSampling, Verdict
 from services.coordinator.evaluation import EvaluationRound
 from services.coordinator.open_leases import Open, OpenLeases
 from services.coordinator.prompts import PromptCursor, sampling_seed
-from services.coordinator.tries import Outcome, budgets
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class LeaseBook:
                 self._open.remove(entry.id)
         before = {o.id for o in self._open if o.purpose == "train"}
         tickets = []
-        spent = budgets(self._journal.tries())
+        spent = attempt_budgets(self._journal.attempts())
         for row in self._journal.leases("leased", "delivered"):
             delivered = row.state == "delivered"
             state = TicketState.DELIVERED if delivered else TicketState.WAITING
@@ -234,10 +234,10 @@ class LeaseBook:
     # --- what generators say --------------------------------------------------------------------
 
     def delivered(
-        self, member: Member, message: Delivered, now: float, *, unjudged: int | None = None
+        self, member: Member, message: Delivered, now: float, *, unverified: int | None = None
     ) -> Ack | Cancel | None:
         """Journal a group; the acknowledgement must leave after the journal's commit only. None: it
-        has tokens by the weights `unjudged`; nothing was done, deliver it again later."""
+        has tokens by the weights `unverified`; nothing was done, deliver it again later."""
         entry = self._open.get(message.lease)
         if entry is None:
             if 0 < message.lease < self._next_id:
@@ -245,12 +245,12 @@ class LeaseBook:
             else:
                 self._reject(member.peer, f"delivers lease {message.lease}, which never was", now)
             return Ack(leases=[message.lease])
-        present = self._is_present_try(entry, member, message.attempt)
+        present = self._is_present_attempt(entry, member, message.attempt)
         if not present and not self._journal.was_granted(entry.id, member.name):
             self._reject(member.peer, f"delivers lease {entry.id}, which it never had", now)
             return Cancel(leases=[entry.id])
-        outcome = None if present else self._journal.try_outcome(entry.id, message.attempt)
-        if outcome == Outcome.DISTRUSTED:
+        outcome = None if present else self._journal.attempt_outcome(entry.id, message.attempt)
+        if outcome == AttemptOutcome.DISTRUSTED:
             self._reject(member.peer, f"delivers lease {entry.id}, made by other weights", now)
             return Cancel(leases=[entry.id])
         try:
@@ -260,7 +260,7 @@ class LeaseBook:
             if present:
                 self._retry(entry, f"malformed: {error}")
             return Ack(leases=[message.lease])
-        if int(group.versions.max()) == unjudged:
+        if int(group.versions.max()) == unverified:
             return None
         self._journal.deliver(
             lease=entry.id,
@@ -333,12 +333,12 @@ class LeaseBook:
         """A generator could not fulfil a lease. Of an earlier attempt that is old news: it was
         counted when the lease was taken back."""
         entry = self._open.get(message.lease)
-        if entry is not None and self._is_present_try(entry, member, message.attempt):
+        if entry is not None and self._is_present_attempt(entry, member, message.attempt):
             log.warning("%s: lease %d failed: %s", member.name, entry.id, message.reason)
             self._retry(entry, message.reason, permanent=message.permanent)
         return Ack(leases=[message.lease])
 
-    def _is_present_try(self, entry: Open, member: Member, attempt: int) -> bool:
+    def _is_present_attempt(self, entry: Open, member: Member, attempt: int) -> bool:
         return entry.holder == member.name and entry.attempt == attempt
 
     def mentioned(self, member: Member, leases: list[int], now: float) -> None:
@@ -361,17 +361,17 @@ class LeaseBook:
         entry = self._open.get(id)
         return entry is not None and entry.holder == member.name
 
-    def reclaim(self, member: Member, outcome: Outcome) -> None:
+    def reclaim(self, member: Member, outcome: AttemptOutcome) -> None:
         """The generator died or left: its leases wait for another."""
         for entry in self._open.held_by(member.name):
             self._retry(entry, f"its generator {outcome.value}", outcome=outcome)
 
     def distrust(self, member: Member) -> None:
         """The generator computed with other weights than it should have: what it has in work goes
-        to another, and its groups of these tries are not taken any more."""
+        to another, and its groups of these attempts are not taken any more."""
         for entry in self._open.held_by(member.name):
             self._cancel(entry)
-            self._retry(entry, "its generator has other weights", outcome=Outcome.DISTRUSTED)
+            self._retry(entry, "its generator has other weights", outcome=AttemptOutcome.DISTRUSTED)
 
     def adopt(self, member: Member, leases: list[int], now: float) -> None:
         """After the coordinator's restart: the generator goes on with what it still holds."""
@@ -456,12 +456,12 @@ class LeaseBook:
         entry: Open,
         reason: str,
         *,
-        outcome: Outcome = Outcome.FAILED,
+        outcome: AttemptOutcome = AttemptOutcome.FAILED,
         permanent: bool = False,
         drop: str = "failed",
     ) -> None:
         """A try ended without a group. drop: what the group is counted as if it was the last."""
-        self._journal.add_try(
+        self._journal.add_attempt(
             lease=entry.id,
             attempt=entry.attempt,
             generator=entry.holder,

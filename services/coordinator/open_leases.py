@@ -4,20 +4,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from asyncds.protocol.wire import Lease
-from services.coordinator.tries import Budget
+from services.coordinator.attempts import AttemptBudget
 
 
 @dataclass(kw_only=True)
 class Open:
-    """A lease that is not settled. attempt: its tries are numbered by it. budget: those that count.
+    """A lease that is not settled.
+
+    attempt: the number of its present or next attempt. budget: the attempts that count against it.
     temperature: of an evaluation. holder: the generator that works on it, if any, on `wire`; since
-    `granted`. sent: when the grant was last sent."""
+    `granted`. sent: when the grant was last sent.
+    """
 
     id: int
     purpose: str
     row: int
     attempt: int = 1
-    budget: Budget = field(default_factory=Budget)
+    budget: AttemptBudget = field(default_factory=AttemptBudget)
     temperature: float | None = None
     holder: str | None = None
     granted: float = 0.0

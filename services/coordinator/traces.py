@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from asyncds.fleet.weight_sync import Outcome
+from asyncds.fleet.weight_sync import SyncOutcome
 from asyncds.rollout.journal import Journal
 from asyncds.telemetry.traces import Trace, Traces, Value, attempt_key, nanoseconds
 
@@ -49,10 +49,10 @@ class TracedJournal(Journal):
         if generator is not None and self._traces.lease(lease):
             self._granted[lease] = time.time_ns()
 
-    def add_try(
+    def add_attempt(
         self, *, lease: int, attempt: int, generator: str | None, outcome: str, reason: str
     ) -> None:
-        super().add_try(
+        super().add_attempt(
             lease=lease, attempt=attempt, generator=generator, outcome=outcome, reason=reason
         )
         self._end_attempt(lease, attempt, generator, outcome, reason)
@@ -172,7 +172,7 @@ class TracedJournal(Journal):
         return [id for (id,) in self._db.execute(f"SELECT id FROM leases WHERE {where}", (step,))]
 
 
-def trace_broadcast(traces: Traces, outcome: Outcome, now: float) -> None:
+def trace_broadcast(traces: Traces, outcome: SyncOutcome, now: float) -> None:
     """Report a broadcast that is over. now: of the clock that its own times are of."""
     sync = outcome.sync
     trace = traces.broadcast(sync.id)

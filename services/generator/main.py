@@ -22,8 +22,8 @@ from asyncds.telemetry.catalogue import build_metrics
 from asyncds.transport.keys import ClientKeys, KeyFileError
 from asyncds.transport.link import GivenUpError, Link, LinkLostError, RefusedError
 from asyncds.weights.probe import probe_tokens
+from services.generator.engine_cache import EngineCache
 from services.generator.generator import Generator
-from services.generator.kept_engine import KeptEngine
 from services.process import (
     BAD_INPUT,
     DONE,
@@ -52,7 +52,7 @@ def main(config: RunConfig, *, name: str, index: int) -> int:
     start_logging()
 
     async def alone() -> int:
-        async with KeptEngine() as engine:
+        async with EngineCache() as engine:
             return await _serve(config, engine, name=name, index=index)
 
     return asyncio.run(alone())
@@ -62,7 +62,7 @@ def serve_runs(assignments: Assignments, *, name: str, index: str) -> int:
     """Generate for one run after another, with one engine where they allow it."""
 
     async def in_turn() -> int:
-        async with KeptEngine() as engine:
+        async with EngineCache() as engine:
             while config := await asyncio.to_thread(assignments.next):
                 code = await _serve(config, engine, name=name, index=int(index))
                 assignments.finished(code)
@@ -73,7 +73,7 @@ def serve_runs(assignments: Assignments, *, name: str, index: str) -> int:
     return asyncio.run(in_turn())
 
 
-async def _serve(config: RunConfig, engine: KeptEngine, *, name: str, index: int) -> int:
+async def _serve(config: RunConfig, engine: EngineCache, *, name: str, index: int) -> int:
     options = config.task.model_dump(exclude={"kind"})
     try:
         keys = client_keys(config)

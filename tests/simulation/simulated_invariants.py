@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from asyncds.fleet.membership import Health
 from asyncds.protocol import wire
 from asyncds.protocol.codec import ProtocolError, decode_group, unpack_group
+from services.coordinator.attempts import DEATHS_PER_FAILURE
 from services.coordinator.coordinator import Coordinator
-from services.coordinator.tries import DEATHS_PER_FAILURE
 from tests.simulation.simulated_generator import UNSENT, VOCABULARY, SimGenerator
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyncds.fleet.weight_sync import Outcome, Phase, Receipt, Sync, WeightSync
+from asyncds.fleet.weight_sync import Phase, Receipt, Sync, SyncOutcome, WeightSync
 
 GOOD = Receipt(checksums=[1, 2, 3], probe=[-0.5, -1.0])
 NO_PROBE = Receipt(checksums=[1, 2, 3], probe=[])
@@ -33,7 +33,7 @@ def transferring(*names: str, probed: tuple[str, ...] = ()) -> tuple[WeightSync,
     return sync, id
 
 
-def blamed(outcome: Outcome | None) -> dict[str, str]:
+def blamed(outcome: SyncOutcome | None) -> dict[str, str]:
     assert outcome is not None
     return outcome.culprits
 

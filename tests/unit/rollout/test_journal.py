@@ -247,18 +247,18 @@ def test_tries_are_those_of_leases_in_work_in_their_order(path: Path) -> None:
         for id in (1, 2, 3):
             journal.add_lease(id=id, purpose="train", row=9, attempt=1, evaluation=None)
         for lease, attempt, outcome in ((2, 1, "died"), (1, 1, "left"), (2, 2, "failed")):
-            journal.add_try(
+            journal.add_attempt(
                 lease=lease, attempt=attempt, generator="g", outcome=outcome, reason="why"
             )
-        assert journal.tries() == [(1, "left"), (2, "died"), (2, "failed")]
+        assert journal.attempts() == [(1, "left"), (2, "died"), (2, "failed")]
         journal.end_lease(2, "failed", "why")
-        assert journal.tries() == [(1, "left")]
+        assert journal.attempts() == [(1, "left")]
         # A journal from before there was this table gets it, and is read without it.
         journal._db.execute("DROP TABLE tries")
     with closing(Journal(path, read_only=True)) as journal:
         assert journal.counts() == {"leased": 2, "failed": 1}
     with closing(Journal(path)) as journal:
-        assert journal.tries() == []
+        assert journal.attempts() == []
 
 
 def test_dropped_evaluations_free_nothing_that_is_finished(journal: Journal) -> None:

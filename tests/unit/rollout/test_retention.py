@@ -17,7 +17,7 @@ from asyncds.config.schema import CheckpointConfig, EvalConfig
 from asyncds.rollout.journal import Journal
 from asyncds.rollout.journal_file import JournalDamagedError
 from asyncds.rollout.retention import StoredGroup, is_needed, oldest_kept, to_delete
-from services.coordinator.checkpoints import CheckpointDesk
+from services.coordinator.checkpoints import CheckpointTracker
 from services.coordinator.retention import LOOKED_AT, Retention
 from tests.support.paths import SUPPORT
 
@@ -101,7 +101,7 @@ class Run:
     def start(self) -> None:
         self.journal = Journal(self.path)
         self.journal._db.execute("PRAGMA synchronous=OFF")
-        self.desk = CheckpointDesk(
+        self.desk = CheckpointTracker(
             journal=self.journal, evaluation=EvalConfig(), checkpoint=self.checkpoint
         )
         self.retention = Retention(journal=self.journal, limit_bytes=self.limit)

@@ -333,7 +333,7 @@ def test_an_address_is_logged_once_a_minute_and_addresses_do_not_pile_up(
     assert [add("a", QUIET_SECONDS), add("b", QUIET_SECONDS)] == [1, 1]
     logged = sum(add(f"host-{i}", QUIET_SECONDS + 1) for i in range(2 * MAX_ADDRESSES))
     assert logged == MAX_ADDRESSES - 2
-    assert len(rejections._sparing._logged) == MAX_ADDRESSES
+    assert len(rejections._log_limiter._logged) == MAX_ADDRESSES
     assert add("host-1999", 3 * QUIET_SECONDS) == 1
     assert rejections.counts["handshake"] == 6 + 2 * MAX_ADDRESSES
 

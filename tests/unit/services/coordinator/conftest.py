@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.coordinator_desk import Desk
+from tests.support.coordinator_fixture import Desk
 
 
 @pytest.fixture

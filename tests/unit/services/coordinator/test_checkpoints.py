@@ -8,7 +8,7 @@ import pytest
 from asyncds.protocol import wire
 from tests.simulation.simulated_config import make_config
 from tests.simulation.simulation import Simulation
-from tests.support.coordinator_desk import (
+from tests.support.coordinator_fixture import (
     LEARNER,
     REPLACE,
     Desk,

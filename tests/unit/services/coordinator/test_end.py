@@ -10,7 +10,7 @@ from services.coordinator.leases import REGRANT_SECONDS
 from services.coordinator.state import State
 from tests.simulation.simulated_config import make_config
 from tests.simulation.simulation import Simulation
-from tests.support.coordinator_desk import (
+from tests.support.coordinator_fixture import (
     GENERATOR,
     LEARNER,
     REPLACE,

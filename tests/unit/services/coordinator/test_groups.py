@@ -15,7 +15,7 @@ from asyncds.rollout.journal_file import JournalError
 from services.coordinator.dynamic_sampling import DynamicSampling, Verdict
 from tests.simulation.simulated_config import make_config
 from tests.simulation.simulated_generator import VOCABULARY
-from tests.support.coordinator_desk import (
+from tests.support.coordinator_fixture import (
     DYNAMIC_SAMPLING,
     GENERATOR,
     LEARNER,

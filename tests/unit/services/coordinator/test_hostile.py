@@ -3,7 +3,7 @@
 import pytest
 
 from asyncds.protocol import wire
-from tests.support.coordinator_desk import (
+from tests.support.coordinator_fixture import (
     GENERATOR,
     REPLACE,
     Desk,

@@ -7,7 +7,7 @@ import pytest
 
 from asyncds.fleet.membership import Health
 from asyncds.protocol import wire
-from tests.support.coordinator_desk import (
+from tests.support.coordinator_fixture import (
     GENERATOR,
     LEARNER,
     REPLACE,

@@ -8,10 +8,15 @@ from hypothesis import strategies as st
 
 from asyncds.fleet.membership import Health
 from asyncds.protocol import wire
+from services.coordinator.attempts import (
+    DEATHS_PER_FAILURE,
+    AttemptBudget,
+    AttemptOutcome,
+    attempt_budgets,
+)
 from services.coordinator.leases import REGRANT_SECONDS
-from services.coordinator.tries import DEATHS_PER_FAILURE, Budget, Outcome, budgets
 from tests.simulation.simulated_generator import VOCABULARY
-from tests.support.coordinator_desk import (
+from tests.support.coordinator_fixture import (
     GENERATOR,
     LEARNER,
     REPLACE,
@@ -155,13 +160,13 @@ def test_a_lease_that_kills_its_generators_ends(tmp_path: Path) -> None:
         assert desk.journal.ended() == {"its generator died": len(granted)}
 
 
-@given(st.lists(st.sampled_from(Outcome)))
-def test_only_failures_and_deaths_in_a_row_count(outcomes: list[Outcome]) -> None:
-    budget = Budget()
+@given(st.lists(st.sampled_from(AttemptOutcome)))
+def test_only_failures_and_deaths_in_a_row_count(outcomes: list[AttemptOutcome]) -> None:
+    budget = AttemptBudget()
     for outcome in outcomes:
         budget.record(outcome)
-    assert budget == budgets((7, outcome.value) for outcome in outcomes)[7]
-    harmless = (Outcome.LEFT, Outcome.DISTRUSTED)
+    assert budget == attempt_budgets((7, outcome.value) for outcome in outcomes)[7]
+    harmless = (AttemptOutcome.LEFT, AttemptOutcome.DISTRUSTED)
     letters = "".join(outcome.value[0] for outcome in outcomes if outcome not in harmless)
     in_a_row = sum(len(run) // DEATHS_PER_FAILURE for run in letters.split("f"))
     assert budget.failures == letters.count("f") + in_a_row

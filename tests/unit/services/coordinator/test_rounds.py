@@ -8,7 +8,7 @@ from asyncds.protocol.codec import pack_group
 from services.coordinator.state import State
 from tests.simulation.simulated_config import make_config
 from tests.simulation.simulation import Simulation
-from tests.support.coordinator_desk import (
+from tests.support.coordinator_fixture import (
     GENERATOR,
     LEARNER,
     REPLACE,

@@ -9,7 +9,7 @@ import pytest
 from asyncds.fleet.membership import Health
 from asyncds.protocol import wire
 from services.coordinator.state import State
-from tests.support.coordinator_desk import (
+from tests.support.coordinator_fixture import (
     GENERATOR,
     LEARNER,
     REPLACE,

@@ -46,7 +46,7 @@ class StuckEngine(MockEngine):
 
 
 class Kept:
-    """Stands for the process's KeptEngine. starts: how often an engine was asked for."""
+    """Stands for the process's EngineCache. starts: how often an engine was asked for."""
 
     def __init__(self) -> None:
         self.engine, self.starts = StuckEngine(), 0

@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncds.launch.silence import Silence
+from asyncds.launch.liveness import LivenessMonitor
 
 SILENT, START = 10.0, 100.0
 STARTED = {"coordinator": 0.0, "learner": 0.0, "generator-0": 0.0}
@@ -17,8 +17,8 @@ def status(learner: float | None, **generators: float) -> dict[str, Any]:
     return {"learner": {"last_seen": learner}, "fleet": fleet}
 
 
-def silence() -> Silence:
-    return Silence(silent_seconds=SILENT, start_seconds=START)
+def silence() -> LivenessMonitor:
+    return LivenessMonitor(silent_seconds=SILENT, start_seconds=START)
 
 
 def test_who_was_heard_of_and_falls_silent_hangs() -> None:

@@ -1,7 +1,7 @@
 """The learner as the coordinator sees it: the ranks of one incarnation."""
 
 
-class Gang:
+class WorkerGroup:
     """peers: of the ranks that are here. incarnation: theirs, "" while none has been here or all
     are lost. phase: what rank 0 said last. heard: whether any rank ever said a word. seen: when
     one did last, or, before that, when the coordinator started."""

@@ -7,7 +7,7 @@ COORDINATOR = "coordinator"
 LEARNER = "learner"
 
 
-class Silence:
+class LivenessMonitor:
     """Keeps when each process was last heard of, from the statuses that the coordinator sends.
 
     A process that was heard of since it started may be silent for `silent_seconds`; one that was

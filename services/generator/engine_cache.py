@@ -19,7 +19,7 @@ STOP_SECONDS = 10.0
 """How long the engine may take to end."""
 
 
-class KeptEngine:
+class EngineCache:
     """The engine of a process, kept from one run to the next while they ask for the same one.
 
     Nothing of an earlier run is left in it: the learner's weights replace those of the engine

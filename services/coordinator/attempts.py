@@ -14,7 +14,7 @@ from enum import StrEnum
 DEATHS_PER_FAILURE = 3
 
 
-class Outcome(StrEnum):
+class AttemptOutcome(StrEnum):
     """How a try without a group ended. FAILED: reported, malformed or overrun. DIED, LEFT: its
     generator did. DISTRUSTED: its generator turned out to have other weights than the learner's."""
 
@@ -25,22 +25,22 @@ class Outcome(StrEnum):
 
 
 @dataclass(kw_only=True)
-class Budget:
-    """A lease's tries. failures: what counts. deaths: in a row, not counted yet."""
+class AttemptBudget:
+    """A lease's attempts. failures: what counts. deaths: in a row, not counted yet."""
 
     failures: int = 0
     deaths: int = 0
 
-    def record(self, outcome: Outcome) -> None:
+    def record(self, outcome: AttemptOutcome) -> None:
         """A try ended."""
-        self.deaths += outcome is Outcome.DIED
-        if outcome is Outcome.FAILED or self.deaths == DEATHS_PER_FAILURE:
+        self.deaths += outcome is AttemptOutcome.DIED
+        if outcome is AttemptOutcome.FAILED or self.deaths == DEATHS_PER_FAILURE:
             self.failures, self.deaths = self.failures + 1, 0
 
 
-def budgets(tries: Iterable[tuple[int, str]]) -> defaultdict[int, Budget]:
-    """By lease, from (lease, outcome) in the order of the tries."""
-    found: defaultdict[int, Budget] = defaultdict(Budget)
-    for lease, outcome in tries:
-        found[lease].record(Outcome(outcome))
+def attempt_budgets(attempts: Iterable[tuple[int, str]]) -> defaultdict[int, AttemptBudget]:
+    """By lease, from (lease, outcome) in the order of the attempts."""
+    found: defaultdict[int, AttemptBudget] = defaultdict(AttemptBudget)
+    for lease, outcome in attempts:
+        found[lease].record(AttemptOutcome(outcome))
     return found

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from asyncds.fleet.membership import Fleet, Health, Member
-from asyncds.fleet.weight_sync import Outcome, Phase, Receipt, Sync, WeightSync
+from asyncds.fleet.weight_sync import Phase, Receipt, Sync, SyncOutcome, WeightSync
 from asyncds.protocol.wire import (
     Applied,
     Go,
@@ -26,7 +26,7 @@ LATE_SECONDS = 10.0
 """Beyond the deadline that both ends of a transfer have, for their reports to arrive."""
 
 
-class WeightDesk:
+class WeightSyncManager:
     """Starts a broadcast whenever a member lacks the staged weights; carries its messages."""
 
     def __init__(
@@ -41,7 +41,7 @@ class WeightDesk:
         send: Callable[[bytes, Message], None],
         on_go: Callable[[int], None],
         on_mismatch: Callable[[Member], None],
-        on_end: Callable[[Outcome, float], None],
+        on_end: Callable[[SyncOutcome, float], None],
     ) -> None:
         """on_go: gets every version that a broadcast of is about to begin. on_mismatch: every
         member that turned out to have other weights than the learner's. on_end: how each ended,
@@ -77,7 +77,7 @@ class WeightDesk:
         """The broadcast under way."""
         return self._sync.current
 
-    def unjudged(self, name: str) -> int | None:
+    def unverified(self, name: str) -> int | None:
         """The version that a member is sent by a broadcast that is not over, None if there is none:
         it may have it, and whether it is the learner's there is not known."""
         sync = self.current
@@ -177,7 +177,7 @@ class WeightDesk:
         peers = {m.name: m.peer for m in members if m is not None and m.health is not Health.DEAD}
         return peers if self.learner_peer is None else peers | {LEARNER: self.learner_peer}
 
-    def _conclude(self, outcome: Outcome | None, now: float) -> None:
+    def _conclude(self, outcome: SyncOutcome | None, now: float) -> None:
         if outcome is None:
             return
         sync = outcome.sync

@@ -11,18 +11,18 @@ from asyncds.fleet.membership import Fleet, Member
 from asyncds.protocol.wire import Delivered
 
 
-class UnjudgedGroups:
-    """unjudged: the version that a member, by its name, is sent by a broadcast that is not over,
+class UnverifiedGroups:
+    """unverified: the version that a member, by its name, is sent by a broadcast that is not over,
     None where there is none."""
 
-    def __init__(self, *, fleet: Fleet, unjudged: Callable[[str], int | None]) -> None:
+    def __init__(self, *, fleet: Fleet, unverified: Callable[[str], int | None]) -> None:
         self._fleet = fleet
-        self._unjudged = unjudged
+        self._unverified = unverified
         self._waiting: dict[tuple[str, int], tuple[int, Member, Delivered]] = {}
 
     def add(self, member: Member, message: Delivered) -> None:
         """It has tokens by the version that the member is sent."""
-        version = self._unjudged(member.name)
+        version = self._unverified(member.name)
         assert version is not None
         self._waiting[member.name, message.lease] = version, member, message
 
@@ -31,7 +31,7 @@ class UnjudgedGroups:
         judged = {
             key: (member, message)
             for key, (version, member, message) in self._waiting.items()
-            if self._unjudged(member.name) != version
+            if self._unverified(member.name) != version
         }
         for key in judged:
             del self._waiting[key]

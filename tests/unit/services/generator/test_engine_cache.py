@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from asyncds.config.schema import RunConfig
-from services.generator import kept_engine
-from services.generator.kept_engine import KeptEngine
+from services.generator import engine_cache
+from services.generator.engine_cache import EngineCache
 
 
 class MockEngine:
@@ -31,12 +31,12 @@ def started(monkeypatch: pytest.MonkeyPatch, engine: MockEngine, *configs: RunCo
         return engine
 
     async def all_in_turn() -> None:
-        async with KeptEngine() as kept:
+        async with EngineCache() as kept:
             for config in configs:
                 assert await kept.started(config) is engine
 
-    monkeypatch.setattr(kept_engine, "_start_engine", start)
-    monkeypatch.setattr(kept_engine, "_engine_settings", lambda config: config.generator)
+    monkeypatch.setattr(engine_cache, "_start_engine", start)
+    monkeypatch.setattr(engine_cache, "_engine_settings", lambda config: config.generator)
     asyncio.run(all_in_turn())
 
 
