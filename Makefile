@@ -9,7 +9,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help quickstart study test test-unit chaos simulate elastic network fuzz k8s-lab tools manifests policy-check image-check lint env install-gpu lock clean
+.PHONY: help quickstart study test test-unit chaos simulate elastic network fuzz k8s-lab tools manifests policy-check image-check lint house env install-gpu lock clean
 
 ARGS ?=
 ALGO ?= ds_grpo
@@ -47,7 +47,7 @@ recipe_tiny-countdown-four := --seed 1 --operands 4 --max-number 5
 recipe_tiny-knights-knaves := --seed 1 --task knights_knaves
 
 # Those that leave room for others beside them.
-LIGHT_TESTS := tests/unit tests/simulation tests/fuzz
+LIGHT_TESTS := tests/unit tests/house tests/simulation tests/fuzz
 test: $(INSTALLED) tools ## run all tests; with ARGS, those that they choose
 ifeq ($(ARGS),)
 	$(RUN) pytest -n 2 --dist loadfile $(LIGHT_TESTS)
@@ -96,6 +96,9 @@ lint: $(INSTALLED) ## check style, formatting and types
 	$(RUN) ruff check
 	$(RUN) ruff format --check
 	$(RUN) mypy
+
+house: $(INSTALLED) ## print the measures of the code: sizes, complexity, who imports whom
+	$(RUN) python -m tests.house.measure
 
 env: $(INSTALLED) ## make the environment
 
