@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from asyncds.config.schema import RunConfig
-from asyncds.telemetry.catalogue import Metrics, Role
+from asyncds.telemetry.metrics.declaration import Role
+from asyncds.telemetry.metrics.registry import Metrics
 from asyncds.telemetry.server import Check, MetricsServer, Page
 from asyncds.telemetry.state_dump import dump_state
-from asyncds.telemetry.traces import Traces
+from asyncds.telemetry.traces.traces import Traces
 from asyncds.transport.keys import ClientKeys, ServerKeys, load_client_keys, load_server_keys
 
 log = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from rich.text import Text
 
 from asyncds.launch.errors import UserError
 from asyncds.rollout.journal import GroupRow, Journal
-from asyncds.telemetry.rollouts import Completion, read_rollout, tokenizer_of
-from asyncds.telemetry.texts import Decode, decoder
+from asyncds.telemetry.rollouts.read import Completion, read_rollout, tokenizer_of
+from asyncds.telemetry.rollouts.texts import Decode, decoder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -265,7 +265,7 @@ def track(directory: RunDirectory, overrides: Overrides = None) -> None:
 @app.command()
 def report(run: RunDirectory) -> None:
     """Write report.html into RUN."""
-    from asyncds.telemetry.report import write_report
+    from asyncds.telemetry.report.page import write_report
 
     with _reading(run):
         print(write_report(run))

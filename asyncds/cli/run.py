@@ -131,7 +131,7 @@ def _conclude(run_dir: Path, problem: str, console: Console) -> int:
             file=sys.stderr,
         )
         return 1
-    from asyncds.telemetry.report import write_report
+    from asyncds.telemetry.report.page import write_report
 
     for damaged in local.damaged_checkpoints(run_dir):
         console.print(

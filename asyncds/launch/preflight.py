@@ -8,7 +8,7 @@ from pathlib import Path
 from asyncds.config.schema import RunConfig
 from asyncds.launch.machine import Gpu, existing, free_bytes, gpus, uses_cuda, version
 from asyncds.launch.model_directory import ModelFacts, check_model
-from asyncds.telemetry import traces
+from asyncds.telemetry.traces import traces
 from asyncds.telemetry.trackers.make import missing_package
 from asyncds.transport.keys import (
     KeyFileError,

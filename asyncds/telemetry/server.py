@@ -156,7 +156,7 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """GET of a few pages; a client that stalls is dropped."""
+    """Answers GET and HEAD of a few pages; a client that stalls is dropped."""
 
     server: _Server
     pages: Mapping[str, Page]
@@ -164,7 +164,13 @@ class _Handler(BaseHTTPRequestHandler):
     server_version = "asyncds"
     sys_version = ""
 
+    def do_HEAD(self) -> None:
+        self._answer(with_body=False)
+
     def do_GET(self) -> None:
+        self._answer(with_body=True)
+
+    def _answer(self, *, with_body: bool) -> None:
         page = self.pages.get(self.path.partition("?")[0])
         if page is None:
             self.send_error(404, f"pages: {', '.join(self.pages)}")
@@ -181,7 +187,8 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in reply.headers.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(reply.body)
+        if with_body:
+            self.wfile.write(reply.body)
 
     def log_message(self, format: str, *args: object) -> None:
         log.debug(format, *args)

@@ -17,8 +17,8 @@ from asyncds.protocol.codec import ProtocolError, decode_to_coordinator, encode
 from asyncds.protocol.wire import Message, Observe, Status
 from asyncds.rollout.journal import Journal
 from asyncds.rollout.journal_file import DiskFullError, JournalDamagedError, JournalError
-from asyncds.telemetry.catalogue import build_metrics
-from asyncds.telemetry.traces import Traces
+from asyncds.telemetry.metrics.registry import build_metrics
+from asyncds.telemetry.traces.traces import Traces
 from asyncds.telemetry.trackers.make import missing_package
 from asyncds.transport.keys import KeyFileError
 from asyncds.transport.router import BindError, Router

@@ -14,10 +14,10 @@ from asyncds.config.schema import RunConfig
 from asyncds.fleet.membership import Health
 from asyncds.rollout.journal import DELETED, Journal
 from asyncds.rollout.scheduler import TicketState
-from asyncds.telemetry.catalogue import Metrics
 from asyncds.telemetry.evaluations import by_temperature
-from asyncds.telemetry.live_page import live_pages, no_live_page
-from asyncds.telemetry.live_view import SAMPLES, LiveView
+from asyncds.telemetry.live.page import live_pages, no_live_page
+from asyncds.telemetry.live.view import SAMPLES, LiveView
+from asyncds.telemetry.metrics.registry import Metrics
 from asyncds.telemetry.run_log import RunLog
 from asyncds.telemetry.server import Page
 from asyncds.telemetry.state_dump import dump_state

@@ -7,7 +7,8 @@ from typing import Any
 
 from asyncds.fleet.weight_sync import SyncOutcome
 from asyncds.rollout.journal import Journal
-from asyncds.telemetry.traces import Trace, Traces, Value, attempt_key, nanoseconds
+from asyncds.telemetry.traces.spans import Trace, Value, attempt_key, nanoseconds
+from asyncds.telemetry.traces.traces import Traces
 
 
 def open_journal(path: Path, traces: Traces) -> Journal:

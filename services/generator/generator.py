@@ -32,8 +32,9 @@ from asyncds.protocol.wire import (
 )
 from asyncds.scoring.scorer import Reason, Scorer
 from asyncds.tasks.base import Task
-from asyncds.telemetry.catalogue import Metrics
-from asyncds.telemetry.traces import Traces, attempt_key
+from asyncds.telemetry.metrics.registry import Metrics
+from asyncds.telemetry.traces.spans import attempt_key
+from asyncds.telemetry.traces.traces import Traces
 from asyncds.transport.link import Link
 from asyncds.weights.communicator import TransferFailed
 from services.generator.work import LeaseError, fulfil

@@ -18,7 +18,7 @@ from asyncds.scoring.make import make_scorer
 from asyncds.scoring.scorer import Scorer, ScorerUnavailableError
 from asyncds.tasks.base import Row, Split, Task
 from asyncds.tasks.registry import make_task
-from asyncds.telemetry.catalogue import build_metrics
+from asyncds.telemetry.metrics.registry import build_metrics
 from asyncds.transport.keys import ClientKeys, KeyFileError
 from asyncds.transport.link import GivenUpError, Link, LinkLostError, RefusedError
 from asyncds.weights.probe import probe_tokens

@@ -12,7 +12,7 @@ from asyncds.protocol.codec import GroupArrays, pack_group
 from asyncds.protocol.wire import Delivered, Lease
 from asyncds.scoring.scorer import Scorer
 from asyncds.tasks.base import Row, Score, Task, encode_prompt
-from asyncds.telemetry.traces import Trace, attempt_key, nanoseconds
+from asyncds.telemetry.traces.spans import Trace, attempt_key, nanoseconds
 
 
 class LeaseError(Exception):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from asyncds.algo.diagnostics import QUANTILES
-from asyncds.telemetry.catalogue import Metrics
+from asyncds.telemetry.metrics.registry import Metrics
 
 TIMER = "deepspeed_seconds/"
 

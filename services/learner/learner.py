@@ -15,8 +15,8 @@ from asyncds.engine import checkpoint
 from asyncds.engine.training import TrainingEngine, UpdateMetrics
 from asyncds.protocol.batch import Int32, Shard
 from asyncds.protocol.wire import BatchRequest, LearnerHeartbeat
-from asyncds.telemetry.catalogue import Metrics
-from asyncds.telemetry.traces import Traces
+from asyncds.telemetry.metrics.registry import Metrics
+from asyncds.telemetry.traces.traces import Traces
 from asyncds.transport.link import Link
 from asyncds.weights.source import iterate_weights
 from asyncds.weights.staging import StagedWeights

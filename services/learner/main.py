@@ -24,7 +24,7 @@ from asyncds.protocol.wire import (
     LearnerHello,
     Welcome,
 )
-from asyncds.telemetry.catalogue import build_metrics
+from asyncds.telemetry.metrics.registry import build_metrics
 from asyncds.transport.keys import ClientKeys, KeyFileError
 from asyncds.transport.link import Link, LinkLostError, RefusedError
 from asyncds.weights.probe import probe_tokens

@@ -21,7 +21,7 @@ from asyncds.protocol.wire import (
     SyncAborted,
     SyncFailed,
 )
-from asyncds.telemetry.traces import Traces
+from asyncds.telemetry.traces.traces import Traces
 from asyncds.weights.communicator import TransferFailed
 from asyncds.weights.sender import WeightSender
 from asyncds.weights.staging import StagedWeights

@@ -12,7 +12,7 @@ import pytest
 
 from asyncds.protocol.codec import decode_group, unpack_group
 from asyncds.rollout.journal import Journal
-from asyncds.telemetry.catalogue import CATALOGUE
+from asyncds.telemetry.metrics.catalogue import CATALOGUE
 from tests.e2e.harness import Result, Runner, free_ports
 from tests.support.html_page import Page
 from tests.support.otlp_collector import Collector, collecting

@@ -18,7 +18,7 @@ from asyncds.config.schema import RunConfig
 from asyncds.protocol import wire
 from asyncds.protocol.codec import decode_from_coordinator, decode_to_coordinator, encode
 from asyncds.rollout.journal import Journal
-from asyncds.telemetry.traces import Traces
+from asyncds.telemetry.traces.traces import Traces
 from services.coordinator.coordinator import Coordinator
 from services.coordinator.traces import open_journal, trace_broadcast
 from tests.simulation.simulated_faults import Faults

@@ -13,8 +13,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from asyncds.config.schema import TracesConfig
-from asyncds.telemetry.catalogue import Role
-from asyncds.telemetry.traces import Traces
+from asyncds.telemetry.metrics.declaration import Role
+from asyncds.telemetry.traces.traces import Traces
 
 
 @dataclass(frozen=True, kw_only=True)

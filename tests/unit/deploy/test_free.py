@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from asyncds.telemetry.catalogue import build_metrics
+from asyncds.telemetry.metrics.registry import build_metrics
 from asyncds.telemetry.server import MetricsServer
 from tests.support.helm_chart import (
     CHART,

@@ -20,7 +20,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from asyncds.fleet.membership import Fleet
 from asyncds.rollout.journal import Journal
-from asyncds.telemetry.catalogue import CATALOGUE, Metrics, Role, Series, build_metrics
+from asyncds.telemetry.metrics.catalogue import CATALOGUE
+from asyncds.telemetry.metrics.declaration import Role, Series
+from asyncds.telemetry.metrics.registry import Metrics, build_metrics
 from asyncds.telemetry.server import MetricsServer
 from services.coordinator.leases import LeaseCounts
 from services.coordinator.state import State

@@ -1,3 +1,4 @@
+import http.client
 import socket
 import struct
 import threading
@@ -9,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from asyncds.telemetry.catalogue import build_metrics
+from asyncds.telemetry.metrics.registry import build_metrics
 from asyncds.telemetry.server import Check, MetricsServer
 
 
@@ -45,6 +46,23 @@ def test_pages() -> None:
         assert get(f"{url}/healthz") == (200, "ok\n")
         assert get(f"{url}/readyz") == (503, "waiting for the first weights\n")
         assert get(f"{url}/config.yaml")[0] == 404
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/config.yaml"])
+def test_head_is_get_without_the_body(path: str) -> None:
+    answers = []
+    with serving() as url:
+        for method in ("HEAD", "GET"):
+            link = http.client.HTTPConnection(url.removeprefix("http://"), timeout=10)
+            link.request(method, path)
+            with link.getresponse() as response:
+                kept = {
+                    k: v for k, v in response.getheaders() if k not in ("Date", "Content-Length")
+                }
+                answers.append((response.status, kept, response.read()))
+            link.close()
+    (status, headers, body), (expected, expected_headers, _) = answers
+    assert (status, headers, body) == (expected, expected_headers, b"")
 
 
 def test_a_closed_server_frees_its_port() -> None:

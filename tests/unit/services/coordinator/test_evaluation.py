@@ -18,7 +18,7 @@ from asyncds.fleet.membership import Fleet
 from asyncds.protocol.codec import GroupArrays
 from asyncds.rollout.journal import Journal
 from asyncds.rollout.scheduler import Scheduler
-from asyncds.telemetry.catalogue import build_metrics
+from asyncds.telemetry.metrics.registry import build_metrics
 from services.coordinator.batches import _diversity
 from services.coordinator.evaluation import EvaluationRound, best_step
 from services.coordinator.leases import LeaseBook

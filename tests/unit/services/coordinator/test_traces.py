@@ -10,7 +10,7 @@ import pytest
 
 from asyncds.config.schema import TracesConfig
 from asyncds.rollout.journal import Journal
-from asyncds.telemetry.traces import Traces
+from asyncds.telemetry.traces.traces import Traces
 from services.coordinator.traces import open_journal
 from tests.simulation.simulated_config import make_config
 from tests.simulation.simulated_faults import Faults

@@ -22,8 +22,8 @@ from asyncds.protocol.codec import (
 )
 from asyncds.protocol.sharding import make_shards
 from asyncds.tasks.registry import make_task
-from asyncds.telemetry.catalogue import build_metrics
-from asyncds.telemetry.traces import Traces
+from asyncds.telemetry.metrics.registry import build_metrics
+from asyncds.telemetry.traces.traces import Traces
 from asyncds.weights.communicator import TransferFailed
 from services.generator import generator as module
 from services.generator.generator import Generator

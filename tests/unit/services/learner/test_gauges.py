@@ -1,7 +1,7 @@
 from prometheus_client import generate_latest
 
 from asyncds.algo.diagnostics import QUANTILES
-from asyncds.telemetry.catalogue import build_metrics
+from asyncds.telemetry.metrics.registry import build_metrics
 from services.learner.gauges import set_gauges
 
 REPORT = {

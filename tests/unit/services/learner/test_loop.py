@@ -17,8 +17,8 @@ from asyncds.protocol.batch import Shard
 from asyncds.protocol.codec import pack_shard
 from asyncds.protocol.sharding import make_shards
 from asyncds.protocol.wire import BatchRequest, Drain, Finish
-from asyncds.telemetry.catalogue import Metrics, build_metrics
-from asyncds.telemetry.traces import Traces
+from asyncds.telemetry.metrics.registry import Metrics, build_metrics
+from asyncds.telemetry.traces.traces import Traces
 from services.learner.inbox import Inbox, PreemptedError
 from services.learner.learner import Learner
 from tests.support.otlp_collector import traced

@@ -12,7 +12,7 @@ import torch
 from asyncds.protocol import wire
 from asyncds.protocol.codec import pack_shard
 from asyncds.protocol.sharding import make_shards
-from asyncds.telemetry.traces import Traces
+from asyncds.telemetry.traces.traces import Traces
 from asyncds.weights.buckets import TensorSpec
 from asyncds.weights.communicator import TransferFailed
 from asyncds.weights.staging import StagedWeights

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from asyncds.config.load import ConfigError, parse_config
 from asyncds.config.schema import TracesConfig
-from asyncds.telemetry import otlp
-from asyncds.telemetry.catalogue import Role
-from asyncds.telemetry.traces import Trace, Traces, attempt_key, missing_package
+from asyncds.telemetry.metrics.declaration import Role
+from asyncds.telemetry.traces import otlp
+from asyncds.telemetry.traces.spans import Trace, attempt_key
+from asyncds.telemetry.traces.traces import Traces, missing_package
 from tests.support.otlp_collector import Collector, collecting
 
 NOWHERE = "http://127.0.0.1:1"
@@ -102,7 +103,7 @@ def test_nothing_is_traced_before_the_run_is_known() -> None:
 def test_off_costs_no_import() -> None:
     code = (
         "import sys, services.coordinator.main\n"
-        "from asyncds.telemetry.traces import Traces\n"
+        "from asyncds.telemetry.traces.traces import Traces\n"
         "traces = Traces(None, run='r', role='coordinator', name='c')\n"
         "traces.run_id = '0f'\n"
         "assert not traces.on and traces.lease(1) is None\n"
@@ -168,7 +169,7 @@ def test_a_collector_that_hangs_holds_up_nobody(
 
 def test_a_missing_package_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     assert missing_package() == ""
-    monkeypatch.setattr("asyncds.telemetry.traces._DISTRIBUTIONS", ("no-such-package",))
+    monkeypatch.setattr("asyncds.telemetry.traces.traces._DISTRIBUTIONS", ("no-such-package",))
     with pytest.raises(ValueError, match=r"needs the package no-such-package: install `asyncds\["):
         traces_of(NOWHERE)
 

@@ -17,10 +17,10 @@ from typing import Any
 from asyncds.config.schema import RunConfig
 from asyncds.rollout.journal import GroupRow, Journal
 from asyncds.telemetry.files import to_json
-from asyncds.telemetry.report_charts import report_charts
-from asyncds.telemetry.rollouts import SAMPLES_DELETED, read_rollout, tokenizer_of
-from asyncds.telemetry.samples import sampled
-from asyncds.telemetry.texts import Decode, light_decoder
+from asyncds.telemetry.report.charts import report_charts
+from asyncds.telemetry.rollouts.read import SAMPLES_DELETED, read_rollout, tokenizer_of
+from asyncds.telemetry.rollouts.samples import sampled
+from asyncds.telemetry.rollouts.texts import Decode, light_decoder
 
 SAMPLES = 6
 """Groups that are shown."""

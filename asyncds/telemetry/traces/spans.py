@@ -1,4 +1,4 @@
-"""Traces: one for every lease and every broadcast of weights, over all processes.
+"""Spans, and the traces that they belong to: ids that every process computes for itself.
 
 No context travels with messages. The ids of a trace, and of those spans that have children, are
 hashes of the run's id, what the trace is about and the span's name, so that every process knows
@@ -10,15 +10,10 @@ import hashlib
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
 from typing import Protocol
-
-from asyncds.config.schema import TracesConfig
-from asyncds.telemetry.catalogue import Role
 
 Value = str | int | float | bool | Sequence[str]
 
-_DISTRIBUTIONS = ("opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http")
 _ROOT = "root"
 
 
@@ -77,7 +72,7 @@ class Trace:
         self._report(name, id, self._id(parent), start, end, error, attributes)
 
     def _id(self, key: str) -> int:
-        return _hash(f"{self.id}/{key}", 8)
+        return hashed(f"{self.id}/{key}", 8)
 
     def _report(
         self,
@@ -103,53 +98,6 @@ class Trace:
         )
 
 
-class Traces:
-    """A process's part in the traces of its run; nothing at all where they are off."""
-
-    def __init__(self, config: TracesConfig | None, *, run: str, role: Role, name: str) -> None:
-        """config: None where they are off. run: its name. name: of the process, a `role`.
-
-        Raises ValueError if a package is missing.
-        """
-        self._share = 0.0 if config is None else config.sample
-        self._sink: Sink | None = None
-        self.run_id = ""
-        """Of the run, unlike any other's: nothing is traced before it is known."""
-        if config is not None:
-            if problem := missing_package():
-                raise ValueError(problem)
-            from asyncds.telemetry.otlp import OtlpSink
-
-            self._sink = OtlpSink(endpoint=config.endpoint, run=run, role=role, name=name)
-
-    @property
-    def on(self) -> bool:
-        """Whether anything may be traced."""
-        return self._sink is not None
-
-    def lease(self, lease: int) -> Trace | None:
-        """The trace of a lease; None where it is not one of those that are traced."""
-        return self._trace("lease", lease)
-
-    def broadcast(self, sync: int) -> Trace | None:
-        """The same of a broadcast of weights."""
-        return self._trace("broadcast", sync)
-
-    def close(self) -> None:
-        """Send what is there, but not for long."""
-        if self._sink is not None:
-            self._sink.close()
-
-    def _trace(self, kind: str, number: int) -> Trace | None:
-        if self._sink is None or not self.run_id:
-            return None
-        id = _hash(f"{self.run_id}/{kind}/{number}", 16)
-        # Of the lower bits, like OpenTelemetry's own sampler: a collector may choose likewise.
-        if id % 2**64 >= self._share * 2**64:
-            return None
-        return Trace(id=id, subject={kind: number}, sink=self._sink)
-
-
 def attempt_key(attempt: int) -> str:
     """The key of the span of a lease's attempt."""
     return f"attempt {attempt}"
@@ -160,19 +108,6 @@ def nanoseconds(seconds: float) -> int:
     return round(seconds * 1e9)
 
 
-def missing_package() -> str:
-    """What is not installed and how to mend it, in a sentence; "" if all is there."""
-    for name in _DISTRIBUTIONS:
-        try:
-            metadata.version(name)
-        except metadata.PackageNotFoundError:
-            return (
-                f"telemetry.traces needs the package {name}: install `asyncds[otel]`, or leave "
-                "telemetry.traces out"
-            )
-    return ""
-
-
-def _hash(text: str, size: int) -> int:
-    """size: in bytes. Never 0, which means "no id"."""
+def hashed(text: str, size: int) -> int:
+    """An id of `size` bytes, made from a text. Never 0, which means "no id"."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:size], "big") or 1

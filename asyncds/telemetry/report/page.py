@@ -17,12 +17,12 @@ from asyncds.telemetry.comparison import compare
 from asyncds.telemetry.evaluations import by_temperature
 from asyncds.telemetry.files import replace_file
 from asyncds.telemetry.numbers import duration, number, percent
-from asyncds.telemetry.report_charts import report_charts
-from asyncds.telemetry.rollouts import SAMPLES_DELETED, read_rollout, tokenizer_of
+from asyncds.telemetry.report.charts import report_charts
+from asyncds.telemetry.rollouts.read import SAMPLES_DELETED, read_rollout, tokenizer_of
+from asyncds.telemetry.rollouts.samples import sampled
+from asyncds.telemetry.rollouts.texts import decoder
 from asyncds.telemetry.run_log import read_run_log
-from asyncds.telemetry.samples import sampled
 from asyncds.telemetry.summary import read_summary
-from asyncds.telemetry.texts import decoder
 
 SAMPLE_PROBLEMS = 6
 
@@ -39,8 +39,9 @@ def write_report(run_dir: Path) -> Path:
     lines = read_run_log(run_dir / "metrics.jsonl")
     summary = read_summary(run_dir / "summary.json")
     evaluations, samples = _journal(run_dir / "journal.db", config)
+    here = Path(__file__).parent
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
+        loader=FileSystemLoader([here, here.parent]), autoescape=True, undefined=StrictUndefined
     )
     page = environment.get_template("report.html.j2").render(
         name=config.get("name", run_dir.name),

@@ -20,7 +20,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from asyncds.telemetry.traces import Span
+from asyncds.telemetry.traces.spans import Span
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from asyncds.telemetry.rollouts import Rollout
+from asyncds.telemetry.rollouts.read import Rollout
 
 SAMPLE_COMPLETIONS = 8
 

@@ -12,10 +12,10 @@ from asyncds.telemetry.charts import Line, bar_chart, line_chart, moving_mean
 from asyncds.telemetry.comparison import compare
 from asyncds.telemetry.evaluations import evaluation_counts
 from asyncds.telemetry.numbers import duration, number, percent
-from asyncds.telemetry.report import write_report
-from asyncds.telemetry.report_charts import report_charts
-from asyncds.telemetry.rollouts import read_rollout
-from asyncds.telemetry.texts import decoder, ids_as_text
+from asyncds.telemetry.report.charts import report_charts
+from asyncds.telemetry.report.page import write_report
+from asyncds.telemetry.rollouts.read import read_rollout
+from asyncds.telemetry.rollouts.texts import decoder, ids_as_text
 from tests.support.html_page import Page
 from tests.support.synthetic_run import make_run
 

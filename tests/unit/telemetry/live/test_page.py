@@ -17,10 +17,10 @@ import pytest
 from asyncds.config.load import load_config
 from asyncds.protocol.codec import GroupArrays, encode, pack_group
 from asyncds.rollout.journal import Journal
-from asyncds.telemetry import live_view
-from asyncds.telemetry.catalogue import build_metrics
-from asyncds.telemetry.live_page import live_pages, no_live_page
-from asyncds.telemetry.live_view import MOST_CHARACTERS, SAMPLES, LiveView
+from asyncds.telemetry.live import view as live_view
+from asyncds.telemetry.live.page import live_pages, no_live_page
+from asyncds.telemetry.live.view import MOST_CHARACTERS, SAMPLES, LiveView
+from asyncds.telemetry.metrics.registry import build_metrics
 from asyncds.telemetry.server import MetricsServer
 from tests.support.browser import Tab, browser
 from tests.support.html_page import Page

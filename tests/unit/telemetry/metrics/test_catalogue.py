@@ -6,7 +6,9 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from asyncds.telemetry.catalogue import CATALOGUE, Role, build_metrics
+from asyncds.telemetry.metrics.catalogue import CATALOGUE
+from asyncds.telemetry.metrics.declaration import Role
+from asyncds.telemetry.metrics.registry import build_metrics
 
 ROLES = get_args(Role)
 
@@ -64,7 +66,7 @@ def test_two_roles_in_one_process_do_not_share_a_registry() -> None:
 def test_what_the_coordinator_imports_is_light() -> None:
     code = (
         "import sys\n"
-        "import asyncds.telemetry.catalogue, asyncds.telemetry.server\n"
+        "import asyncds.telemetry.metrics.registry, asyncds.telemetry.server\n"
         "import asyncds.telemetry.run_log, asyncds.telemetry.summary\n"
         "heavy = {'torch', 'transformers', 'matplotlib', 'vllm', 'deepspeed', 'jinja2'}\n"
         "print(sorted(heavy & set(sys.modules)))"

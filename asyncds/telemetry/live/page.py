@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from asyncds.config.schema import LOOPBACK
-from asyncds.telemetry.live_view import LiveView
+from asyncds.telemetry.live.view import LiveView
 from asyncds.telemetry.server import Page, Reply
 
 
@@ -51,7 +51,7 @@ def _local(page: Page) -> Page:
 def _page() -> tuple[bytes, str]:
     """The page, and its policy."""
     read = lambda name: (Path(__file__).parent / name).read_text("utf-8")  # noqa: E731
-    style, script = f"\n{read('page.css')}{read('live.css')}", f"\n{read('live.js')}"
+    style, script = f"\n{read('../page.css')}{read('live.css')}", f"\n{read('live.js')}"
     html = read("live.html").replace("<style></style>", f"<style>{style}</style>")
     html = html.replace("<script></script>", f"<script>{script}</script>")
     policy = "; ".join(

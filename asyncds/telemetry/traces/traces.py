@@ -1,0 +1,70 @@
+"""The part of one process in the traces of its run: one trace for every lease and for every weight
+sync, over all processes."""
+
+from importlib import metadata
+
+from asyncds.config.schema import TracesConfig
+from asyncds.telemetry.metrics.declaration import Role
+from asyncds.telemetry.traces.spans import Sink, Trace, hashed
+
+_DISTRIBUTIONS = ("opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http")
+
+
+class Traces:
+    """A process's part in the traces of its run; nothing at all where they are off."""
+
+    def __init__(self, config: TracesConfig | None, *, run: str, role: Role, name: str) -> None:
+        """config: None where they are off. run: its name. name: of the process, a `role`.
+
+        Raises ValueError if a package is missing.
+        """
+        self._share = 0.0 if config is None else config.sample
+        self._sink: Sink | None = None
+        self.run_id = ""
+        """Of the run, unlike any other's: nothing is traced before it is known."""
+        if config is not None:
+            if problem := missing_package():
+                raise ValueError(problem)
+            from asyncds.telemetry.traces.otlp import OtlpSink
+
+            self._sink = OtlpSink(endpoint=config.endpoint, run=run, role=role, name=name)
+
+    @property
+    def on(self) -> bool:
+        """Whether anything may be traced."""
+        return self._sink is not None
+
+    def lease(self, lease: int) -> Trace | None:
+        """The trace of a lease; None where it is not one of those that are traced."""
+        return self._trace("lease", lease)
+
+    def broadcast(self, sync: int) -> Trace | None:
+        """The same of a broadcast of weights."""
+        return self._trace("broadcast", sync)
+
+    def close(self) -> None:
+        """Send what is there, but not for long."""
+        if self._sink is not None:
+            self._sink.close()
+
+    def _trace(self, kind: str, number: int) -> Trace | None:
+        if self._sink is None or not self.run_id:
+            return None
+        id = hashed(f"{self.run_id}/{kind}/{number}", 16)
+        # Of the lower bits, like OpenTelemetry's own sampler: a collector may choose likewise.
+        if id % 2**64 >= self._share * 2**64:
+            return None
+        return Trace(id=id, subject={kind: number}, sink=self._sink)
+
+
+def missing_package() -> str:
+    """What is not installed and how to mend it, in a sentence; "" if all is there."""
+    for name in _DISTRIBUTIONS:
+        try:
+            metadata.version(name)
+        except metadata.PackageNotFoundError:
+            return (
+                f"telemetry.traces needs the package {name}: install `asyncds[otel]`, or leave "
+                "telemetry.traces out"
+            )
+    return ""
