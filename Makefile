@@ -9,7 +9,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help quickstart study test test-unit chaos simulate elastic network fuzz k8s-lab tools manifests policy-check image-check lint house env install-gpu lock clean
+.PHONY: help quickstart study test test-unit chaos simulate elastic network fuzz k8s-lab tools manifests policy-check image-check docs lint house env install-gpu lock clean
 
 ARGS ?=
 ALGO ?= ds_grpo
@@ -92,6 +92,9 @@ image-check: ## run the builds of images without a container engine (minutes)
 	deploy/images/check.sh coordinator
 	TORCH_INDEX="$(TORCH_INDEX)" deploy/images/check.sh cpu
 
+docs: $(INSTALLED) ## build the pages of docs/ as a site with search, in site/; ARGS=serve shows it
+	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs $(or $(ARGS),build) --strict
+
 lint: $(INSTALLED) ## check style, formatting and types
 	$(RUN) ruff check
 	$(RUN) ruff format --check
@@ -121,6 +124,6 @@ lock: ## pin requirements/*.lock anew (needs uv); ARGS=--upgrade for newer versi
 		$(ARGS) --output-file requirements/gpu.lock
 
 clean: ## remove the environments, the tiny model and caches; runs/ stays
-	rm -rf .venv .venv-gpu .tools $(MODEL) $(MODEL)-[0-9]* build dist *.egg-info
+	rm -rf .venv .venv-gpu .tools $(MODEL) $(MODEL)-[0-9]* build dist site *.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find asyncds services tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

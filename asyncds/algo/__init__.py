@@ -1,0 +1,1 @@
+"""Objectives: advantages, losses and corrections on tensors."""

@@ -1,0 +1,1 @@
+"""Every option: its default, bounds and documentation."""

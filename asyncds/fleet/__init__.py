@@ -1,0 +1,1 @@
+"""Which generators are well and have which weights: state machines."""

@@ -1,0 +1,1 @@
+"""Which group is trained when: the scheduler and the journal."""

@@ -1,0 +1,1 @@
+"""Metrics, reports, pages, trackers and traces."""

@@ -1,0 +1,1 @@
+"""Tiny base models, made on a CPU in minutes."""

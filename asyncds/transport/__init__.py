@@ -1,0 +1,1 @@
+"""ZeroMQ links, their keys, and who is let in."""

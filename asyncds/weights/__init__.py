@@ -1,0 +1,1 @@
+"""Sending weights into running engines, and verifying them."""
