@@ -1,13 +1,14 @@
 """From a command line to one role's process."""
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from asyncds.config.load import ConfigError, load_config
-from services.process import BAD_INPUT
+from services.process import BAD_INPUT, end_with_parent
 
 
 def run_role(role: str, arguments: Sequence[str], **options: Any) -> int:
@@ -15,6 +16,9 @@ def run_role(role: str, arguments: Sequence[str], **options: Any) -> int:
 
     Only the role's own modules are imported: the coordinator starts without torch.
     """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        # torchrun gives every rank a session of its own, where whoever ends torchrun misses it.
+        end_with_parent()
     config_file, *overrides = arguments
     try:
         config = load_config(Path(config_file), overrides)

@@ -13,6 +13,7 @@ from contextlib import closing
 from asyncds.config.load import parse_config
 from asyncds.telemetry.trackers.follower import FollowedError
 from asyncds.telemetry.trackers.make import make_follower
+from asyncds.user_code import find_user_code
 from services.process import FAILURE, run_directory, start_logging
 
 POLL_SECONDS = 2.0
@@ -20,6 +21,7 @@ POLL_SECONDS = 2.0
 
 def main() -> int:
     """Follow until standard input ends. Returns the exit code."""
+    find_user_code()
     start_logging()
     said = json.loads(sys.stdin.readline())
     config = parse_config(said["config"])

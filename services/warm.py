@@ -16,6 +16,7 @@ from typing import TextIO
 
 from asyncds.config.load import ConfigError, load_config
 from asyncds.config.schema import RunConfig
+from asyncds.user_code import find_user_code
 from services.process import BAD_INPUT, start_logging
 
 
@@ -44,6 +45,7 @@ class Assignments:
 
 def main(arguments: Sequence[str]) -> int:
     """Serve runs until there are no more. Returns the exit code of the last one."""
+    find_user_code()
     role, report, *options = arguments
     start_logging()
     module = importlib.import_module(f"services.{role}.main")

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import typer
 
 from asyncds.launch.errors import UserError
+from asyncds.user_code import find_user_code
 
 app = typer.Typer(
     help="Asynchronous reinforcement learning of language models with differential smoothing.",
@@ -33,6 +34,7 @@ RunDirectory = Annotated[Path, typer.Argument(metavar="RUN", help="A run directo
 
 def main() -> None:
     """Entry point: what the person can mend is printed as sentences, with exit code 2."""
+    find_user_code()
     try:
         app()
     except Exception as error:
@@ -163,7 +165,7 @@ def generator(
 
 @app.command()
 def learner(arguments: RoleArguments) -> None:
-    """Run a learner of one rank; several ranks: `torchrun … -m services.learner CONFIG`."""
+    """Run a learner rank; several: `torchrun … --no-python asyncds learner CONFIG`."""
     from services.role import run_role
 
     raise typer.Exit(run_role("learner", arguments))

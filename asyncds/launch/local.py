@@ -110,7 +110,7 @@ def learner(run: RunConfig, *, port: int, devices: Sequence[str] | None = None) 
     """The learner of a run, if there is anything to train; with several ranks, torchrun."""
     if not run.trains:
         return []
-    command = ["services.learner", *arguments(run, port=port)]
+    command = ["asyncds.cli.main", "learner", *arguments(run, port=port)]
     if run.learner.ranks > 1:
         command = [
             "torch.distributed.run",

@@ -15,12 +15,14 @@ import traceback
 from asyncds.scoring.frames import Ready, Reply, Request, Setup, pack, read
 from asyncds.tasks.base import Row, Task
 from asyncds.tasks.registry import make_task
+from asyncds.user_code import find_user_code
 
 WATCHDOG_EXIT = 1
 """The exit code when a completion takes too long (faulthandler's); nothing else exits with it."""
 
 
 def main() -> None:
+    find_user_code()
     # Frames travel on copies of standard input and output, out of the way of the verifier's own
     # reading (nothing) and printing (to standard error).
     requests = os.fdopen(os.dup(0), "rb")

@@ -16,7 +16,7 @@ def find(run: int, part: Part) -> psutil.Process | None:
     """
     words = {
         "coordinator": "coordinator",
-        "learner": "services.learner",
+        "learner": "learner",
         "generator": "--name=generator-0",
     }
     with suppress(psutil.NoSuchProcess):

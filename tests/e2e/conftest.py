@@ -13,7 +13,7 @@ from tests.e2e.harness import RUN_SECONDS, Runner
 @pytest.fixture(scope="session")
 def runner(tmp_path_factory: pytest.TempPathFactory) -> Runner:
     root = tmp_path_factory.mktemp("runs")
-    make_tiny_model(root / "tiny", recipe=Recipe(clean_steps=80, babble_steps=0))
+    make_tiny_model(root / "tiny", recipe=Recipe(clean_steps=80, babble_steps=0), threads=1)
     return Runner(root=root, model=root / "tiny")
 
 

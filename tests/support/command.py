@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from asyncds.cli import main
+from asyncds.user_code import DIRECTORY
 
 
 class Command:
@@ -24,6 +25,10 @@ class Command:
 
     def __call__(self, *arguments: str | Path) -> tuple[int, str, str]:
         self._monkeypatch.setattr(sys, "argv", ["asyncds", *self._first, *map(str, arguments)])
+        # What the command sets for its own process and its children is put back after the test.
+        self._monkeypatch.setattr(sys, "path", [*sys.path])
+        self._monkeypatch.setenv("PYTHONSAFEPATH", "1")
+        self._monkeypatch.setenv(DIRECTORY, str(Path.cwd()))
         with pytest.raises(SystemExit) as exit:
             main.main()
         out, err = self._capsys.readouterr()

@@ -40,7 +40,7 @@ learner)
     node=${HOSTNAME##*-}
     set -- torchrun --nnodes "$NODES" --nproc-per-node "$PROCESSES" --node-rank "$node" \
         --master-addr "$MASTER_ADDRESS" --master-port "$MASTER_PORT" --max-restarts 0 \
-        -m services.learner "$CONFIG" "weights.host=$POD_IP" \
+        --no-python asyncds learner "$CONFIG" "weights.host=$POD_IP" \
         "telemetry.port=$((METRICS_PORT - 1 - node * PROCESSES))" "$@"
     ;;
 esac
