@@ -1,27 +1,16 @@
 """`asyncds compare`: several runs against each other, on the terminal and as files."""
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
-from asyncds.cli.group_tables import group_tables
-from asyncds.cli.series_tables import series_tables
+from asyncds.cli.compare_view import comparison_view
+from asyncds.compare.comparison import NotComparableError, compare
+from asyncds.compare.report import write_comparison
+from asyncds.compare.runs import LeftOut, NotARunError, RunResult, find_runs, read_result
 from asyncds.launch.errors import UserError
-from asyncds.telemetry.compare_report import write_comparison
-from asyncds.telemetry.group_comparison import NotComparableError, compare_groups
-from asyncds.telemetry.run_groups import group_runs
-from asyncds.telemetry.run_results import (
-    LeftOut,
-    NotARunError,
-    RunResult,
-    find_runs,
-    read_result,
-)
-from asyncds.telemetry.series_comparison import compare_series
-from asyncds.telemetry.series_report import write_series
 
 
 def compare_command(
@@ -44,21 +33,16 @@ def compare_command(
         left_out = [one for one in read if isinstance(one, LeftOut)]
         if not runs:
             raise UserError(*(f"{one.path} can't be compared: {one.reason}" for one in left_out))
-        if over is None:
-            groups = compare_groups(group_runs(runs), baseline=baseline)
-            shown, write = group_tables(groups, pairs=pairs), partial(write_comparison, groups)
-        else:
-            series = compare_series(runs, over=over, baseline=baseline)
-            shown, write = series_tables(series, pairs=pairs), partial(write_series, series)
+        comparison = compare(runs, over=over, baseline=baseline)
     except (NotARunError, NotComparableError) as error:
         raise UserError(str(error)) from error
     console = Console()
-    console.print(shown)
+    console.print(comparison_view(comparison, pairs=pairs, width=console.width))
     for one in left_out:
         console.print(Text(f"left out: {one.path}: {one.reason}", style="yellow"))
     if output is not None:
         try:
-            written = write(left_out, output)
+            written = write_comparison(comparison, left_out, output)
         except OSError as error:
             raise UserError(f"cannot write to {output}: {error.strerror}") from error
         for path in written:

@@ -12,7 +12,6 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from asyncds.cli.compare import compare_command
 from asyncds.cli.live import plain_line
 from asyncds.cli.sweep_view import Progress, RunResult, outcome_line, render
 from asyncds.config.load import dump_config, load_config
@@ -87,6 +86,8 @@ def sweep_command(
         console.print("the same command goes on with it")
         return 1
     if len(failed) < len(planned):
+        from asyncds.cli.compare import compare_command  # pandas takes a second to import
+
         where = results or folder
         there = [where / one.name for one in everything if (where / one.name).exists()]
         compare_command(there, baseline=sweep.baseline, output=where, pairs=False)

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from itertools import groupby
+from itertools import combinations, groupby
 
 from asyncds.telemetry.numbers import number
 
@@ -18,6 +18,7 @@ MOST_POINTS = 400
 MARK_HEIGHT = 11
 """Of what is written at the ends of curves; closer it would overlap."""
 MARK_WIDTH = 16
+MARK_RADIUS = 8.5
 MOST_LABELLED = 6
 """Groups of bars with their values above them; more would overlap."""
 
@@ -154,8 +155,9 @@ def scatter_chart(
     form: Format = number,
     bound: float | None = None,
 ) -> str:
-    """Points in the plane, later ones on top; both axes enclose the values closely. bound: a
-    dashed horizontal line. Returns "" without points."""
+    """Points in the plane, later ones on top; both axes enclose the values closely. Marks that
+    would cover each other stand apart, on a line from their place. bound: a dashed horizontal line.
+    Returns "" without points."""
     if not points:
         return ""
     x_ticks = _ticks(min(p.x for p in points), max(p.x for p in points))
@@ -169,19 +171,56 @@ def scatter_chart(
     body.append(_text(LEFT, TOP, y_name, anchor="start"))
     if bound is not None:
         body.append(_bound(sy(bound)))
-    for p in points:
+    places = [(sx(p.x), sy(p.y)) for p in points]
+    marked = [i for i, p in enumerate(points) if p.mark]
+    moved = dict(zip(marked, _spread([places[i] for i in marked]), strict=True))
+    for i, (p, (x, y)) in enumerate(zip(points, places, strict=True)):
         title = f"{p.name}: {x_name} {form(p.x)}, {y_name} {form(p.y)}"
+        at = moved.get(i, (x, y))
+        if math.dist(at, (x, y)) > MARK_RADIUS:
+            body.append(
+                f'<path class="whisker" style="stroke:var(--c{p.color})" '
+                f'd="M{x:.1f} {y:.1f}L{at[0]:.1f} {at[1]:.1f}"/>'
+            )
         body.append(
             f'<circle class="{"mark" if p.mark else "dot"}" style="{dot_style(p.color, p.dash)}" '
-            f'r="{8.5 if p.mark else 3.5}" cx="{sx(p.x):.1f}" cy="{sy(p.y):.1f}">'
+            f'r="{MARK_RADIUS if p.mark else 3.5}" cx="{at[0]:.1f}" cy="{at[1]:.1f}">'
             f"<title>{escape(title)}</title></circle>"
         )
         if p.mark:
             body.append(
                 f'<text class="number" {number_style(p.color, p.dash)}text-anchor="middle" '
-                f'x="{sx(p.x):.1f}" y="{sy(p.y) + 3.5:.1f}">{escape(p.mark)}</text>'
+                f'x="{at[0]:.1f}" y="{at[1] + 3.5:.1f}">{escape(p.mark)}</text>'
             )
     return _svg(body)
+
+
+def _spread(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Places of marks, pushed apart where these would cover each other; all stay in the chart."""
+    found = [list(place) for place in places]
+    least = 2 * MARK_RADIUS + 1
+    for _ in range(200):
+        near = [
+            (a, b)
+            for a, b in combinations(range(len(found)), 2)
+            if math.dist(found[a], found[b]) < least - 1e-6
+        ]
+        if not near:
+            break
+        for a, b in near:
+            apart = math.dist(found[a], found[b])
+            # Marks at one place have no direction: each pair takes another.
+            turn = 2.4 * (a + 1) * (b + 2)
+            dx, dy = (
+                ((found[b][i] - found[a][i]) / apart for i in (0, 1))
+                if apart > 1e-6
+                else (math.cos(turn), math.sin(turn))
+            )
+            push = (least - apart) / 2
+            for mark, sign in ((a, -1), (b, 1)):
+                x, y = found[mark][0] + sign * push * dx, found[mark][1] + sign * push * dy
+                found[mark] = [min(max(x, LEFT), WIDTH - RIGHT), min(max(y, TOP), HEIGHT - BOTTOM)]
+    return [(x, y) for x, y in found]
 
 
 def dot_style(color: int, dash: str) -> str:

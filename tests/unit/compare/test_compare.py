@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean, stdev
@@ -11,22 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncds.telemetry.estimate import Estimate, estimate, t_quantile
-from asyncds.telemetry.group_comparison import (
-    GroupComparison,
-    Metric,
-    NotComparableError,
-    compare_groups,
-)
-from asyncds.telemetry.group_curves import metric_curves, pass_at_k, pass_curves
-from asyncds.telemetry.run_groups import group_runs, settings
-from asyncds.telemetry.run_results import (
-    LeftOut,
-    NotARunError,
-    RunResult,
-    find_runs,
-    read_result,
-)
+from asyncds.compare.charts import metric_curves, pass_curves
+from asyncds.compare.comparison import NotComparableError
+from asyncds.compare.estimate import Estimate, estimate, t_quantile
+from asyncds.compare.groups import group_runs, settings
+from asyncds.compare.metrics import Metric
+from asyncds.compare.runs import LeftOut, NotARunError, RunResult, find_runs, read_result
+from tests.support.comparisons import compared, means, results, row, tables, values
 from tests.support.synthetic_runs import small_run
 
 GRPO = {"algorithm": {"advantage": {"kind": "grpo"}}}
@@ -34,15 +27,6 @@ GRPO = {"algorithm": {"advantage": {"kind": "grpo"}}}
 
 def ds(**values: Any) -> dict[str, Any]:
     return {"algorithm": {"advantage": {"kind": "ds_grpo", **values}}}
-
-
-def results(root: Path) -> list[RunResult]:
-    read = [read_result(path) for path in find_runs([root])]
-    return [one for one in read if isinstance(one, RunResult)]
-
-
-def compared(root: Path, baseline: str | None = None) -> GroupComparison:
-    return compare_groups(group_runs(results(root)), baseline=baseline)
 
 
 # --- intervals ----------------------------------------------------------------------------------
@@ -234,47 +218,69 @@ def sweep(root: Path, **options: Any) -> None:
                 small_run(directory, base=base, seed=seed, gain=gain, **algorithm, **options)
 
 
+RESULT = "Result at temperature 1"
+LESS = "Result at temperature 1, less advantage.kind=grpo"
+PASSES = ["pass@1 T1", "pass@4 T1", "pass@16 T1", "pass@64 T1"]
+
+
+def ids(root: Path, title: str = RESULT) -> list[str]:
+    return [column.metric.id for column in tables(compared(root))[title].columns]
+
+
 def test_means_over_runs(tmp_path: Path) -> None:
     sweep(tmp_path)
-    [table] = compared(tmp_path).results
-    keys = [m.key for m in table.metrics]
-    passes = ["pass@1", "pass@4", "pass@16", "pass@64"]
-    assert keys == [*passes, "distinct_correct", "distinct/commutative"]
+    table = tables(compared(tmp_path))[RESULT]
+    assert ids(tmp_path) == [*PASSES, "distinct_correct T1", "distinct/commutative T1"]
     grpo = [r for r in results(tmp_path) if r.config["algorithm"]["advantage"]["kind"] == "grpo"]
-    for key in ("1", "64"):
+    assert [(r.label, r.n) for r in table.rows] == [
+        ("base", 2),
+        ("advantage.kind=grpo", 6),
+        ("advantage.kind=ds_grpo", 6),
+    ]
+    for key, found in (
+        ("1", values(table, "advantage.kind=grpo")[0]),
+        ("64", values(table, "advantage.kind=grpo")[3]),
+    ):
         shares = [r.summary["eval"][-1]["pass@k"][key] for r in grpo]
-        found = table.rows[0].values[f"pass@{key}"]
-        assert (table.rows[0].label, table.rows[0].n) == ("advantage.kind=grpo", 6)
         assert found == estimate(shares)
         assert found.mean == fmean(shares)
-    assert table.base is not None
-    assert table.base.n == 6
-    base = [r.summary["eval"][0]["pass@k"]["1"] for r in grpo]
-    assert table.base.values["pass@1"].mean == pytest.approx(fmean(base))
+
+
+def test_base_models_count_once_and_have_no_interval(tmp_path: Path) -> None:
+    """Their seeds evaluate the same weights: they are no draws."""
+    small_run(tmp_path / "a0", base="models/a", seed=0)
+    small_run(tmp_path / "a1", base="models/a", seed=1)
+    small_run(tmp_path / "b0", base="models/b", seed=0)
+    first = [r.summary["eval"][0]["pass@k"]["1"] for r in results(tmp_path)]
+    found = values(tables(compared(tmp_path))[RESULT], "base")[0]
+    assert found == Estimate(
+        mean=pytest.approx(fmean([fmean(first[:2]), first[2]])), half=None, n=2
+    )
+    assert row(tables(compared(tmp_path))[RESULT], "base").count == ""
 
 
 def test_pairs_cancel_what_base_and_seed_share(tmp_path: Path) -> None:
     sweep(tmp_path)
-    [table] = compared(tmp_path).results
-    [row] = table.paired
-    assert row.label == "advantage.kind=ds_grpo"
-    assert [(p.base, p.seed) for p in row.pairs] == [
-        (base, seed) for base in ("models/a", "models/b") for seed in (0, 1, 2)
+    found = tables(compared(tmp_path))
+    table = found[LESS]
+    assert [r.label for r in table.rows] == ["advantage.kind=ds_grpo"]
+    assert [(p.base, p.seed) for p in table.pairs] == [
+        (base, seed) for base in ("a", "b") for seed in (0, 1, 2)
     ]
-    difference, alone = row.values["pass@1"], table.rows[1].values["pass@1"]
+    difference = values(table, "advantage.kind=ds_grpo")[0]
+    alone = values(found[RESULT], "advantage.kind=ds_grpo")[0]
     # The gains are 0.2 and 0.3 of a curve that has come to 1 − e⁻⁴.
     assert difference.mean == pytest.approx(0.1 * (1 - math.exp(-4)))
-    assert difference.half is not None
-    assert alone.half is not None
     assert difference.half < 1e-9 < alone.half
+    assert row(table, "advantage.kind=ds_grpo").cells[0].verdict == "better"
 
 
 def test_another_baseline_turns_the_sign(tmp_path: Path) -> None:
     sweep(tmp_path)
-    there = compared(tmp_path).results[0].paired[0].values["pass@1"].mean
-    back = compared(tmp_path, "advantage.kind=ds_grpo").results[0].paired[0]
-    assert back.label == "advantage.kind=grpo"
-    assert back.values["pass@1"].mean == pytest.approx(-there)
+    there = means(tables(compared(tmp_path))[LESS], "advantage.kind=ds_grpo")[0].expected
+    back = tables(compared(tmp_path, "advantage.kind=ds_grpo"))
+    table = back["Result at temperature 1, less advantage.kind=ds_grpo"]
+    assert means(table, "advantage.kind=grpo")[0] == -there
 
 
 def test_only_shared_pairs_are_paired(tmp_path: Path) -> None:
@@ -283,9 +289,17 @@ def test_only_shared_pairs_are_paired(tmp_path: Path) -> None:
     small_run(tmp_path / "r2", seed=1, **ds())
     small_run(tmp_path / "r3", seed=2, **ds())
     small_run(tmp_path / "r4", seed=1, base="models/b", **ds())
-    [table] = compared(tmp_path).results
-    assert [(p.base, p.seed) for p in table.paired[0].pairs] == [("models/a", 1)]
-    assert [row.n for row in table.rows] == [2, 3]
+    found = tables(compared(tmp_path))
+    assert [(p.base, p.seed) for p in found[LESS].pairs] == [("a", 1)]
+    assert [r.n for r in found[RESULT].rows] == [2, 2, 3]
+
+
+def test_runs_of_one_pair_are_averaged_before_they_are_paired(tmp_path: Path) -> None:
+    for i, (kind, gain) in enumerate(((GRPO, 0.1), (GRPO, 0.3), (ds(), 0.3))):
+        small_run(tmp_path / f"r{i}", gain=gain, **kind)
+    found = tables(compared(tmp_path))[LESS]
+    assert means(found, "advantage.kind=ds_grpo")[0] == 0.1 * (1 - math.exp(-4))
+    assert len(found.pairs) == 1
 
 
 def test_an_unknown_baseline_is_told_the_labels(tmp_path: Path) -> None:
@@ -301,24 +315,29 @@ def test_an_unknown_baseline_is_told_the_labels(tmp_path: Path) -> None:
 def test_every_temperature_has_a_table(tmp_path: Path) -> None:
     small_run(tmp_path / "r0", temperatures=(1.0, 0.6), **GRPO)
     small_run(tmp_path / "r1", temperatures=(1.0,), **ds())
-    warm, cool = compared(tmp_path).results
-    assert [t.temperature for t in (warm, cool)] == [1.0, 0.6]
-    assert [len(t.rows) for t in (cool, warm)] == [1, 2]
-    assert [len(t.paired) for t in (cool, warm)] == [0, 1]
-    assert cool.rows[0].values["pass@1"].mean > warm.rows[0].values["pass@1"].mean
+    found = tables(compared(tmp_path))
+    cool = found["Result at temperature 0.6"]
+    assert list(found) == [
+        RESULT,
+        LESS,
+        cool.title,
+        "Training",
+        "Training, less advantage.kind=grpo",
+    ]
+    assert [r.label for r in cool.rows] == ["base", "advantage.kind=grpo"]
+    warm = values(found[RESULT], "advantage.kind=grpo")[0]
+    assert values(cool, "advantage.kind=grpo")[0].mean > warm.mean
 
 
 def test_evaluations_that_do_not_say_their_temperature(tmp_path: Path) -> None:
     small_run(tmp_path / "r0", temperatures=(None,), **GRPO)
-    [table] = compared(tmp_path).results
-    assert (table.title, table.temperature) == ("Result", None)
+    assert list(tables(compared(tmp_path))) == ["Result", "Training"]
 
 
 def test_only_common_ks_are_compared(tmp_path: Path) -> None:
     small_run(tmp_path / "r0", ks=(1, 4, 16), **GRPO)
     small_run(tmp_path / "r1", ks=(4, 16, 64), **ds())
-    [table] = compared(tmp_path).results
-    assert [m.key for m in table.metrics][:2] == ["pass@4", "pass@16"]
+    assert ids(tmp_path)[:3] == ["pass@4 T1", "pass@16 T1", "distinct_correct T1"]
     small_run(tmp_path / "r2", ks=(1,), label="other")
     with pytest.raises(
         NotComparableError, match=r"no k of Pass@k is common to all runs: .*/r0 has"
@@ -330,16 +349,31 @@ def test_distinct_answers_of_unequal_samples_are_not_compared(tmp_path: Path) ->
     small_run(tmp_path / "r0", **GRPO)
     run = small_run(tmp_path / "r1", **ds())
     edit(run, lambda s: [e.update(n_samples=32) for e in s["eval"]])
-    assert [m.key for m in compared(tmp_path).results[0].metrics][-1] == "pass@64"
+    assert ids(tmp_path)[-1] == "pass@64 T1"
+
+
+def test_a_cell_says_how_many_runs_it_is_of_where_that_is_another_number(tmp_path: Path) -> None:
+    for seed in (0, 1, 2):
+        small_run(tmp_path / f"r{seed}", seed=seed)
+    edit(tmp_path / "r2", lambda s: s.update(tokens_per_second=None))
+    cells = tables(compared(tmp_path))["Training"].rows[0].cells
+    assert [(c.value.n, "(n=2)" in c.text) for c in cells] == [
+        (3, False),
+        (3, False),
+        (3, False),
+        (2, True),
+        (3, False),
+    ]
 
 
 def test_costs(tmp_path: Path) -> None:
     small_run(tmp_path / "r0", wall=100, **GRPO)
     small_run(tmp_path / "r1", wall=80, **ds())
-    costs = compared(tmp_path).costs
-    shown = [m.text(costs.rows[1].values.get(m.key)) for m in costs.metrics]
-    assert shown == ["1.50", "3.0", "80", "50"]
-    assert costs.paired[0].values["wall_seconds"].mean == -20
+    found = tables(compared(tmp_path))
+    shown = [cell.text for cell in row(found["Training"], "advantage.kind=ds_grpo").cells]
+    assert shown == ["1.50", "3.0", "80", "50", "0.970"]
+    apart = row(found["Training, less advantage.kind=grpo"], "advantage.kind=ds_grpo")
+    assert apart.cells[2].value.mean == -20
 
 
 def test_how_numbers_are_shown() -> None:
@@ -357,28 +391,27 @@ def test_how_numbers_are_shown() -> None:
 
 def test_curves_are_means_over_runs_at_each_step(tmp_path: Path) -> None:
     sweep(tmp_path)
-    groups = group_runs(results(tmp_path))
-    reward = metric_curves(groups, "reward")
-    assert [(c.label, c.x) for c in reward] == [(g.label, (1, 2, 3, 4)) for g in groups]
-    first = [run.lines[0]["reward"] for run in groups[0].runs]
-    assert (reward[0].mean[0], reward[0].half[0]) == (estimate(first).mean, estimate(first).half)
-    assert metric_curves(groups, "no such key") == []
-    [base, _, result] = pass_curves(groups, 1.0, "1")[1].mean
-    assert base < result
-
-
-def test_pass_at_k_over_k(tmp_path: Path) -> None:
-    sweep(tmp_path)
     comparison = compared(tmp_path)
-    base, grpo, _ = pass_at_k(comparison, comparison.results[0])
-    assert (base.label, base.group, grpo.group) == ("base", None, 0)
-    assert grpo.x == (1, 4, 16, 64)
-    assert list(grpo.mean) == sorted(grpo.mean)
+    reward = metric_curves(comparison, "reward")
+    assert [(c.label, c.x) for c in reward] == [(g.label, (1, 2, 3, 4)) for g in comparison.groups]
+    first = estimate([run.lines[0]["reward"] for run in comparison.groups[0].runs])
+    assert (reward[0].mean[0], reward[0].half[0]) == (first.mean, first.half)
+    assert metric_curves(comparison, "no such key") == []
+    [base, _, result] = pass_curves(comparison, 1.0, "1")[1].mean
+    assert base < result
 
 
 def test_interim_evaluations_may_lack_the_larger_ks(tmp_path: Path) -> None:
     run = small_run(tmp_path / "r0", **GRPO)
     edit(run, lambda s: s["eval"][1].update({"pass@k": {"1": 0.3}, "n_samples": 4}))
-    groups = group_runs(results(tmp_path))
-    assert pass_curves(groups, 1.0, "64")[0].x == (0, 4)
-    assert pass_curves(groups, 1.0, "1")[0].x == (0, 2, 4)
+    assert pass_curves(compared(tmp_path), 1.0, "64")[0].x == (0, 4)
+    assert pass_curves(compared(tmp_path), 1.0, "1")[0].x == (0, 2, 4)
+
+
+def test_neither_the_coordinator_nor_a_run_waits_for_pandas() -> None:
+    code = (
+        "import sys, services.coordinator.main, asyncds.cli.run, asyncds.cli.sweep;"
+        "print([m for m in ('pandas', 'mpmath') if m in sys.modules])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout == "[]\n"

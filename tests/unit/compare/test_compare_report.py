@@ -1,18 +1,22 @@
 """The files and charts of a comparison."""
 
 import json
+import math
 import re
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from asyncds.compare.report import write_comparison
+from asyncds.compare.runs import LeftOut
 from asyncds.telemetry.charts import (
     BOTTOM,
     HEIGHT,
     MARK_HEIGHT,
+    MARK_RADIUS,
     MARK_WIDTH,
     TOP,
     WIDTH,
@@ -21,20 +25,12 @@ from asyncds.telemetry.charts import (
     line_chart,
     scatter_chart,
 )
-from asyncds.telemetry.compare_report import write_comparison
-from asyncds.telemetry.group_comparison import GroupComparison, compare_groups
-from asyncds.telemetry.run_groups import group_runs
-from asyncds.telemetry.run_results import LeftOut, RunResult, find_runs, read_result
+from tests.support.comparisons import compared, row, tables
 from tests.support.html_page import Page
 from tests.support.synthetic_runs import small_run
 
 HOSTILE = "<script>alert(1)</script> | *x*"
 SVG = "{http://www.w3.org/2000/svg}"
-
-
-def comparison(root: Path) -> GroupComparison:
-    read = [read_result(path) for path in find_runs([root])]
-    return compare_groups(group_runs([one for one in read if isinstance(one, RunResult)]))
 
 
 def sweep(root: Path, *, groups: int = 3, temperatures: tuple[float, ...] = (1.0,)) -> None:
@@ -53,7 +49,7 @@ def sweep(root: Path, *, groups: int = 3, temperatures: tuple[float, ...] = (1.0
 
 
 def write(root: Path, *left_out: LeftOut) -> dict[str, str]:
-    written = write_comparison(comparison(root / "runs"), left_out, root / "made" / "out")
+    written = write_comparison(compared(root / "runs"), left_out, root / "made" / "out")
     assert [path.name for path in written] == [
         f"compare.{e}" for e in ("html", "md", "svg", "json")
     ]
@@ -74,8 +70,8 @@ def test_the_page(tmp_path: Path) -> None:
         "Reward",
         "Entropy",
         "Distinct correct answers",
-        "Result at temperature 1, paired",
-        "What it took",
+        "Result at temperature 1, less way A",
+        "Training, less way A",
         "r02-b-1",
     ):
         assert text in page.text, text
@@ -107,7 +103,7 @@ def test_what_a_person_wrote_is_text(tmp_path: Path) -> None:
     assert "<script" not in files["md"].replace("\\<", "")
     table = [line for line in files["md"].splitlines() if line.startswith("| \\<script")]
     assert table
-    assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} <= {7, 8, 9}
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {8, 9}
 
 
 def test_every_color_and_class_of_a_chart_is_defined(tmp_path: Path) -> None:
@@ -157,19 +153,26 @@ def test_the_numbers(tmp_path: Path) -> None:
     assert numbers["baseline"] == "way A"
     assert numbers["left_out"] == [{"path": "p", "reason": "r"}]
     assert [len(group["runs"]) for group in numbers["groups"]] == [4, 4, 4]
-    [table] = numbers["results"]
-    made = comparison(tmp_path / "runs").results[0]
-    assert table["rows"][2]["values"]["pass@64"]["mean"] == made.rows[2].values["pass@64"].mean
-    assert len(table["paired"][0]["pairs"]) == 4
+    assert [t["title"] for t in numbers["tables"]] == list(tables(compared(tmp_path / "runs")))
+    table = tables(compared(tmp_path / "runs"))["Result at temperature 1"]
+    assert numbers["tables"][0]["metrics"][3] == "pass@64 T1"
+    found = row(table, "way C").cells[3].value
+    assert numbers["tables"][0]["rows"][3]["label"] == "way C"
+    assert numbers["tables"][0]["rows"][3]["cells"][3] == {
+        "mean": found.mean,
+        "half": found.half,
+        "n": 4,
+    }
     assert {"Reward", "Entropy", "Pass@k over k"} <= set(numbers["curves"])
+    assert {r["stage"] for r in numbers["rows"]} == {"base", "result"}
 
 
 def test_the_markdown_table(tmp_path: Path) -> None:
     sweep(tmp_path / "runs")
     text = write(tmp_path)["md"]
-    made = comparison(tmp_path / "runs").results[0]
-    row = next(line for line in text.splitlines() if line.startswith("| way B | 4 |"))
-    assert made.metrics[0].text(made.rows[1].values["pass@1"]) in row
+    table = tables(compared(tmp_path / "runs"))["Result at temperature 1"]
+    line = next(line for line in text.splitlines() if line.startswith("| way B | 4 |"))
+    assert row(table, "way B").cells[0].text in line
     assert "| way C | b | 1 |" in text
 
 
@@ -180,7 +183,7 @@ def test_one_run_alone(tmp_path: Path) -> None:
     assert "±" not in "".join(
         line for line in files["md"].splitlines() if line.startswith("| only")
     )
-    assert "paired" not in Page(files["html"]).text
+    assert ", less " not in Page(files["html"]).text
 
 
 # --- charts -------------------------------------------------------------------------------------
@@ -234,6 +237,15 @@ def test_any_points_lie_inside(values: list[tuple[float, float]]) -> None:
     assert len(dots) == len(points)
     assert all(0 <= float(e.get("cx", "")) <= 520 for e in dots)
     assert all(0 <= float(e.get("cy", "")) <= HEIGHT - BOTTOM for e in dots)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=12))
+@example([(0.5, 0.5)] * 12)
+def test_marks_of_points_do_not_cover_each_other(values: list[tuple[float, float]]) -> None:
+    points = [Point(name="a", x=x, y=y, color=0, mark="1") for x, y in values]
+    svg = ElementTree.fromstring(scatter_chart(points, x_name="a", y_name="b"))
+    places = [(float(e.get("cx", "")), float(e.get("cy", ""))) for e in svg if e.tag == "circle"]
+    assert min(math.dist(a, b) for a, b in combinations(places, 2)) > 2 * MARK_RADIUS - 1
 
 
 def test_places_on_the_x_axis_can_be_named() -> None:

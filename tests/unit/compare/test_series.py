@@ -11,28 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncds.telemetry.estimate import Estimate
-from asyncds.telemetry.group_comparison import NotComparableError
-from asyncds.telemetry.run_groups import group_runs, series_label, setting_text, settings
-from asyncds.telemetry.run_results import RunResult, find_runs, read_result
-from asyncds.telemetry.series_comparison import (
-    Quantity,
-    SeriesComparison,
-    SeriesTable,
-    compare_series,
-)
-from asyncds.telemetry.series_report import write_series
-from asyncds.telemetry.series_texts import text_tables
+from asyncds.compare.comparison import Comparison, NotComparableError, compare
+from asyncds.compare.estimate import Estimate
+from asyncds.compare.groups import group_runs, series_label, setting_text, settings
+from asyncds.compare.report import write_comparison
+from asyncds.compare.runs import RunResult
+from tests.support.comparisons import compared, means, results, row, tables, values
 from tests.support.html_page import Page
 from tests.support.synthetic_runs import small_run
 
 LAG = "rollout.target_lag"
 SVG = "{http://www.w3.org/2000/svg}"
-
-
-def results(root: Path) -> list[RunResult]:
-    read = [read_result(path) for path in find_runs([root])]
-    return [one for one in read if isinstance(one, RunResult)]
 
 
 def run(
@@ -73,21 +62,14 @@ def lags(root: Path, **options: Any) -> None:
                 run(root / name, lag=lag, seed=seed, result=share, label=label, **options)
 
 
-def along(root: Path, over: str = LAG, baseline: str | None = None) -> SeriesComparison:
-    return compare_series(results(root), over=over, baseline=baseline)
+def along(root: Path, over: str = LAG, baseline: str | None = None) -> Comparison:
+    return compared(root, baseline, over)
 
 
-def quantity(comparison: SeriesComparison, title: str) -> Quantity:
-    return next(q for q in [*comparison.results, *comparison.measures] if q.title == title)
-
-
-def row(table: SeriesTable | None, label: str) -> tuple[Estimate | None, ...]:
-    assert table is not None
-    return next(r.cells for r in [*table.references, *table.rows] if r.label == label)
-
-
-def means(cells: tuple[Estimate | None, ...]) -> list[Any]:
-    return [None if cell is None else pytest.approx(cell.mean) for cell in cells]
+def shown(root: Path, over: str = LAG) -> list[str]:
+    """The metrics that results have tables of."""
+    titles = tables(along(root, over))
+    return [t.split(" at ")[0] for t in titles if t.endswith(" at temperature 1")]
 
 
 # --- which runs are a series --------------------------------------------------------------------
@@ -139,8 +121,8 @@ def test_series_of_runs_without_a_label(tmp_path: Path) -> None:
             run(tmp_path / f"r{i}{lag}", lag=lag, algorithm=algorithm)
     comparison = along(tmp_path)
     labels = ["advantage.kind=grpo", "advantage.kind=ds_grpo"]
-    assert [s.label for s in comparison.series] == labels
-    assert all(LAG not in s.settings for s in comparison.series)
+    assert [s.label for s in comparison.groups] == labels
+    assert all(LAG not in s.settings for s in comparison.groups)
     assert comparison.values == ("0", "2")
 
 
@@ -150,7 +132,7 @@ def test_what_belongs_to_a_kind_makes_no_series_over_it(tmp_path: Path) -> None:
         algorithm = {"loss": {"kind": "clip", "ratio": "proximal"}, "correction": correction}
         small_run(tmp_path / f"r{i}", algorithm=algorithm)
     over = "algorithm.correction.kind"
-    assert [s.label for s in along(tmp_path, over).series] == ["all runs"]
+    assert [s.label for s in along(tmp_path, over).groups] == ["all runs"]
     small_run(
         tmp_path / "r2",
         algorithm={
@@ -158,7 +140,7 @@ def test_what_belongs_to_a_kind_makes_no_series_over_it(tmp_path: Path) -> None:
             "correction": {"kind": "tis", "cap": 5.0},
         },
     )
-    assert len(along(tmp_path, over).series) == 3
+    assert len(along(tmp_path, over).groups) == 3
 
 
 names = st.text("abc", min_size=1, max_size=2)
@@ -221,106 +203,113 @@ def test_what_can_not_be_a_setting_to_compare_over(tmp_path: Path) -> None:
         along(tmp_path, "rollout")
     with pytest.raises(NotComparableError, match=f"^model is models/a in all runs: {apart}$"):
         along(tmp_path, "model")
-    with pytest.raises(NotComparableError, match=r"no series 'x target_lag=0' .* 'x', 'y'$"):
+    with pytest.raises(NotComparableError, match=r"no group 'x target_lag=0' .* 'x', 'y'$"):
         along(tmp_path, baseline="x target_lag=0")
     [one] = [r for r in results(tmp_path) if r.path.endswith("x-0-lag04")]
     with pytest.raises(NotComparableError, match="is 4 in all runs: give runs that differ in"):
-        compare_series([one], over=LAG)
+        compare([one], over=LAG)
 
 
 # --- numbers ------------------------------------------------------------------------------------
 
 
-def test_means_per_series_and_value(tmp_path: Path) -> None:
+PASS = "Pass@1 at temperature 1"
+
+
+def test_means_per_group_and_value(tmp_path: Path) -> None:
     lags(tmp_path)
-    comparison = along(tmp_path)
-    assert [q.title for q in comparison.results] == [
-        "Pass@1 at temperature 1",
-        "Pass@64 at temperature 1",
-        "Distinct answers at temperature 1",
-    ]
-    table = comparison.results[0].means
-    assert table.columns == ("0", "4", "16")
-    assert means(row(table, "x")) == [0.42, 0.39, 0.31]
-    assert means(row(table, "y")) == [0.42, 0.47, 0.35]
+    assert shown(tmp_path) == ["Pass@1", "Pass@64", "Distinct"]
+    table = tables(along(tmp_path))[PASS]
+    assert [c.heading for c in table.columns] == ["0", "4", "16"]
+    assert means(table, "x") == [0.42, 0.39, 0.31]
+    assert means(table, "y") == [0.42, 0.47, 0.35]
     # Two values 0.04 apart: the t of one degree of freedom times 0.02.
-    first, last = row(table, "x")[0], row(table, "y")[2]
-    assert first is not None
+    first, last = values(table, "x")[0], values(table, "y")[2]
     assert (first.half, first.n) == (pytest.approx(12.7062 * 0.02, rel=1e-4), 2)
     assert last == Estimate(mean=0.35, half=None, n=1)
+    assert [(c.text, c.verdict) for c in row(table, "y").cells] == [
+        ("42.0 ± 12.7", ""),
+        ("47.0 ± 38.1", ""),
+        ("35.0 (n=1)", ""),
+    ]
 
 
 def test_differences_to_the_baseline_are_of_the_same_value_base_and_seed(tmp_path: Path) -> None:
     lags(tmp_path)
-    table = along(tmp_path).results[0].to_baseline
-    assert table is not None
-    [y] = table.rows
-    assert (y.label, table.columns) == ("y", ("0", "4", "16"))
+    table = tables(along(tmp_path))[f"{PASS}, less x"]
+    assert [r.label for r in table.rows] == ["y"]
     # 0.41 − 0.40 and 0.43 − 0.44; 0.44 − 0.38 and 0.50 − 0.40; 0.35 − 0.30.
-    assert means(y.cells) == [pytest.approx(0), 0.08, 0.05]
-    assert [cell.n for cell in y.cells if cell] == [2, 2, 1]
-    middle = y.cells[1]
-    assert middle is not None
-    assert middle.half == pytest.approx(12.7062 * 0.02, rel=1e-4)
-    assert [[(p.base, p.seed) for p in column] for column in y.pairs] == [
-        [("models/a", 0), ("models/a", 1)],
-        [("models/a", 0), ("models/a", 1)],
-        [("models/a", 0)],
+    assert means(table, "y") == [pytest.approx(0), 0.08, 0.05]
+    found = values(table, "y")
+    assert [value.n for value in found] == [2, 2, 1]
+    assert found[1].half == pytest.approx(12.7062 * 0.02, rel=1e-4)
+    assert row(table, "y").cells[2].text == "+5.0 (n=1)"
+    assert [(p.label, p.base, p.seed, p.texts) for p in table.pairs] == [
+        ("y", "a", 0, ("+1.0", "+6.0", "+5.0")),
+        ("y", "a", 1, ("-1.0", "+10.0", "–")),
     ]
-    assert y.pairs[1][1].values == {"pass@1": pytest.approx(0.10)}
-    [x] = along(tmp_path, baseline="y").results[0].to_baseline.rows
-    assert (x.label, means(x.cells)) == ("x", [pytest.approx(0), -0.08, -0.05])
+    back = tables(along(tmp_path, baseline="y"))[f"{PASS}, less y"]
+    assert means(back, "x") == [pytest.approx(0), -0.08, -0.05]
 
 
-def test_differences_to_the_first_value_are_of_the_series_itself(tmp_path: Path) -> None:
+def test_differences_to_the_first_value_are_of_the_group_itself(tmp_path: Path) -> None:
     lags(tmp_path)
-    table = along(tmp_path).results[0].to_first
-    assert table is not None
-    assert table.columns == ("4", "16")
-    assert means(row(table, "x")) == [-0.03, -0.11]
+    table = tables(along(tmp_path))[f"{PASS}, less itself at target_lag 0"]
+    assert [c.heading for c in table.columns] == ["4", "16"]
+    assert means(table, "x") == [-0.03, -0.11]
     # y at 16 has seed 0 only: less 0.41, not less the mean 0.42.
-    assert means(row(table, "y")) == [0.05, -0.06]
+    assert means(table, "y") == [0.05, -0.06]
+
+
+def test_differences_of_a_known_sign_are_judged(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        for label, gain in (("x", 0.0), ("y", 0.1), ("z", -0.1)):
+            for lag in (0, 4):
+                share = 0.4 + gain + 0.001 * seed * gain
+                run(tmp_path / f"{label}{seed}{lag}", seed=seed, label=label, lag=lag, result=share)
+    table = tables(along(tmp_path))[f"{PASS}, less x"]
+    assert [(r.n, r.cells[0].text, r.cells[0].verdict) for r in table.rows] == [
+        (2, "+10.0 ± 0.1", "better"),
+        (2, "-10.0 ± 0.1", "worse"),
+    ]
 
 
 def test_bases_that_differ_between_values_are_no_pairs(tmp_path: Path) -> None:
     for base, solutions in (("models/a", 5.5), ("models/b", 1.0)):
         for seed in (0, 1):
             for label, share in (("x", 0.4), ("y", 0.45)):
-                name = f"{label}-{base[-1]}-{seed}"
                 run(
-                    tmp_path / name,
+                    tmp_path / f"{label}-{base[-1]}-{seed}",
                     base=base,
                     seed=seed,
                     label=label,
                     result=share,
                     solutions=solutions,
                 )
-    found = along(tmp_path, "model").results
-    assert all(q.to_first is None for q in found)
-    assert means(row(found[0].to_baseline, "y")) == [0.05, 0.05]
-    references = [[r.label for r in q.means.references] for q in found]
-    assert references == [
+    found = tables(along(tmp_path, "model"))
+    assert not any("less itself" in title for title in found)
+    assert means(found[f"{PASS}, less x"], "y") == [0.05, 0.05]
+    above = [
+        [r.label for r in found[f"{name} at temperature 1"].rows if r.group is None]
+        for name in ("Pass@1", "Pass@64", "Distinct")
+    ]
+    assert above == [
         ["base", "distinct at base", "solutions per problem"],
         ["base", "distinct at base", "solutions per problem"],
         ["base", "solutions per problem"],
     ]
     one = Estimate(mean=5.5, half=None, n=1)
-    assert row(found[0].means, "solutions per problem") == (one, Estimate(mean=1, half=None, n=1))
-    # The mean over seeds of the base model's own evaluations: one base model has no interval.
-    base = [r.summary["eval"][0]["pass@k"]["1"] for r in results(tmp_path / "x-a-0")]
-    base += [r.summary["eval"][0]["pass@k"]["1"] for r in results(tmp_path / "x-a-1")]
-    first = row(found[0].means, "base")[0]
-    assert first is not None
-    assert (first.mean, first.half) == (pytest.approx(sum(base) / 2), None)
-    assert row(found[0].means, "distinct at base")[1] == Estimate(mean=2, half=None, n=1)
+    solutions_row = values(found[PASS], "solutions per problem")
+    assert solutions_row == [one, Estimate(mean=1, half=None, n=1)]
+    assert values(found[PASS], "distinct at base")[1] == Estimate(mean=2, half=None, n=1)
 
 
 def test_a_task_that_is_the_same_at_all_values_says_nothing_of_its_solutions(
     tmp_path: Path,
 ) -> None:
     lags(tmp_path, solutions=5.5)
-    for found in along(tmp_path).results:
-        assert [r.label for r in found.means.references] == ["base"]
+    above = [r.label for t in tables(along(tmp_path)).values() for r in t.rows if r.group is None]
+    assert set(above) == {"base"}
 
 
 def test_tasks_that_count_answers_in_their_own_ways(tmp_path: Path) -> None:
@@ -328,20 +317,20 @@ def test_tasks_that_count_answers_in_their_own_ways(tmp_path: Path) -> None:
     for seed in (0, 1):
         run(tmp_path / f"a{seed}", seed=seed, label="x")
         run(tmp_path / f"b{seed}", seed=seed, label="x", lag=4)
-    distinct = along(tmp_path).results[-1]
-    assert distinct.to_first is not None
+    itself = "Distinct at temperature 1, less itself at target_lag 0"
+    assert itself in tables(along(tmp_path))
     for seed in (0, 1):
         edit(tmp_path / f"b{seed}", equivalence="another")
-    distinct = along(tmp_path).results[-1]
-    assert (distinct.title, distinct.to_first) == ("Distinct answers at temperature 1", None)
+    assert itself not in tables(along(tmp_path))
+    assert shown(tmp_path) == ["Pass@1", "Pass@64", "Distinct"]
     edit(tmp_path / "b1", equivalence="a third")
-    assert [q.metric.name for q in along(tmp_path).results] == ["Pass@1", "Pass@64"]
+    assert shown(tmp_path) == ["Pass@1", "Pass@64"]
     for seed in (0, 1):
         edit(tmp_path / f"b{seed}", equivalence="another", n_samples=8)
-    assert [q.metric.name for q in along(tmp_path).results] == ["Pass@1", "Pass@64"]
+    assert shown(tmp_path) == ["Pass@1", "Pass@64"]
     for directory in ("b0", "a0", "a1", "b1"):
         edit(tmp_path / directory, equivalence="written", n_samples=64, distinct_correct=None)
-    assert [q.metric.name for q in along(tmp_path).results] == ["Pass@1", "Pass@64"]
+    assert shown(tmp_path) == ["Pass@1", "Pass@64"]
 
 
 def edit(directory: Path, **values: Any) -> None:
@@ -354,7 +343,7 @@ def edit(directory: Path, **values: Any) -> None:
 def test_k_that_all_runs_have(tmp_path: Path) -> None:
     run(tmp_path / "r0", label="x")
     small_run(tmp_path / "r1", label="x", ks=(1, 4), rollout={"target_lag": 2})
-    assert [q.metric.name for q in along(tmp_path).results[:2]] == ["Pass@1", "Pass@4"]
+    assert shown(tmp_path)[:2] == ["Pass@1", "Pass@4"]
     small_run(tmp_path / "r2", label="x", ks=(3,), rollout={"target_lag": 3})
     with pytest.raises(NotComparableError, match="no k of Pass@k is common to all runs"):
         along(tmp_path)
@@ -362,8 +351,9 @@ def test_k_that_all_runs_have(tmp_path: Path) -> None:
 
 def test_every_temperature(tmp_path: Path) -> None:
     lags(tmp_path, temperatures=(0.6, 1.0))
-    assert [(q.metric.name, q.temperature) for q in along(tmp_path).results] == [
-        (name, t) for t in (0.6, 1.0) for name in ("Pass@1", "Pass@64", "distinct answers")
+    titles = [t for t in tables(along(tmp_path)) if re.search(r"at temperature [\d.]+$", t)]
+    assert titles == [
+        f"{name} at temperature {t}" for t in (0.6, 1) for name in ("Pass@1", "Pass@64", "Distinct")
     ]
 
 
@@ -375,66 +365,25 @@ def test_measures_of_the_training(tmp_path: Path) -> None:
     shares = (0.5, 0.7, math.nan)
     lines = [{"step": i, "learner/ess": None if s != s else s} for i, s in enumerate(shares)]
     log.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    comparison = along(tmp_path)
-    assert [q.title for q in comparison.measures] == [
-        "Effective sample size",
-        "Mismatch KL, nats per token",
-        "Lag, mean",
-    ]
-    assert means(row(quantity(comparison, "Effective sample size").means, "x")) == [0.85, 0.6]
-    mismatch = row(quantity(comparison, "Mismatch KL, nats per token").means, "x")
-    assert mismatch == (Estimate(mean=0.002, half=None, n=1), None)
-    assert means(row(quantity(comparison, "Lag, mean").means, "x")) == [0.5, 4.5]
-    assert all(q.to_baseline is None and q.to_first is None for q in comparison.measures)
+    found = tables(along(tmp_path))
+    measures = [t for t in found if "temperature" not in t]
+    assert measures == ["Effective sample size", "Mismatch KL, nats per token", "Lag, mean"]
+    assert means(found["Effective sample size"], "x") == [0.85, 0.6]
+    mismatch = values(found["Mismatch KL, nats per token"], "x")
+    assert mismatch == [Estimate(mean=0.002, half=None, n=1), None]
+    assert means(found["Lag, mean"], "x") == [0.5, 4.5]
 
 
 def test_measures_that_no_run_has_are_left_out(tmp_path: Path) -> None:
     lags(tmp_path)
-    assert [q.title for q in along(tmp_path).measures] == ["Lag, mean"]
-
-
-# --- tables as texts ----------------------------------------------------------------------------
-
-
-def test_tables_say_n_where_it_is_another(tmp_path: Path) -> None:
-    lags(tmp_path)
-    comparison = along(tmp_path)
-    means, baseline, first = text_tables(comparison, comparison.results[0])
-    assert means.title == "Pass@1 at temperature 1"
-    assert means.note == "n = 2 where none is given"
-    y = next(cells for label, cells in means.rows if label == "y")
-    assert y[0] == ("42.0 ± 12.7", "")
-    assert y[2] == ("35.0 (n=1)", "")
-    assert baseline.title == "Pass@1 at temperature 1, less x"
-    assert baseline.rows[0][1][2] == ("+5.0 (n=1)", "")
-    assert baseline.pairs == [
-        ("y", "a", "0", ["+1.0", "+6.0", "+5.0"]),
-        ("y", "a", "1", ["-1.0", "+10.0", "–"]),
-    ]
-    assert first.title == "Pass@1 at temperature 1, less itself at target_lag 0"
-    assert first.rows[0] == ("x", [("-3.0 ± 12.7", ""), ("-11.0 ± 12.7", "")])
-
-
-def test_differences_of_a_known_sign_are_judged(tmp_path: Path) -> None:
-    for seed in (0, 1):
-        for label, gain in (("x", 0.0), ("y", 0.1), ("z", -0.1)):
-            for lag in (0, 4):
-                share = 0.4 + gain + 0.001 * seed * gain
-                run(tmp_path / f"{label}{seed}{lag}", seed=seed, label=label, lag=lag, result=share)
-    comparison = along(tmp_path)
-    _, baseline, _ = text_tables(comparison, comparison.results[0])
-    assert baseline.note == "n = 2"
-    assert [cells[0] for _, cells in baseline.rows] == [
-        ("+10.0 ± 0.1", "better"),
-        ("-10.0 ± 0.1", "worse"),
-    ]
+    assert [t for t in tables(along(tmp_path)) if "temperature" not in t] == ["Lag, mean"]
 
 
 # --- files --------------------------------------------------------------------------------------
 
 
 def write(root: Path, over: str = LAG) -> dict[str, str]:
-    written = write_series(along(root, over), [], root.parent / "made" / "out")
+    written = write_comparison(along(root, over), [], root.parent / "made" / "out")
     assert [path.name for path in written] == [
         f"compare.{e}" for e in ("html", "md", "svg", "json")
     ]
@@ -446,7 +395,7 @@ def test_the_files(tmp_path: Path) -> None:
     files = write(tmp_path / "runs")
     page = Page(files["html"])
     for text in (
-        "2 series over rollout.target_lag",
+        "2 groups of runs over rollout.target_lag",
         "Baseline: x",
         "Pass@64 at temperature 1, less itself at target_lag 0",
         "Effective sample size",
@@ -460,25 +409,29 @@ def test_the_files(tmp_path: Path) -> None:
     result = (1 + 1 + 2) + (1 + 1) + (1 + 2) + (1 + 2) + (1 + 4)
     assert page.tags.count("tr") == 3 * result + 2 * (1 + 2) + (1 + 11)
 
-    assert "| y | 42.0 ± 12.7 | 47.0 ± 38.1 | 35.0 (n=1) |" in files["md"]
+    assert "| y | 2 | 42.0 ± 12.7 | 47.0 ± 38.1 | 35.0 (n=1) |" in files["md"]
     assert "### Pass@1 at temperature 1, less x" in files["md"]
     assert "| y | a | 1 | -1.0 | +10.0 | – |" in files["md"]
 
     numbers = json.loads(files["json"])
     assert (numbers["over"], numbers["values"], numbers["baseline"]) == (LAG, ["0", "4", "16"], "x")
-    assert [s["label"] for s in numbers["series"]] == ["x", "y"]
-    values = {(r["seed"], r["value"]) for r in numbers["series"][1]["runs"]}
-    assert values == {(0, "0"), (1, "0"), (0, "4"), (1, "4"), (0, "16")}
-    [y] = numbers["results"][0]["to_baseline"]["rows"]
+    assert [g["label"] for g in numbers["groups"]] == ["x", "y"]
+    assert {(r["seed"], r["at"]) for r in numbers["rows"] if r["group"] == 1} == {
+        (0, 0),
+        (1, 0),
+        (0, 1),
+        (1, 1),
+        (0, 2),
+    }
+    [y] = numbers["tables"][1]["rows"]
     assert y["cells"][1]["mean"] == pytest.approx(0.08)
-    assert y["pairs"][1][1]["values"]["pass@1"] == pytest.approx(0.10)
 
     picture = ElementTree.fromstring(files["svg"])
     titles = [e.text for e in picture.findall(f"{SVG}text") if e.get("class") == "title"]
     assert titles == [
         "Pass@1 at temperature 1",
         "Pass@64 at temperature 1",
-        "Distinct answers at temperature 1",
+        "Distinct at temperature 1",
         "Effective sample size",
         "Lag, mean",
     ]

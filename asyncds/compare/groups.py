@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from asyncds.telemetry.run_results import RunResult
+from asyncds.compare.runs import RunResult
 
 # What a run is called, where it runs and how it is watched: no part of what is compared. `model`
 # is the base, `seed` the repetition; the deadlines are those of a machine.

@@ -28,13 +28,18 @@ class RunResult:
     lines: list[dict[str, Any]]
 
     def evaluations(self, temperature: float | None) -> list[Evaluation]:
-        """Those sampled at this temperature, oldest first: the base model's, …, the result's."""
+        """Evaluations at this temperature, oldest first: the base model's, …, the result's."""
         return [e for e in self.summary["eval"] if e.get("temperature") == temperature]
+
+    def ends(self, temperature: float | None) -> list[Evaluation]:
+        """The evaluations of base and result at this temperature; [] if the run lacks it."""
+        found = self.evaluations(temperature)
+        return [found[0], found[-1]] if len(found) > 1 else []
 
     @property
     def temperatures(self) -> list[float | None]:
-        """Those of which base and result are known, in the order of the file. None: an evaluation
-        that does not say."""
+        """Temperatures of which base and result are known, in the order of the file. None: that of
+        an evaluation that does not say."""
         seen = dict.fromkeys(e.get("temperature") for e in self.summary["eval"])
         return [t for t in seen if len(self.evaluations(t)) > 1]
 
