@@ -50,7 +50,7 @@ def join_arguments(run_dir: Path, overrides: Sequence[str]) -> list[str]:
         )
     if status["over"]:
         raise UserError(f"the run in {run_dir} is over: there is nothing to join")
-    for name, value in local.QUIET.items():
+    for name, value in local.SETTINGS.items():
         os.environ.setdefault(name, value)
     return arguments
 

@@ -16,7 +16,7 @@ from asyncds.cli.table import final_table
 from asyncds.config.load import load_config
 from asyncds.config.schema import RunConfig
 from asyncds.launch import local
-from asyncds.launch.active_run import ActiveRun
+from asyncds.launch.active_run import ABORTED, ActiveRun
 from asyncds.launch.children import Children
 from asyncds.launch.errors import UserError
 from asyncds.launch.interrupts import interrupts
@@ -50,24 +50,25 @@ def run_command(
     console.print(f"run directory {run_dir}; logs in {run_dir / 'logs'}")
     for sentence in lost:
         print(sentence, file=sys.stderr)
-    active = ActiveRun(
-        children=Children(
-            [
-                local.coordinator(run, port=port),
-                *local.learner(run, port=port),
-                *local.generators(run, port=port),
-            ],
-            supervision=run.supervision,
-        ),
-        address=f"tcp://{run.coordinator.host}:{port}",
-        run_dir=run_dir,
-        keys=local.client_keys(run),
-    )
-    try:
-        problem = _watch(active, console)
-    finally:
-        active.end()
-    return _conclude(run_dir, problem, console)
+    with interrupts() as signals:
+        active = ActiveRun(
+            children=Children(
+                [
+                    local.coordinator(run, port=port),
+                    *local.learner(run, port=port),
+                    *local.generators(run, port=port),
+                ],
+                supervision=run.supervision,
+            ),
+            address=f"tcp://{run.coordinator.host}:{port}",
+            run_dir=run_dir,
+            keys=local.client_keys(run),
+        )
+        try:
+            _watch(active, signals, console)
+        finally:
+            active.end(hurry=lambda: bool(signals))
+    return _conclude(run_dir, active.problem, console)
 
 
 def _load(config: Path | None, overrides: Sequence[str], resume: Path | None) -> RunConfig:
@@ -85,18 +86,17 @@ def _load(config: Path | None, overrides: Sequence[str], resume: Path | None) ->
     return run
 
 
-def _watch(active: ActiveRun, console: Console) -> str:
-    """Show progress until the run is over; returns what went wrong, or ""."""
-    with interrupts() as signals, _display(console) as show:
+def _watch(active: ActiveRun, signals: list[int], console: Console) -> None:
+    """Show progress until the run is over. signals: those that arrive; they are taken out."""
+    with _display(console) as show:
         while not active.over:
-            if len(signals) > 1:
-                return "aborted"
             if signals:
-                active.stop("Ctrl-C")
+                signals.pop()
+                active.interrupt()
+                continue
             active.turn(POLL_SECONDS)
             show(active.status)
             time.sleep(POLL_SECONDS)
-    return active.problem
 
 
 @contextmanager
@@ -122,15 +122,22 @@ def _display(console: Console) -> Iterator[Any]:
 
 def _conclude(run_dir: Path, problem: str, console: Console) -> int:
     summary = read_summary(run_dir / "summary.json")
+    status = "ended without a summary" if summary is None else summary["status"]
+    if summary is not None:
+        _show_result(run_dir, summary, console)
     if problem:
         print(problem, file=sys.stderr)
-    if summary is None:
-        print(
-            f"the run ended without a summary: see {run_dir / 'logs'}, then continue it with "
-            f"`asyncds run --resume {run_dir}`",
-            file=sys.stderr,
-        )
-        return 1
+    elif summary is None:
+        print(f"the run ended without a summary: see {run_dir / 'logs'}", file=sys.stderr)
+    if status == "interrupted":
+        console.print(f"go on with: asyncds run --resume {run_dir}")
+    elif status != "finished" and any(run_dir.glob("checkpoints/step-[1-9]*/manifest.json")):
+        mended = "" if problem == ABORTED else "once that is mended, "
+        console.print(f"{mended}go on with: asyncds run --resume {run_dir}")
+    return 1 if problem or status not in ("finished", "interrupted") else 0
+
+
+def _show_result(run_dir: Path, summary: dict[str, Any], console: Console) -> None:
     from asyncds.telemetry.report.page import write_report
 
     for damaged in local.damaged_checkpoints(run_dir):
@@ -141,6 +148,3 @@ def _conclude(run_dir: Path, problem: str, console: Console) -> int:
     report = write_report(run_dir)
     console.print(final_table(summary))
     console.print(f"report: {report}")
-    if summary["status"] == "interrupted":
-        console.print(f"go on with: asyncds run --resume {run_dir}")
-    return 1 if problem or summary["status"] == "failed" else 0

@@ -4,7 +4,7 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -179,11 +179,15 @@ def _base_evaluation(run_dir: Path, *, like: RunConfig) -> list[dict[str, Any]]:
 class Slot:
     """A place where one run after another goes on, with the processes that serve them."""
 
-    def __init__(self, *, index: int, logs: Path, devices: Sequence[str]) -> None:
-        """devices: the GPUs that are this slot's; empty where there are none."""
+    def __init__(
+        self, *, index: int, logs: Path, devices: Sequence[str], hurry: Callable[[], bool]
+    ) -> None:
+        """devices: the GPUs that are this slot's; empty where there are none. hurry: whether not to
+        wait for processes that are to leave."""
         self._index = index
         self._logs = logs
         self._devices = devices
+        self._hurry = hurry
         self._warm: dict[str, WarmChild] = {}
         self._began = 0.0
         self.run: RunConfig | None = None
@@ -225,7 +229,7 @@ class Slot:
         """The run is over: what became of it."""
         assert self.run is not None
         assert self.active is not None
-        self.active.end()
+        self.active.end(hurry=self._hurry)
         run, active, self.run, self.active = self.run, self.active, None, None
         return RunResult(
             name=run.name,
@@ -237,10 +241,10 @@ class Slot:
     def close(self) -> None:
         """End all processes."""
         if self.active is not None:
-            self.active.end()
+            self.active.end(hurry=self._hurry)
         for child in self._warm.values():
             child.close()
-        Children(list(self._warm.values())).end(LEAVE_SECONDS)
+        Children(list(self._warm.values())).end(LEAVE_SECONDS, hurry=self._hurry)
 
     def _warmed(
         self,
@@ -279,43 +283,46 @@ def _run_all(
     logs.mkdir(parents=True, exist_ok=True)
     devices = local.all_devices() if uses_cuda() else []
     share = len(devices) // jobs
-    slots = [
-        Slot(index=i, logs=logs, devices=devices[i * share : (i + 1) * share])
-        for i in range(min(jobs, len(runs)))
-    ]
     waiting, outcomes = deque(runs), list[RunResult]()
     started = time.monotonic()
-    try:
-        with interrupts() as signals, _display(console) as show:
-            while len(signals) < 2:
-                for slot in slots:
-                    if slot.active is None and waiting and not signals:
-                        slot.begin(waiting.popleft())
-                    if slot.active is not None:
-                        if signals:
-                            slot.active.stop("Ctrl-C")
-                        slot.active.turn(POLL_SECONDS / len(slots))
-                        if slot.active.over:
-                            outcomes.append(slot.finish())
-                            console.print(outcome_line(outcomes[-1]))
-                            after_each()
-                active = [s.active.status for s in slots if s.active is not None]
-                show(
-                    Progress(
-                        total=skipped + len(runs),
-                        skipped=skipped,
-                        made=len(outcomes),
-                        seconds=time.monotonic() - started,
-                        active=active,
-                    )
-                )
-                if not active and (signals or not waiting):
-                    break
-                time.sleep(POLL_SECONDS)
-            return outcomes, bool(signals)
-    finally:
+    with interrupts() as signals, ExitStack() as stack, _display(console) as show:
+        slots = [
+            Slot(
+                index=i,
+                logs=logs,
+                devices=devices[i * share : (i + 1) * share],
+                hurry=lambda: len(signals) > 1,
+            )
+            for i in range(min(jobs, len(runs)))
+        ]
         for slot in slots:
-            slot.close()
+            stack.callback(slot.close)
+        while len(signals) < 2:
+            for slot in slots:
+                if slot.active is None and waiting and not signals:
+                    slot.begin(waiting.popleft())
+                if slot.active is not None:
+                    if signals:
+                        slot.active.stop("Ctrl-C")
+                    slot.active.turn(POLL_SECONDS / len(slots))
+                    if slot.active.over:
+                        outcomes.append(slot.finish())
+                        console.print(outcome_line(outcomes[-1]))
+                        after_each()
+            active = [s.active.status for s in slots if s.active is not None]
+            show(
+                Progress(
+                    total=skipped + len(runs),
+                    skipped=skipped,
+                    made=len(outcomes),
+                    seconds=time.monotonic() - started,
+                    active=active,
+                )
+            )
+            if not active and (signals or not waiting):
+                break
+            time.sleep(POLL_SECONDS)
+        return outcomes, bool(signals)
 
 
 @contextmanager

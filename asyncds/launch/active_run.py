@@ -1,5 +1,6 @@
 """A run that is under way on this machine."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from asyncds.transport.observer import Observer
 
 LEAVE_SECONDS = 20.0
 """For the processes to leave once the run is over."""
+ABORTED = "aborted"
+"""The problem of a run that was not left the time to end."""
 LATE_SECONDS = 5.0
 """How old the coordinator's answer may be: that the run goes on says nothing about whether it did
 when somebody left a moment ago."""
@@ -32,13 +35,14 @@ class ActiveRun:
         one."""
         self.problem = ""
         """Why the run can't go on, or ""."""
+        self._aborted = False
         children.start()
 
     @property
     def over(self) -> bool:
-        """The coordinator has written its summary and ended, or the run can't go on."""
-        ended = self._children.coordinator.code is not None and self._summary.exists()
-        return ended or bool(self.problem)
+        """The coordinator has ended and will not be started again, or the run was aborted."""
+        ended = self._children.coordinator.code is not None
+        return self._aborted or (ended and (self._summary.exists() or bool(self.problem)))
 
     def turn(self, timeout: float) -> None:
         """Ask for the status, `timeout` seconds at most; end what hangs and start again what died,
@@ -47,29 +51,45 @@ class ActiveRun:
         if self._summary.exists():
             self._message = "the run is over; its processes are leaving"
         else:
-            going_on = answer is not None and not answer["over"]
-            left = self._children.left() if going_on else {}
-            try:
-                news = self._children.end_hung(answer)
-                news += self._children.tend(
-                    too_early=[name for name, ago in left.items() if ago >= LATE_SECONDS]
-                )
-                self._message = "; ".join(news) or self._message
-            except ChildFailedError as error:
-                self._observer.stop(str(error).splitlines()[0])
-                self.problem = str(error)
-                return
+            news = self._children.end_hung(answer)
+            if not self.problem:
+                news += self._keep_alive(answer)
+            self._message = "; ".join(news) or self._message
             if self._stopping:
-                self._observer.stop(self._stopping)
-                self._message = "ending the run: checkpoint, drain, summary (Ctrl-C again to abort)"
+                self._observer.stop(self._stopping, failed=bool(self.problem))
+                self._message = (
+                    f"ending the run: checkpoint, drain, summary ({self._stopping}; Ctrl-C aborts "
+                    "that)"
+                )
         status = answer or self.status
         self.status = status | ({"message": self._message} if self._message else {})
 
+    def _keep_alive(self, answer: Mapping[str, Any] | None) -> list[str]:
+        """Start again what died or left too early; from the first that can't be, the run ends."""
+        going_on = answer is not None and not answer["over"]
+        left = self._children.left() if going_on else {}
+        try:
+            return self._children.tend(
+                too_early=[name for name, ago in left.items() if ago >= LATE_SECONDS]
+            )
+        except ChildFailedError as error:
+            self.problem = str(error)
+            self.stop(self.problem.splitlines()[0])
+            return []
+
     def stop(self, reason: str) -> None:
         """Have the run end in good order; it is over some turns later."""
-        self._stopping = reason
+        self._stopping = self._stopping or reason
 
-    def end(self) -> None:
-        """Wait for the processes to leave, and make them."""
+    def interrupt(self) -> None:
+        """Somebody pressed Ctrl-C: the run ends in good order, or at once if it is ending."""
+        if self._stopping or self._summary.exists():
+            self._aborted = True
+            self.problem = self.problem or ("" if self._summary.exists() else ABORTED)
+        else:
+            self.stop("Ctrl-C")
+
+    def end(self, *, hurry: Callable[[], bool] = lambda: False) -> None:
+        """Wait for the processes to leave, and make them. hurry: whether not to wait."""
         self._observer.close()
-        self._children.end(LEAVE_SECONDS)
+        self._children.end(LEAVE_SECONDS, hurry=lambda: self._aborted or hurry())

@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from asyncds.config.schema import SupervisionConfig
+from asyncds.launch.cause import cause
 from asyncds.launch.liveness import LivenessMonitor
 from asyncds.launch.restarts import Restarts
 
@@ -23,17 +24,20 @@ BAD_INPUT = 2
 FULL_BYTES = 1 << 20
 """With less than this free, a full disk is why a process failed, and its log can't say so."""
 LOG_LINES = 5
-"""Lines of a failed process's log that are shown."""
+"""Lines of a failed process's log that are shown where none says why it failed."""
+HURRY_SECONDS = 2.0
+"""For processes to leave that were told to, when somebody waits for it."""
 
 
 class ChildFailedError(Exception):
-    """A process of the run can't be kept alive; the message names it and quotes its log."""
+    """A process of the run can't be kept alive; the message names it and says why."""
 
 
 @dataclass(kw_only=True)
 class Child:
     """One process. follows: it asks the run to end if this process dies (the coordinator).
-    started: when the present one was, by the monotonic clock."""
+    started: when the present one was, by the monotonic clock; log_begins: where its part of the log
+    does, in bytes."""
 
     name: str
     command: Sequence[str]
@@ -41,11 +45,12 @@ class Child:
     environment: dict[str, str] = field(default_factory=dict)
     follows: bool = False
     started: float = 0.0
+    log_begins: int = 0
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it, in a session of its own: Ctrl-C in the terminal is not for it."""
-        self.started = time.monotonic()
+        self.begin()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command,
@@ -56,6 +61,11 @@ class Child:
                 start_new_session=True,
                 preexec_fn=_end_with_parent if self.follows else None,
             )
+
+    def begin(self) -> None:
+        """Note when, and where in the log, it starts."""
+        self.started = time.monotonic()
+        self.log_begins = self.log.stat().st_size if self.log.exists() else 0
 
     @property
     def code(self) -> int | None:
@@ -77,13 +87,28 @@ class Child:
             return
 
     def failure(self) -> str:
-        """What went wrong, in a sentence, with the end of its log."""
+        """How it ended and why, in a sentence; with the end of its log where that does not say."""
         code = self.code
         how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
         if shutil.disk_usage(self.log.parent).free < FULL_BYTES:
             return f"{self.name} ended with {how}: the disk of {self.log.parent} is full, make room"
-        lines = self.log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+        if said := cause(self._said()):
+            return f"{self.name} ended with {how}: {said} (log: {self.log})"
+        lines = self._said().splitlines()[-LOG_LINES:]
         return f"{self.name} ended with {how} ({self.log}):\n" + "\n".join(f"  {x}" for x in lines)
+
+    def death(self) -> str:
+        """That it ended, in a word, and why, if its log says it."""
+        if self.code == 0:
+            return "left"
+        said = cause(self._said())
+        return f"died ({said})" if said else "died"
+
+    def _said(self) -> str:
+        """What the present one has logged."""
+        with self.log.open("rb") as opened:
+            opened.seek(self.log_begins)
+            return opened.read().decode(errors="replace")
 
 
 class Children:
@@ -153,21 +178,24 @@ class Children:
             restarts, now = self._restarts[child.name], time.monotonic()
             if child.code == BAD_INPUT or not restarts.spend(now):
                 raise ChildFailedError(child.failure())
-            what = "left" if child.code == 0 else "died"
             tried = f"{restarts.count(now)}/{restarts.most}"
-            news.append(f"{child.name} {what} and is started again ({tried})")
+            news.append(f"{child.name} {child.death()} and is started again ({tried})")
             child.sweep()
             child.start()
         return news
 
-    def end(self, timeout: float) -> None:
-        """Wait until all have left; after `timeout` seconds tell them to, then make them."""
+    def end(self, timeout: float, *, hurry: Callable[[], bool] = lambda: False) -> None:
+        """Wait until all have left; after `timeout` seconds tell them to, then make them.
+
+        hurry: whether to tell them to, and make them, without waiting any longer.
+        """
         for number in (None, signal.SIGTERM, signal.SIGKILL):
             for child in self._children:
                 if number is not None and child.code is None:
                     child.signal(number)
-            deadline = time.monotonic() + timeout
-            while time.monotonic() < deadline:
+            began = time.monotonic()
+            in_a_hurry = 0.0 if number is None else HURRY_SECONDS
+            while time.monotonic() - began < (in_a_hurry if hurry() else timeout):
                 if all(child.code is not None for child in self._children):
                     break
                 time.sleep(0.05)

@@ -1,5 +1,6 @@
 """Starting a run on this machine: its directory, and the command line of each of its processes."""
 
+import os
 import socket
 from collections.abc import Sequence
 from contextlib import closing
@@ -15,11 +16,12 @@ from asyncds.rollout.journal import Journal
 from asyncds.rollout.journal_file import JournalError
 from asyncds.transport.keys import ClientKeys, load_client_keys
 
-QUIET = {
+SETTINGS = {
     "VLLM_NO_USAGE_STATS": "1",
     "PYTHONUNBUFFERED": "1",
     "PYTHONWARNINGS": "ignore::FutureWarning",
 }
+"""Environment variables of every process of a run, unless the user has set them."""
 
 
 def run_directory(run: RunConfig) -> Path:
@@ -156,7 +158,7 @@ def environments(run: RunConfig, devices: Sequence[str] | None = None) -> list[d
     devices: the GPUs that the run may use, as in CUDA_VISIBLE_DEVICES; default: all of them.
     """
     c = run.generator
-    quiet = QUIET | ({"HF_HUB_OFFLINE": "1"} if Path(run.model).is_dir() else {})
+    common = {name: value for name, value in SETTINGS.items() if name not in os.environ}
     threads = {"OMP_NUM_THREADS": str(run.learner.cpu_threads)}
     of_learner: dict[str, str] = {}
     of_generators: list[dict[str, str]] = [{}] * c.replicas
@@ -169,7 +171,7 @@ def environments(run: RunConfig, devices: Sequence[str] | None = None) -> list[d
         )
         name = "CUDA_VISIBLE_DEVICES"
         of_learner, of_generators = {name: first}, [{name: value} for value in others]
-    return [quiet, quiet | threads | of_learner, *(quiet | g for g in of_generators)]
+    return [common, common | threads | of_learner, *(common | g for g in of_generators)]
 
 
 def all_devices() -> list[str]:

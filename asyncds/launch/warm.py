@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ class WarmChild(Child):
 
     def start(self) -> None:
         """Begin the run: in the process that did the last one well, else in a new one."""
-        self.started = time.monotonic()
+        self.begin()
         if self.process is not None and self.process.poll() is None and self._over == 0:
             self._over = None
             self._send()

@@ -221,9 +221,10 @@ class Observe(Message, frozen=True):
 
 
 class Stop(Message, frozen=True):
-    """End the run in good order: checkpoint, drain, summary."""
+    """End the run in good order: checkpoint, drain, summary. failed: because it can't go on."""
 
     reason: str
+    failed: bool = False
 
 
 # --- from the coordinator -----------------------------------------------------------------------

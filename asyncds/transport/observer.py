@@ -35,9 +35,9 @@ class Observer:
                 answer = message.run
         return answer
 
-    def stop(self, reason: str) -> None:
-        """Ask for an orderly end."""
-        self._send(Stop(reason=reason))
+    def stop(self, reason: str, *, failed: bool = False) -> None:
+        """Ask for an orderly end. failed: the run can't go on, and its status says so."""
+        self._send(Stop(reason=reason, failed=failed))
 
     def _send(self, message: Message) -> None:
         # Where a handshake was refused there is no connection, and a blocking send waits for ever.

@@ -151,8 +151,8 @@ class Coordinator:
                 self._welcome_generator(peer, message, now)
             case wire.LearnerHello():
                 self._welcome_learner(peer, message, now)
-            case wire.Stop(reason=reason):
-                self.stop(reason)
+            case wire.Stop(reason=reason, failed=failed):
+                self.stop(reason, failed=failed)
             case _:
                 if self.learner.has(peer):
                     self._from_learner(peer, message, now)
@@ -491,19 +491,20 @@ class Coordinator:
 
     # --- the end --------------------------------------------------------------------------------
 
-    def stop(self, reason: str) -> None:
+    def stop(self, reason: str, *, failed: bool = False) -> None:
         """End in good order before all steps are done. A coordinator that dies before `ended` still
-        knows it."""
+        knows it. failed: the run can't go on; otherwise it was interrupted."""
+        status = State.FAILED if failed else State.INTERRUPTED
         if not self.state.final:
             self._journal.remember_stop(reason)
         if not self.learner.here:
-            self._conclude(State.INTERRUPTED, reason)
+            self._conclude(status, reason)
         elif self.state in (State.STARTING, State.RUNNING):
-            self._finish(reason, State.INTERRUPTED)
+            self._finish(reason, status)
             self._drop_round()
             self.leases.cancel_all()
         elif self.state is State.FINISHING and self._status is State.FINISHED:
-            self._status, self.message = State.INTERRUPTED, reason
+            self._status, self.message = status, reason
             self._drop_round()
             self.leases.cancel_all()
 
@@ -525,7 +526,7 @@ class Coordinator:
 
     def _finish(self, reason: str, status: State) -> None:
         self.state, self._status, self._finish_reason = State.FINISHING, status, reason
-        self.message = reason if status is State.INTERRUPTED else ""
+        self.message = "" if status is State.FINISHED else reason
 
     def _dismiss(self) -> None:
         """Tell waiting ranks that there are no more batches; a rank in a step asks again later."""
@@ -548,14 +549,16 @@ class Coordinator:
                 State.FAILED,
                 f"no progress for {limit:g} s: {self.waiting_for()}",
             )
-        elif self._recalled and not self.learner.here:
-            # It may be there, with steps to save, and has to be told; or dead, like in `stop`.
-            if self.learner.silent(now) > self.config.coordinator.dead_seconds:
-                self._conclude(self._status, self.message)
         elif self.state is State.FINISHING:
+            stopped, here = self._status is not State.FINISHED, self.learner.here
+            dead = not here and self.learner.silent(now) > self.config.coordinator.dead_seconds
             saved = self.checkpoints.newest >= self.batches.trained or not self.config.trains
-            evaluated = self._plan.finished or self._status is State.INTERRUPTED
-            if saved and evaluated:
+            if stopped and dead:
+                # Nobody has steps to save any more, like in `stop`.
+                self._conclude(self._status, self.message)
+            elif self._recalled and not here:
+                pass  # it may be there, and has to be told
+            elif saved and (stopped or self._plan.finished):
                 self._conclude(self._status, self.message)
 
     def _conclude(self, state: State, message: str) -> None:

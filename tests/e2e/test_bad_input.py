@@ -1,4 +1,5 @@
-"""Every mistake gets a sentence and exit code 2, before anything is started."""
+"""Every mistake gets a sentence: before anything is started, with exit code 2, if it can be known
+then; otherwise it is the last thing that the terminal shows."""
 
 import socket
 import subprocess
@@ -25,11 +26,13 @@ def taken_port() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-def _run(tmp_path: Path, model: Path, *overrides: str) -> "subprocess.CompletedProcess[str]":
+def _run(
+    tmp_path: Path, model: Path, *overrides: str, seconds: float = 60
+) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "asyncds.cli.main", "run"]
     command += [str(ROOT / "configs" / "quickstart.yaml")]
     command += [f"runs_dir={tmp_path / 'runs'}", f"model={model}", *overrides]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    return subprocess.run(command, capture_output=True, text=True, timeout=seconds, cwd=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -69,3 +72,19 @@ def test_tokenizer_of_another_model(tmp_path: Path, model: Path) -> None:
     result = _run(tmp_path, model, f"generator.model={other}")
     assert result.returncode == 2, result.stderr
     assert "tokenizer" in result.stderr
+
+
+@pytest.mark.slow
+def test_why_a_generator_dies_at_its_start_reaches_the_terminal(
+    tmp_path: Path, model: Path
+) -> None:
+    """After vLLM's own lines about its end; and nobody is told to resume what must fail again."""
+    result = _run(tmp_path, model, "task.dataset=/nowhere", "steps=0", "name=dead", seconds=200)
+    assert result.returncode == 1, result.stderr
+    log = tmp_path / "runs" / "dead" / "logs" / "generator-0.log"
+    said = (
+        f"generator-0 ended with exit code 2: Couldn't find any data file at /nowhere. (log: {log})"
+    )
+    assert result.stderr.splitlines()[-1] == said
+    assert "status      failed" in result.stdout
+    assert "resume" not in result.stdout + result.stderr

@@ -33,13 +33,13 @@ class Answers:
 
     def __init__(self) -> None:
         self.answer: dict[str, Any] | None = None
-        self.stopped: list[str] = []
+        self.stopped: list[tuple[str, bool]] = []
 
     def status(self, timeout: float) -> dict[str, Any] | None:
         return self.answer
 
-    def stop(self, reason: str) -> None:
-        self.stopped.append(reason)
+    def stop(self, reason: str, *, failed: bool = False) -> None:
+        self.stopped.append((reason, failed))
 
     def close(self) -> None:
         pass
@@ -157,3 +157,74 @@ def test_a_run_that_was_stopped_by_ctrl_z_kills_nobody(
     monkeypatch.setattr("asyncds.launch.children.time.monotonic", lambda: now() + 3600)
     active.turn(0.0)
     assert "killed" not in str(active.status.get("message"))
+
+
+FAILS = """import sys
+print("10:00:00.123 ERROR services.generator.main: there is no file data.jsonl")
+print("INFO shutting down\\n" * 9)
+sys.exit(2)"""
+
+
+def test_a_run_that_can_not_go_on_says_why_and_waits_for_its_coordinator(
+    start: Callable[..., tuple[ActiveRun, Answers]], tmp_path: Path
+) -> None:
+    over = tmp_path / "over"
+    active, answers = start(
+        f"import os, time\nwhile not os.path.exists({str(over)!r}): time.sleep(0.01)",
+        FAILS,
+    )
+    answers.answer = answer(over=False)
+    turn_until(active, lambda: bool(active.problem))
+    assert active.problem.startswith("learner ended with exit code 2: there is no file data.jsonl")
+    active.turn(0.01)
+    assert answers.stopped[-1] == (active.problem, True)
+    assert not active.over, "the coordinator has yet to write down how it ended"
+    assert times_started(tmp_path, "learner") == 1
+    over.touch()
+    turn_until(active, lambda: active.over)
+
+
+def test_only_what_the_newest_process_logged_counts(tmp_path: Path) -> None:
+    one = child("role", tmp_path, FAILS)
+    one.start()
+    assert one.process is not None
+    one.process.wait()
+    assert "there is no file data.jsonl" in one.failure()
+    two = child("role", tmp_path, "print('all was well'); import sys; sys.exit(1)")
+    two.start()
+    assert two.process is not None
+    two.process.wait()
+    assert two.failure().splitlines()[1:] == ["  all was well"]
+
+
+def test_one_ctrl_c_ends_a_run_in_order_and_one_more_at_once(
+    start: Callable[..., tuple[ActiveRun, Answers]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asyncds.launch.active_run.LEAVE_SECONDS", 3600.0)
+    active, answers = start(LIVES, LIVES)
+    active.interrupt()
+    active.turn(0.01)
+    assert answers.stopped == [("Ctrl-C", False)]
+    assert not active.over
+    active.interrupt()
+    assert active.over
+    assert active.problem == "aborted"
+    active.end()
+    assert all(one.code is not None for one in active._children._children)
+
+
+def test_a_ctrl_c_while_processes_leave_makes_them_leave(
+    start: Callable[..., tuple[ActiveRun, Answers]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("asyncds.launch.active_run.LEAVE_SECONDS", 3600.0)
+    active, _ = start(
+        "pass", "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);" + LIVES
+    )
+    (tmp_path / "summary.json").write_text("{}")
+    turn_until(active, lambda: active.over)
+    signals: list[int] = [signal.SIGINT]
+    active.end(hurry=lambda: bool(signals))
+    assert active.problem == ""
+    assert all(one.code is not None for one in active._children._children)

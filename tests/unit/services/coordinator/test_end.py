@@ -28,6 +28,29 @@ def test_stop_before_anybody_came(desk: Desk) -> None:
     assert desk.c.over(0)
 
 
+@pytest.mark.parametrize(("failed", "state"), [(True, "failed"), (False, "interrupted")])
+def test_a_run_that_can_not_go_on_has_failed(desk: Desk, failed: bool, state: str) -> None:
+    running(desk)
+    desk.say(b"x", wire.Stop(reason="generator-0: no data", failed=failed))
+    assert desk.c.state is State.FINISHING
+    desk.say(b"l", wire.LearnerHeartbeat(rank=0, staged=0, checkpoint=9, phase=""))
+    assert (desk.c.state, desk.c.message) == (State(state), "generator-0: no data")
+
+
+def test_a_learner_that_dies_while_the_run_is_stopped_is_not_waited_for(tmp_path: Path) -> None:
+    sim = Simulation(tmp_path, config=make_config(steps=500))
+    sim.run(limit=100, until=lambda: len(sim.timeline) == 3)
+    coordinator = sim.coordinator
+    assert coordinator is not None
+    assert sim.learner is not None
+    coordinator.stop("Ctrl-C")
+    sim.kill(sim.learner, back_after=None)
+    limits = coordinator.config.coordinator
+    assert limits.stall_seconds > 4 * limits.dead_seconds
+    sim.run(limit=4 * limits.dead_seconds)
+    assert (coordinator.state, coordinator.message) == (State.INTERRUPTED, "Ctrl-C")
+
+
 def test_stop_ends_after_the_checkpoint(tmp_path: Path) -> None:
     sim = Simulation(tmp_path, config=make_config(steps=500))
     sim.run(limit=100, until=lambda: len(sim.timeline) == 3)
