@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 
 from asyncds.algo.kl import k3
+from asyncds.algo.quantiles import QUANTILES
 from asyncds.algo.ratios import LOG_RATIO_LIMIT, clamped
 from asyncds.algo.sums import Sums
-
-QUANTILES = {"p01": 0.01, "p05": 0.05, "p50": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
 
 _SQUARED = "importance_weight_squared"
 

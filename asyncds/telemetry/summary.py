@@ -10,12 +10,9 @@ from typing import Any, Literal
 import numpy as np
 
 from asyncds.telemetry.files import replace_file, to_json
+from asyncds.telemetry.metrics.catalogue import metrics
 
 Status = Literal["finished", "interrupted", "failed"]
-
-DIAGNOSTICS = ("mismatch_kl", "ess", "entropy", "grad_norm")
-"""Measures of the learner that say how a run fared (docs/metrics.md), as metrics.jsonl has them
-after `learner/`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +25,8 @@ class Summary:
     batch on.
     generator_pause_fraction: share of the generators' time paused for new weights.
     weight_sync_seconds: {"p50", "p95"}, see `percentiles`. lag: {"mean", "max"} in weight versions,
-    at consumption. diagnostics: {name: {"mean", "min", "max"}} over the steps, of the measures in
-    `DIAGNOSTICS` that the learner reported. best_checkpoint: the step of the checkpoint with the
+    at consumption. diagnostics: {name: {"mean", "min", "max"}} over the steps, of the metrics that
+    are declared with `summary`. best_checkpoint: the step of the checkpoint with the
     highest Pass@k (`checkpoint.keep_best`), None if none was evaluated. eval: results of
     `Journal.evaluations()`, the base model's first.
     """
@@ -54,15 +51,17 @@ class Summary:
 
 
 def diagnose(steps: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Mean, least and largest of each of `DIAGNOSTICS` over the lines of metrics.jsonl that have a
-    finite value of it."""
+    """Mean, least and largest of each metric of the summary over the lines of metrics.jsonl that
+    have a finite value of it."""
     found = {}
-    for name in DIAGNOSTICS:
-        values = [v for s in steps if (v := s.get(f"learner/{name}")) is not None]
+    for metric in metrics():
+        if not metric.summary:
+            continue
+        values = [v for s in steps if (v := s.get(metric.line_key)) is not None]
         finite = [v for v in values if math.isfinite(v)]
         if finite:
             mean = math.fsum(finite) / len(finite)
-            found[name] = {"mean": mean, "min": min(finite), "max": max(finite)}
+            found[metric.key] = {"mean": mean, "min": min(finite), "max": max(finite)}
     return found
 
 

@@ -1,7 +1,10 @@
 """Is every process well?"""
 
+from declared import section
 from panels import ANY, DRIFT, Row, graph, now, stat, states
 from queries import RATE, last, quantiles, rate, recent
+
+from asyncds.telemetry.metrics.declaration import Section
 
 HEALTH = {
     "healthy": "green",
@@ -189,27 +192,20 @@ ROWS = (
             ),
         ),
     ),
-    Row(
-        "Agreement",
-        (
-            graph(
-                "Mismatch by generator",
-                "Nats per token. One above the others, at like lags: that engine computes "
-                "differently. Over the line for long, and three times the median: an alert.",
-                (last("learner_mismatch_kl_by_generator", "generator"), "{{run}} {{generator}}"),
-                steps=DRIFT,
-            ),
-            graph(
-                "Effective sample size by generator",
-                "Of the importance weights. One below the others says the same.",
-                (last("learner_ess_by_generator", "generator"), "{{run}} {{generator}}"),
-                unit="percentunit",
-            ),
-        ),
-    ),
+    Row("Agreement", section(Section.AGREEMENT, steps={"Mismatch by generator": DRIFT})),
     Row(
         "Processes and disk",
         (
+            states(
+                "Versions",
+                "Of asyncds and of the libraries that are installed with each process.",
+                (
+                    "asyncds_build_info{@}",
+                    "{{run}} {{instance}} asyncds {{version}}, Python {{python}}, "
+                    "torch {{torch}}, vLLM {{vllm}}, DeepSpeed {{deepspeed}}",
+                ),
+                words={1: ("runs", "green")},
+            ),
             graph(
                 "Memory",
                 "Resident, of the process that exports it; an engine's workers are not in it. "

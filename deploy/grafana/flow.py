@@ -1,7 +1,10 @@
 """Who waits for whom?"""
 
+from declared import section
 from panels import SHARE, Row, graph, now, stat
-from queries import LONG, last, of_batch, quantile, quantiles, rate, recent
+from queries import LONG, last, quantile, quantiles, rate, recent
+
+from asyncds.telemetry.metrics.declaration import Section
 
 PHASES = {
     "wait": "red",
@@ -154,12 +157,7 @@ ROWS = (
                 "Prompts and completions together. Few: the engine has room for more at once.",
                 *quantiles("vllm:iteration_tokens_total"),
             ),
-            graph(
-                "DeepSpeed's timers",
-                "Last batch, slowest rank. Only with wall_clock_breakdown in learner.deepspeed.",
-                (last("learner_deepspeed_seconds", "timer"), "{{run}} {{timer}}"),
-                unit="s",
-            ),
+            *section(Section.TIME),
         ),
     ),
     Row(
@@ -173,20 +171,7 @@ ROWS = (
                 (last("coordinator_lag_bound"), "{{run}} bound"),
                 dashed=("bound",),
             ),
-            graph(
-                "KL by lag",
-                "Behaviour policy to learner, nats per token, by lag of the token. Growing with "
-                "the lag: the policy moves fast for its staleness. docs/algorithms.md",
-                (last("learner_mismatch_kl_by_lag", "lag"), "{{run}} lag {{lag}}"),
-            ),
-            graph(
-                "Effective sample size by lag",
-                "Of the importance weights. Falling with the lag: old tokens count for little. "
-                "docs/algorithms.md",
-                (last("learner_ess_by_lag", "lag"), "{{run}} lag {{lag}}"),
-                (of_batch("learner_ess"), "{{run}} all"),
-                unit="percentunit",
-            ),
+            *section(Section.STALENESS),
             graph(
                 "Buffer",
                 "Groups between lease and consumption, and those of them that are ready. "

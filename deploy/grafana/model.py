@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
+from declared import explained
 from panels import Panel, Row
 from queries import FIRING, chosen
 
@@ -74,7 +75,7 @@ def _lines(row: Row) -> list[tuple[Panel, ...]]:
 
 
 def _panel(panel: Panel, *, id: int, at: dict[str, int]) -> dict[str, Any]:
-    defaults: dict[str, Any] = {"unit": panel.unit, "custom": _custom(panel)}
+    defaults: dict[str, Any] = {"unit": panel.unit, "noValue": "–", "custom": _custom(panel)}
     if panel.decimals is not None:
         defaults["decimals"] = panel.decimals
     if panel.top is not None:
@@ -97,7 +98,7 @@ def _panel(panel: Panel, *, id: int, at: dict[str, int]) -> dict[str, Any]:
         "id": id,
         "type": panel.kind,
         "title": panel.title,
-        "description": panel.description,
+        "description": explained(panel.description, panel.queries),
         "datasource": SOURCE,
         "gridPos": at,
         "fieldConfig": {"defaults": defaults, "overrides": _overrides(panel)},

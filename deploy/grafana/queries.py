@@ -59,9 +59,3 @@ def quantiles(name: str, what: str = "", *, over: str = RATE) -> tuple[tuple[str
         (quantile(0.5, name, over), f"{legend}p50"),
         (quantile(0.95, name, over), f"{legend}p95"),
     )
-
-
-def by_sign(name: str) -> tuple[str, str]:
-    """Of the tokens' shares."""
-    what = name.removesuffix("_fraction")
-    return of_batch(f"learner_{name}", "advantage"), f"{{{{run}}}} {what}, {{{{advantage}}}}"

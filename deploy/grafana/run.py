@@ -1,7 +1,10 @@
 """Does it learn?"""
 
+from declared import section
 from panels import ANY, DRIFT, Row, graph, now, stat, states
-from queries import FIRING, by_sign, last, of_batch
+from queries import FIRING, last
+
+from asyncds.telemetry.metrics.declaration import Section
 
 
 def over(end: str) -> str:
@@ -11,6 +14,7 @@ def over(end: str) -> str:
 
 NONE = f"0 * {last('coordinator_steps_total')}"
 """A zero for every run."""
+FIFTEEN = "{{run}} 15 min"
 
 ROWS = (
     now(
@@ -87,23 +91,7 @@ ROWS = (
     Row(
         "Reward",
         (
-            graph(
-                "Reward",
-                "Mean reward of the last batch, and over 15 minutes. It should rise. "
-                "Half of its best: an alert.",
-                (of_batch("coordinator_reward"), "{{run}}"),
-                ("asyncds:reward:avg15m{@}", "{{run}} 15 min"),
-            ),
-            graph(
-                "Right completions and groups",
-                "Solved: with a right completion. Groups that are all right or all wrong teach "
-                "nothing; mixed ones do.",
-                (of_batch("coordinator_correct_fraction"), "{{run}} completions right"),
-                (of_batch("coordinator_solved_groups"), "{{run}} groups solved"),
-                (of_batch("coordinator_mixed_groups"), "{{run}} groups mixed"),
-                unit="percentunit",
-                top=1,
-            ),
+            *section(Section.REWARD, more={"Reward": (("asyncds:reward:avg15m{@}", FIFTEEN),)}),
             graph(
                 "Steps and versions",
                 "Batches trained by this coordinator, versions made, and the one evaluated last. "
@@ -115,162 +103,23 @@ ROWS = (
             ),
         ),
     ),
-    Row(
-        "Evaluation on held-out problems",
-        (
-            graph(
-                "Pass@k",
-                "Of the newest evaluation. k = 1 up and the largest k down: right answers are "
-                "sharpened, not found.",
-                (
-                    last("coordinator_pass_at_k", "k", "temperature"),
-                    "{{run}} Pass@{{k}}, T {{temperature}}",
-                ),
-                unit="percentunit",
-            ),
-            graph(
-                "95 % interval of Pass@k",
-                "Over the choice of problems, not over training seeds. Curves that stay within it "
-                "have not moved.",
-                (
-                    last("coordinator_pass_at_k_bound", "k", "temperature", "bound"),
-                    "{{run}} Pass@{{k}} {{bound}}, T {{temperature}}",
-                ),
-                unit="percentunit",
-            ),
-            graph(
-                "Distinct right answers per problem",
-                "By what counts as the same; dashed: how many there are to find.",
-                (
-                    last("coordinator_evaluation_distinct", "equivalence", "temperature"),
-                    "{{run}} {{equivalence}}, T {{temperature}}",
-                ),
-                (
-                    last("coordinator_evaluation_multiplicity", "equivalence"),
-                    "{{run}} {{equivalence}} exist",
-                ),
-                dashed=("exist",),
-            ),
-            graph(
-                "Sameness",
-                "Chance that two right samples are the same, and share of the most frequent one. "
-                "Both rise in a collapse.",
-                (
-                    last("coordinator_evaluation_self_overlap", "temperature"),
-                    "{{run}} self-overlap, T {{temperature}}",
-                ),
-                (
-                    last("coordinator_evaluation_top_share", "temperature"),
-                    "{{run}} top share, T {{temperature}}",
-                ),
-                unit="percentunit",
-                top=1,
-            ),
-            graph(
-                "Normalised variance",
-                "Variance of the policy over right answers, by its correct mass squared. "
-                "0: all right answers are alike likely.",
-                (
-                    last("coordinator_evaluation_normalised_variance", "temperature"),
-                    "{{run}} T {{temperature}}",
-                ),
-            ),
-            graph(
-                "Entropy of samples",
-                "Nats per token.",
-                (
-                    last("coordinator_evaluation_entropy", "temperature"),
-                    "{{run}} T {{temperature}}",
-                ),
-            ),
-        ),
-    ),
+    Row("Evaluation on held-out problems", section(Section.HELD_OUT, dashed=("exist",))),
     Row(
         "Diversity and entropy of training batches",
-        (
-            graph(
-                "Distinct right answers per group",
-                "By what counts as the same. A third below its best: an alert.",
-                (of_batch("coordinator_distinct_correct"), "{{run}} distinct"),
-                (
-                    of_batch("coordinator_distinct_answers", "equivalence"),
-                    "{{run}} {{equivalence}}",
-                ),
-                ("asyncds:distinct_correct:avg15m{@}", "{{run}} 15 min"),
-            ),
-            graph(
-                "Sameness",
-                "Among the right ones of a group. Rising for long: the policy collapses.",
-                (of_batch("coordinator_self_overlap"), "{{run}} self-overlap"),
-                (of_batch("coordinator_top_share"), "{{run}} top share"),
-                ("asyncds:self_overlap:avg15m{@}", "{{run}} self-overlap, 15 min"),
-                unit="percentunit",
-                top=1,
-            ),
-            graph(
-                "Entropy",
-                "Nats per token. Falling on right answers alone: they are being sharpened.",
-                (of_batch("learner_entropy"), "{{run}} all"),
-                (of_batch("learner_entropy_by_class", "class"), "{{run}} {{class}}"),
-            ),
+        section(
+            Section.DIVERSITY,
+            more={
+                "Distinct correct answers": (("asyncds:distinct_correct:avg15m{@}", FIFTEEN),),
+                "Sameness": (("asyncds:self_overlap:avg15m{@}", "{{run}} self-overlap, 15 min"),),
+            },
         ),
     ),
     Row(
         "Objective",
-        (
-            graph(
-                "Loss",
-                "Of the last batch. Its level says little: the advantages are relative.",
-                (of_batch("learner_loss"), "{{run}}"),
-            ),
-            graph(
-                "Gradient norm",
-                "Before clipping. Spikes are clipped; rising for long: the policy is unstable.",
-                (of_batch("learner_grad_norm"), "{{run}}"),
-            ),
-            graph(
-                "Learning rate",
-                "Of the last batch.",
-                (of_batch("learner_lr"), "{{run}}"),
-                unit="sci",
-            ),
-            graph(
-                "Differential smoothing",
-                "Mean shift of the advantage. Zero where the advantage is not a DS one.",
-                (of_batch("learner_ds_shift", "class"), "{{run}} {{class}}"),
-            ),
-            graph(
-                "KL from the base model",
-                "Nats per token. Zero where algorithm has no KL term.",
-                (of_batch("learner_kl"), "{{run}}"),
-            ),
-            graph(
-                "Mismatch",
-                "KL of behaviour policy and learner, nats per token. Over the line for long, and "
-                "three times what it was: an alert. docs/algorithms.md",
-                (of_batch("learner_mismatch_kl"), "{{run}}"),
-                ("asyncds:mismatch_kl:avg15m{@}", "{{run}} 15 min"),
-                steps=DRIFT,
-            ),
-            graph(
-                "Clipped, truncated, masked",
-                "Shares of tokens, by the sign of their advantage. Large: much is sampled and "
-                "little is learned from it.",
-                by_sign("clip_fraction"),
-                by_sign("truncated_fraction"),
-                by_sign("masked_fraction"),
-                unit="percentunit",
-            ),
-            graph(
-                "Ratio of the loss",
-                "Quantiles over tokens. 1: the policy has not moved.",
-                (of_batch("learner_ratio", "quantile"), "{{run}} {{quantile}}"),
-            ),
-            graph(
-                "Importance weight",
-                "Learner to behaviour policy, quantiles over tokens. 1: they agree.",
-                (of_batch("learner_importance_weight", "quantile"), "{{run}} {{quantile}}"),
-            ),
+        section(
+            Section.OBJECTIVE,
+            more={"Mismatch": (("asyncds:mismatch_kl:avg15m{@}", FIFTEEN),)},
+            steps={"Mismatch": DRIFT},
         ),
     ),
 )

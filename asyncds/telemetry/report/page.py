@@ -17,7 +17,7 @@ from asyncds.telemetry.comparison import compare
 from asyncds.telemetry.evaluations import by_temperature
 from asyncds.telemetry.files import replace_file
 from asyncds.telemetry.numbers import duration, number, percent
-from asyncds.telemetry.report.charts import report_charts
+from asyncds.telemetry.report.charts import by_section, report_charts
 from asyncds.telemetry.rollouts.read import SAMPLES_DELETED, read_rollout, tokenizer_of
 from asyncds.telemetry.rollouts.samples import sampled
 from asyncds.telemetry.rollouts.texts import decoder
@@ -52,7 +52,7 @@ def write_report(run_dir: Path) -> Path:
         comparison=compare(evaluations),
         multiplicity=evaluations[0].get("solution_multiplicity") if evaluations else None,
         summary=_summary_rows(summary),
-        charts=[c for c in report_charts(lines, evaluations, config) if c.svg],
+        charts=by_section(report_charts(lines, evaluations, config)),
         samples=samples,
         config=yaml.safe_dump(config, sort_keys=False, allow_unicode=True),
     )

@@ -4,6 +4,9 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
+from asyncds.telemetry.metrics.catalogue import metrics
+from asyncds.telemetry.metrics.values import evaluation_values
+
 Record = Mapping[str, Any]
 
 
@@ -46,14 +49,15 @@ def step_numbers(line: Record) -> dict[str, float]:
 
 
 def evaluation_numbers(result: Record) -> dict[str, float]:
-    """The numbers of an evaluation, as `eval/T1/pass@4`."""
-    prefix = f"eval/T{result['temperature']:g}"
-    named: dict[str, Any] = {
-        f"{prefix}/pass@{k}": value for k, value in result["pass@k"].items()
-    } | {f"{prefix}/distinct/{name}": value for name, value in result["distinct"].items()}
-    for name in ("top_share", "self_overlap", "normalised_variance", "entropy"):
-        named[f"{prefix}/{name}"] = result[name]
-    return _finite(named)
+    """The numbers of an evaluation that are metrics, as `eval/T1/pass@4`."""
+    values = evaluation_values(result)
+    keys = [
+        key
+        for metric in metrics()
+        if metric.record == "evaluation"
+        for _, key in metric.found_in(values)
+    ]
+    return _finite({f"eval/T{result['temperature']:g}/{key}": values[key] for key in keys})
 
 
 def summary_numbers(summary: Record) -> dict[str, float]:

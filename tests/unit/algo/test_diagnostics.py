@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncds.algo.diagnostics import QUANTILES, Parts, histogram, mismatch, summarise, sums_by_part
+from asyncds.algo.diagnostics import Parts, histogram, mismatch, summarise, sums_by_part
+from asyncds.algo.quantiles import QUANTILES
 from asyncds.algo.sums import Sums
 
 LIMIT = float(np.log(10))

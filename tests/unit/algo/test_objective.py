@@ -13,7 +13,7 @@ from asyncds.algo.advantages import DifferentialSmoothing, Grpo, Unlikeliness
 from asyncds.algo.aggregation import Aggregation, ConstantLength, SequenceMean
 from asyncds.algo.best_of_k import BestOfGroup, GrPkpo, Pkpo
 from asyncds.algo.corrections import GeometricMask, IcePop, SequenceMask, SequenceTis, Tis
-from asyncds.algo.diagnostics import QUANTILES, summarise
+from asyncds.algo.diagnostics import summarise
 from asyncds.algo.losses import Cispo, Clip, Dppo, Gspo, Reinforce
 from asyncds.algo.objective import (
     DifferentialEntropy,
@@ -21,6 +21,7 @@ from asyncds.algo.objective import (
     Objective,
     SequenceAdvantages,
 )
+from asyncds.algo.quantiles import QUANTILES
 from asyncds.algo.sums import Sums
 
 FORMS = ["token", "seq_mean", "seq_sum", "reward_mean"]

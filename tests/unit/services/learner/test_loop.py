@@ -17,6 +17,7 @@ from asyncds.protocol.batch import Shard
 from asyncds.protocol.codec import pack_shard
 from asyncds.protocol.sharding import make_shards
 from asyncds.protocol.wire import BatchRequest, Drain, Finish
+from asyncds.telemetry.metrics.catalogue import CATALOGUE
 from asyncds.telemetry.metrics.registry import Metrics, build_metrics
 from asyncds.telemetry.traces.traces import Traces
 from services.learner.inbox import Inbox, PreemptedError
@@ -142,6 +143,16 @@ def test_lag_is_counted_from_the_version_that_trains(saved: list[str], tmp_path:
     assert reports[3]["ratio/lag=1"] == pytest.approx(np.exp(-0.1))
     text = generate_latest(metrics.registry).decode()
     assert 'asyncds_learner_ess_by_lag{lag="1"}' in text
+
+
+def test_every_number_of_the_report_is_declared(saved: list[str], tmp_path: Path) -> None:
+    inbox = Inbox()
+    link = MockLink(inbox)
+    learner = make_learner(tmp_path, build_metrics("learner"))
+    learner.run(link=cast(Any, link), inbox=inbox, publisher=None)
+    report = link.reports[-1]
+    declared = {k for m in CATALOGUE["learner"] if m.record for _, k in m.found_in(report)}
+    assert set(report) - declared == set()
 
 
 class PreemptingLink(MockLink):

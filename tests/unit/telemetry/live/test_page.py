@@ -308,7 +308,7 @@ def test_everything_is_there(live: Live, tab: Tab) -> None:
         "fleet": ("optimizer", "generator-0", "suspect", "12%", "0.0042", "silent for 13 s"),
         "work": ("41", "12", "0.21 s"),
         "dropped": ("zero signal", "120", "stale"),
-        "charts": ("Reward while training", "Entropy", "Lag at consumption", "Throughput"),
+        "charts": ("Right completions", "Entropy", "Lag at consumption", "Throughput"),
         "rollouts": ("right", "✓", "✗"),
     }.items():
         for part in parts:
@@ -328,11 +328,11 @@ def test_it_follows_the_run_and_changes_only_what_changed(live: Live, tab: Tab) 
     live.publish(waiting_for="the learner waits for rollouts", reward=0.5)
     tab.until("document.getElementById('waits').innerText", lambda t: t.endswith("for rollouts"))
     assert "0.500" in text_of(tab, "tiles")
-    assert tab.evaluate(seen("Reward while training")), "no new step, no new drawing"
+    assert tab.evaluate(seen("Right completions")), "no new step, no new drawing"
     live.add_step(4, reward=0.9)
     live.publish(step=4, revision="0.4.0.6")
     tab.until("document.getElementById('progress').innerText", lambda t: "step 4" in t)
-    tab.until(seen("Reward while training"), lambda mark: mark is None)
+    tab.until(seen("Right completions"), lambda mark: mark is None)
     assert tab.evaluate(seen("Pass@k, base and newest")), "no new evaluation, no new drawing"
     assert tab.problems == []
 

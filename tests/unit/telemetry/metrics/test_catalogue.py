@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from typing import get_args
@@ -6,7 +7,7 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from asyncds.telemetry.metrics.catalogue import CATALOGUE
+from asyncds.telemetry.metrics.catalogue import drawn, exported, metrics
 from asyncds.telemetry.metrics.declaration import Role
 from asyncds.telemetry.metrics.registry import build_metrics
 
@@ -17,25 +18,54 @@ ROLES = get_args(Role)
 def test_every_series_is_exported_seeded_with_zero_and_explained(role: Role) -> None:
     text = generate_latest(build_metrics(role).registry).decode()
     families = {f.name: f for f in text_string_to_metric_families(text)}
-    for series in CATALOGUE[role]:
-        family = families[f"asyncds_{role}_{series.name}".removesuffix("_total")]
-        assert family.type == series.kind
-        assert family.documentation == series.help
-        assert series.help.endswith("]"), f"{series.name} does not name its unit"
-        seeded = all(series.labels.values())
-        assert bool(family.samples) == seeded, f"{series.name} is not seeded"
+    for metric in exported(role):
+        family = families[metric.series.removesuffix("_total")]
+        assert family.type == metric.kind
+        assert family.documentation == f"{metric.help} [{metric.unit}]"
+        assert bool(family.samples) == (not metric.open), f"{metric.name} is not seeded"
         assert all(s.value == 0 for s in family.samples)
-        for label, values in series.labels.items():
+        for label, values in metric.labels.items():
             assert {s.labels[label] for s in family.samples} == set(values)
 
 
 @pytest.mark.parametrize("role", ROLES)
 def test_names_are_unique_and_follow_prometheus_conventions(role: Role) -> None:
-    names = [s.name for s in CATALOGUE[role]]
+    names = [m.name for m in exported(role)]
     assert len(names) == len(set(names))
-    for series in CATALOGUE[role]:
-        assert series.name.endswith("_total") == (series.kind == "counter"), series.name
-        assert bool(series.buckets) == (series.kind == "histogram"), series.name
+    for metric in exported(role):
+        assert metric.name.endswith("_total") == (metric.kind == "counter"), metric.name
+        assert bool(metric.buckets) == (metric.kind == "histogram"), metric.name
+
+
+def test_declarations_make_sense() -> None:
+    for metric in metrics():
+        in_braces = set(re.findall(r"{(\w+)}", metric.key + metric.curve))
+        assert in_braces <= set(metric.labels), metric
+        assert bool(metric.record) == bool(metric.key), metric
+        assert bool(metric.chart) == bool(metric.curve), metric
+        assert metric.name or metric.record, metric
+        assert metric.chart is None or metric.record, f"{metric} is drawn from records"
+    keys = [m.line_key for m in metrics() if m.record == "batch"]
+    assert len(keys) == len(set(keys))
+    for chart, drawn_here in drawn().items():
+        assert chart.note.endswith("."), chart
+        assert len({m.record for m in drawn_here}) == 1, chart
+
+
+def test_values_are_found_by_key_in_the_order_of_their_labels() -> None:
+    by_name = {m.name: m for m in metrics() if m.name}
+    keys = ["ess/lag=10", "ess/lag=9", "ess", "ess/generator=a=b", "ratio/max", "ratio/p01"]
+    assert by_name["ess_by_lag"].found_in(keys) == [
+        ({"lag": "9"}, "ess/lag=9"),
+        ({"lag": "10"}, "ess/lag=10"),
+    ]
+    assert by_name["ess"].found_in(keys) == [({}, "ess")]
+    assert by_name["ess_by_generator"].found_in(keys) == [
+        ({"generator": "a=b"}, "ess/generator=a=b")
+    ]
+    assert [key for _, key in by_name["ratio"].found_in(keys)] == ["ratio/p01", "ratio/max"]
+    at_k = by_name["pass_at_k"].found_in(["pass@1", "pass@16", "pass@2", "pass@1/low"])
+    assert [labels["k"] for labels, _ in at_k] == ["1", "2", "16"]
 
 
 def test_series_are_reached_by_name_and_kind() -> None:

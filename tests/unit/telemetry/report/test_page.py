@@ -27,7 +27,7 @@ def test_a_finished_run(tmp_path: Path) -> None:
     page = Page(path.read_text())
     assert path.name == "report.html"
     for title in (
-        "Reward while training",
+        "Right completions and groups",
         "Pass@k, base and result",
         "Pass@k while training",
         "Distinct correct answers",
@@ -44,7 +44,7 @@ def test_a_finished_run(tmp_path: Path) -> None:
         "groups_per_step: 2",
     ):
         assert title in page.text, title
-    assert page.tags.count("svg") == 22
+    assert page.tags.count("svg") == 25
     for title in (
         "Pass@k while training, T 0.6",
         "Distinct correct answers, held out, T 1",
@@ -118,7 +118,7 @@ def test_a_run_without_anything_yet(tmp_path: Path) -> None:
 def test_lines_with_missing_keys(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     (run / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2, "reward": null}\n{"reward": 1}\n')
-    assert "Reward while training" in Page(write_report(run).read_text()).text
+    assert "Mean of each batch" in Page(write_report(run).read_text()).text
 
 
 def test_a_model_that_is_gone_leaves_ids(tmp_path: Path) -> None:
