@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from asyncds.scoring.process_pool import ProcessPoolScorer
 from asyncds.scoring.scorer import NO_SCORE
 from asyncds.tasks.base import Row, Score, fingerprint
+from asyncds.tasks.math.boxes import boxed
 from asyncds.tasks.math.guard import GeneratedCodeError, no_generated_code
 from asyncds.tasks.math.task import INSTRUCTION, MathTask
-from asyncds.tasks.math.verifier import MAX_CHARACTERS, boxed, score_boxed
+from asyncds.tasks.math.verifier import MAX_CHARACTERS, score_boxed
 from asyncds.tasks.registry import make_task
 
 # What stands under \overline becomes the name of a symbol, with "bar" before it; form feeds stay in
@@ -39,7 +40,9 @@ class TestBoxed:
             (r"\boxed{\frac{1}{2}} it is", r"\frac{1}{2}"),
             (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
             (r"\boxed{\left\{ 1 \right.}", r"\left\{ 1 \right."),
-            (r"\boxed{3} and then \boxed{4", "3"),
+            (r"\boxed{3} and then \boxed{4", None),
+            (r"\boxed{3} and then \boxed{", None),
+            (r"\boxed{x \boxed{3}", "3"),
             (r"\boxed{\boxed{6}}", r"\boxed{6}"),
             (r"\boxed {7}", "7"),
             (r"\fbox{8}", "8"),
@@ -66,72 +69,7 @@ class TestBoxed:
         assert boxed(before + box(content)) == content
 
 
-CASES = [
-    # (right answer, answer, whether it is right)
-    ("5", "5", True),
-    ("5", "6", False),
-    ("5", "-5", False),
-    ("5", "5.0", True),
-    ("5", "05", True),
-    ("5", r"\text{five}", False),
-    ("5", r"x = 5", True),
-    ("1000", "1,000", True),
-    ("5", r"\$5", True),
-    ("90", r"90^\circ", True),
-    ("12", r"12 \text{ cm}", True),
-    (r"\frac{1}{2}", "0.5", True),
-    (r"\frac{1}{2}", "1/2", True),
-    (r"\frac{1}{2}", r"\dfrac12", True),
-    (r"\frac{1}{2}", r"\tfrac{2}{4}", True),
-    (r"\frac{1}{2}", r"\frac{1}{3}", False),
-    (r"-\frac{1}{2}", r"\frac{-1}{2}", True),
-    (r"\frac{1}{3}", "0.333333", True),
-    (r"\frac{1}{3}", "0.3", False),
-    (r"50\%", "50", True),
-    (r"50\%", "0.5", True),
-    (r"50\%", "5", False),
-    (r"\sqrt{2}", "2^{1/2}", True),
-    (r"2\sqrt{3}", r"\sqrt{12}", True),
-    (r"\pi", "3.14159265", True),
-    (r"\log_2 8", "3", True),
-    (r"\binom{5}{2}", "10", True),
-    ("10!", "3628800", True),
-    ("2^{10}", "1024", True),
-    ("(x+1)^2", "x^2+2x+1", True),
-    ("(x+1)^2", "x^2+1", False),
-    ("n(n-1)", "n^2-n", True),
-    (r"\{1, 2\}", "2, 1", True),
-    (r"\{1, 2\}", r"\{1, 2, 3\}", False),
-    ("(1, 2)", "(1,2)", True),
-    ("(1, 2)", "(2, 1)", False),
-    ("[0, 1)", "[0,1)", True),
-    ("[0, 1)", "[0,1]", False),
-    (r"(-\infty, 3) \cup (4, \infty)", r"(4,\infty)\cup(-\infty,3)", True),
-    ("2 < x < 3", "(2, 3)", True),
-    ("y = 2x + 1", "y = 1 + 2x", True),
-    (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", True),
-    (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1\\3\end{pmatrix}", False),
-    ("2 + 3i", "3i + 2", True),
-    (r"\text{(A)}", "A", True),
-    (r"\text{(A)}", "B", False),
-    (r"\text{Tuesday}", r"\text{tuesday}", True),
-    ("$5$", "5", True),
-    (r"so it is \boxed{204}", "204", True),
-    (r"\boxed{1} for a start, and then \boxed{2}", "2", True),
-    (r"\boxed{1} for a start, and then \boxed{2}", "1", False),
-    (r"\frac{1}{0}", r"\frac{ 1 }{ 0 }", True),
-    ("red ;; blue", "red  ;;blue", True),
-    ("red ;; blue", "red ;; green", False),
-    ("$(1,7)$, $(2,-3)$", r"(2,-3),(1,7)", True),
-]
-
-
 class TestScore:
-    @pytest.mark.parametrize(("answer", "given", "correct"), CASES)
-    def test_by_hand(self, answer: str, given: str, correct: bool) -> None:
-        score = score_boxed(f"We find {box(given)}, done.", answer)
-        assert (score.reward, score.correct) == (float(correct), correct)
-
     @pytest.mark.parametrize(
         "completion",
         ["", "5", r"\boxed{", r"\boxed{}", r"\boxed{ }", r"the answer is $5$", r"\boxed{5"],
@@ -177,7 +115,7 @@ class TestScore:
 
         monkeypatch.setattr("math_verify.grader.sympy_expr_eq", broken)
         with pytest.raises(ArithmeticError):
-            score_boxed(box("3"), "5")
+            score_boxed(box("x + 3"), "x + 5")
 
 
 class TestGuard:
