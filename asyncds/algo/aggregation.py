@@ -6,68 +6,81 @@ quotient to be the mean it stands for. An update has N sequences, i with L_i tok
 correction left out, and empty sequences, count like all others.
 """
 
-from dataclasses import dataclass
+from typing import Annotated, Literal
 
-import torch
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
 
-from asyncds.algo.segments import sum_over_segment
+from asyncds.choices.choice import Choice
 
-
-@dataclass(frozen=True, kw_only=True)
-class TokenMean:
-    """``(1/T) Σ_i Σ_t loss``: every token counts the same, a long sequence more (DAPO, arXiv
-    2503.14476). Weight 1."""
-
-    def __call__(self, length: Tensor, update: Tensor) -> Tensor:
-        """length int [N], update int64 [N] (which update, 0..m-1) -> float64 [N]."""
-        return torch.ones_like(length, dtype=torch.float64)
+Float = npt.NDArray[np.float64]
+Int = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, kw_only=True)
-class SequenceMean:
-    """``(1/N) Σ_i (1/L_i) Σ_t loss``: every sequence counts the same (GRPO, arXiv 2402.03300)."""
+class TokenMean(Choice):
+    """The mean over all tokens: a long rollout weighs more than a short one.
 
-    def __call__(self, length: Tensor, update: Tensor) -> Tensor:
-        """As ``TokenMean``."""
-        return _tokens_per_sequence(length, update) / length.clamp(min=1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConstantLength:
-    """``(1/N) Σ_i (1/M) Σ_t loss``, M constant (Dr. GRPO, arXiv 2503.20783): sums over sequences,
-    so that neither a sequence's own length nor that of the others scales its gradient.
-
-    tokens: M, such as the largest length of a completion. Raises ValueError for M < 1.
+    ``(1/T) Σ_i Σ_t loss`` (DAPO, arXiv 2503.14476).
     """
 
-    tokens: int
+    kind: Literal["token_mean"] = "token_mean"
 
-    def __post_init__(self) -> None:
-        if self.tokens < 1:
-            raise ValueError(f"constant_length tokens = {self.tokens}: choose at least 1.")
+    def __call__(self, length: Int, update: Int) -> Float:
+        """Weights of the tokens of each sequence: length int [N], update int [N] (which of the
+        batch's updates, 0..m-1) -> [N]."""
+        return np.ones(len(length))
 
-    def __call__(self, length: Tensor, update: Tensor) -> Tensor:
+
+class SequenceMean(Choice):
+    """The mean over rollouts of their mean over tokens: every rollout weighs the same.
+
+    ``(1/N) Σ_i (1/L_i) Σ_t loss`` (GRPO, arXiv 2402.03300).
+    """
+
+    kind: Literal["sequence_mean"] = "sequence_mean"
+
+    def __call__(self, length: Int, update: Int) -> Float:
+        """As ``TokenMean``."""
+        return _tokens_per_sequence(length, update) / np.maximum(length, 1)
+
+
+class ConstantLength(Choice):
+    """The mean over rollouts of their sum over tokens, divided by a constant (Dr. GRPO).
+
+    ``(1/N) Σ_i (1/M) Σ_t loss``, M constant (arXiv 2503.20783): neither a rollout's own length nor
+    that of the others scales its gradient.
+    """
+
+    kind: Literal["constant_length"] = "constant_length"
+    tokens: int = Field(ge=1)
+    """The constant, such as the largest number of tokens of a response."""
+
+    def __call__(self, length: Int, update: Int) -> Float:
         """As ``TokenMean``."""
         return _tokens_per_sequence(length, update) / self.tokens
 
 
-Aggregation = TokenMean | SequenceMean | ConstantLength
+Aggregation = Annotated[TokenMean | SequenceMean | ConstantLength, Field(discriminator="kind")]
 
 
-def class_mean_weights(weight: Tensor, correct: Tensor, length: Tensor, update: Tensor) -> Tensor:
+def class_mean_weights(
+    weight: Float, correct: npt.NDArray[np.bool_], length: Int, update: Int
+) -> Float:
     """Weights that make the mean a mean over the sequence's own class, correct or incorrect.
 
-    weight float64 [N]: of an aggregation. -> float64 [N]. In each update the tokens of a class then
-    weigh T together, in the proportions of ``weight``.
+    weight [N]: of an aggregation. -> [N]. In each update the tokens of a class then weigh T
+    together, in the proportions of ``weight``.
     """
-    part = 2 * update + correct.long()
-    total = sum_over_segment(weight * length, part)
-    tokens = sum_over_segment(length.double(), update)
-    return torch.where(total > 0, weight * tokens / total, 0)
+    total = _sum_over(2 * update + correct, weight * length)
+    tokens = _sum_over(update, length)
+    return np.divide(weight * tokens, total, out=np.zeros(len(weight)), where=total > 0)
 
 
-def _tokens_per_sequence(length: Tensor, update: Tensor) -> Tensor:
-    return sum_over_segment(length.double(), update) / sum_over_segment(
-        torch.ones_like(length, dtype=torch.float64), update
-    )
+def _tokens_per_sequence(length: Int, update: Int) -> Float:
+    return _sum_over(update, length) / _sum_over(update, np.ones(len(length)))
+
+
+def _sum_over(segment: Int, values: Float | Int) -> Float:
+    """For each value the sum over its segment: [N] -> [N]."""
+    return np.bincount(segment, weights=values).astype(np.float64)[segment]

@@ -9,13 +9,18 @@ As a *loss term* (p the policy being trained) the gradients differ from the valu
 gradient of the reverse, KL(q ‖ p).
 """
 
-from collections.abc import Callable, Mapping
-from typing import Literal
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
 
 from asyncds.algo.ratios import clamped
+from asyncds.choices.choice import Choice
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 KlEstimator = Literal["k1", "k2", "k3"]
 
@@ -33,7 +38,7 @@ def k2(log_p: Tensor, log_q: Tensor) -> Tensor:
 def k3(log_p: Tensor, log_q: Tensor) -> Tensor:
     """r − log r − 1."""
     d = clamped(log_q - log_p)
-    return torch.expm1(d) - d
+    return d.expm1() - d
 
 
 KL_ESTIMATORS: Mapping[KlEstimator, Callable[[Tensor, Tensor], Tensor]] = {
@@ -41,3 +46,16 @@ KL_ESTIMATORS: Mapping[KlEstimator, Callable[[Tensor, Tensor], Tensor]] = {
     "k2": k2,
     "k3": k3,
 }
+
+
+class KlPenalty(Choice):
+    """Penalty for leaving the base model."""
+
+    coef: float = Field(0.0, ge=0)
+    """Its weight in the loss; 0: no penalty, and no reference model is loaded."""
+    estimator: KlEstimator = "k3"
+    """How the divergence is estimated from sampled tokens."""
+
+    def __call__(self, log_p: Tensor, log_q: Tensor) -> Tensor:
+        """The divergence of the trained policy p from the base model q, per token [T]."""
+        return KL_ESTIMATORS[self.estimator](log_p, log_q)

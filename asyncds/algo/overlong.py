@@ -1,59 +1,65 @@
 """What becomes of completions that run up to the largest number of tokens.
 
-No torch in here: the coordinator, which judges groups by their shaped rewards, computes the same.
+DAPO, arXiv 2503.14476, section 3.4. A completion that was cut off has no answer to be judged, so
+its reward says little of its tokens. NumPy only: the coordinator judges groups by it.
 """
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from asyncds.choices.choice import Choice
 
-Array = TypeVar("Array", "Tensor", npt.NDArray[np.float64])
+Float = npt.NDArray[np.float64]
+Bool = npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
-class OverlongMask:
-    """Completions that were cut off give no policy loss (DAPO, arXiv 2503.14476, section 3.4).
+class _Overlong(Choice):
+    """What a completion's length does, unless a kind says otherwise: nothing."""
 
-    A completion that was cut off has no answer to be judged, so its reward says nothing of its
-    tokens. Its tokens stay in the denominator of the loss, its reward in its group's statistics.
+    def added_reward(self, length: Float, *, max_tokens: int) -> Float:
+        """What is added to the verifier's rewards: tokens of each completion [N] -> [N]."""
+        return np.zeros(len(length))
+
+    def teaches(self, finished: Bool) -> Bool:
+        """Which completions have a policy loss: whether each ended by itself [N] -> [N]."""
+        return np.ones(len(finished), dtype=np.bool_)
+
+
+class OverlongKeep(_Overlong):
+    """Completions that were cut off are rollouts like any other."""
+
+    kind: Literal["keep"] = "keep"
+
+
+class OverlongMask(_Overlong):
+    """Completions that were cut off give no policy loss. They count in everything else: their
+    group's statistics, the number of tokens the loss is divided by, KL and entropy terms."""
+
+    kind: Literal["mask"] = "mask"
+
+    def teaches(self, finished: Bool) -> Bool:
+        return finished
+
+
+class OverlongPenalty(_Overlong):
+    """The reward falls linearly over the last tokens before sampling.max_tokens (DAPO, eq. 13).
+
+    ``−weight · clip((L − (max_tokens − buffer_tokens)) / buffer_tokens, 0, 1)`` for L tokens: 0 up
+    to the buffer, −weight at its end.
     """
 
+    kind: Literal["penalty"] = "penalty"
+    buffer_tokens: int = Field(ge=1)
+    """How many tokens before sampling.max_tokens it begins to fall; at most sampling.max_tokens."""
+    weight: float = Field(1.0, gt=0, allow_inf_nan=False)
+    """What is lost at sampling.max_tokens."""
 
-@dataclass(frozen=True, kw_only=True)
-class OverlongPenalty:
-    """A reward that falls towards the largest length (DAPO, arXiv 2503.14476, eq. 13).
-
-    ``−weight · clip((L − (max_tokens − buffer_tokens)) / buffer_tokens, 0, 1)`` for L tokens, added
-    to the verifier's reward: 0 up to the buffer, −weight at its end.
-
-    Raises ValueError for a buffer outside 1..max_tokens, or a weight that is not positive.
-    """
-
-    max_tokens: int
-    buffer_tokens: int
-    weight: float
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.buffer_tokens <= self.max_tokens:
-            raise ValueError(
-                f"an overlong buffer of {self.buffer_tokens} tokens does not fit into completions "
-                f"of at most {self.max_tokens}: choose 1 ≤ buffer_tokens ≤ max_tokens."
-            )
-        if not self.weight > 0:
-            raise ValueError(
-                f"overlong weight = {self.weight} would reward length or do nothing: "
-                "choose weight > 0."
-            )
-
-    def __call__(self, length: Array) -> Array:
-        """What is added to the rewards: length float64 [N] -> float64 [N]."""
-        start = self.max_tokens - self.buffer_tokens
+    def added_reward(self, length: Float, *, max_tokens: int) -> Float:
+        start = max_tokens - self.buffer_tokens
         return -self.weight * ((length - start) / self.buffer_tokens).clip(0, 1)
 
 
-Overlong = OverlongMask | OverlongPenalty
+Overlong = Annotated[OverlongKeep | OverlongMask | OverlongPenalty, Field(discriminator="kind")]

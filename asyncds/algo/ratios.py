@@ -1,6 +1,11 @@
 """Log-ratios of two policies, bounded so that their exponentials stay finite."""
 
-from torch import Tensor
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LOG_RATIO_LIMIT = 20.0
 

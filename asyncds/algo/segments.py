@@ -1,7 +1,11 @@
-"""Sums, means and ranks in parts of a flat array: tokens of a sequence, sequences of a group."""
+"""Sums and means in parts of a flat array: over the tokens of a sequence. Imports no torch."""
 
-import torch
-from torch import Tensor
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def segment_sum(values: Tensor, segment: Tensor, n: int) -> Tensor:
@@ -11,23 +15,8 @@ def segment_sum(values: Tensor, segment: Tensor, n: int) -> Tensor:
 
 def segment_mean(values: Tensor, segment: Tensor, n: int) -> Tensor:
     """Mean of ``values`` in each of ``n`` segments, 0 for an empty one: [T], int [T] -> [n]."""
-    count = torch.bincount(segment, minlength=n).clamp(min=1)
+    count = segment.bincount(minlength=n).clamp(min=1)
     return segment_sum(values, segment, n) / count
-
-
-def rank_within(values: Tensor, segment: Tensor, n: int) -> Tensor:
-    """How many values of its own segment each value exceeds: [T], int64 [T] in 0..n-1 -> float64.
-
-    Equal values get the mean of the ranks that they fill together.
-    """
-    levels, level = torch.unique(values, return_inverse=True)
-    _, tie, size = torch.unique(
-        segment * len(levels) + level, return_inverse=True, return_counts=True
-    )
-    lower = size.cumsum(0) - size
-    count = torch.bincount(segment, minlength=n)
-    before = (count.cumsum(0) - count)[segment]
-    return (lower[tie] - before).double() + (size[tie] - 1) / 2
 
 
 def sum_over_segment(values: Tensor, segment: Tensor) -> Tensor:

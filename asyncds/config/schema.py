@@ -6,9 +6,12 @@ A run is one YAML file of this shape; `asyncds config schema` prints it as JSON 
 
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import Field, model_validator
 
-from asyncds.config.algorithm import AlgorithmConfig, DsGrpo, OverlongMask, OverlongPenalty, Pkpo
+from asyncds.algo.advantages.base import Advantage, Sequences
+from asyncds.algo.algorithm import AlgorithmConfig
+from asyncds.algo.overlong import OverlongMask, OverlongPenalty
 from asyncds.config.section import Section
 from asyncds.config.tasks import CountdownTask, TaskConfig
 from asyncds.config.trackers import Tracker
@@ -523,24 +526,30 @@ class RunConfig(Section):
         return self
 
     def _some_groups_carry_signal_and_some_do_not(self) -> None:
-        advantage = self.algorithm.advantage
-        smoothed = isinstance(advantage, DsGrpo) and advantage.form != "reward_mean"
-        if (
-            isinstance(advantage, DsGrpo)
-            and smoothed
-            and advantage.gamma_p > 0
-            and advantage.gamma_n > 0
-            and not isinstance(self.algorithm.overlong, OverlongMask)
-        ):
+        advantage, n = self.algorithm.advantage, self.rollout.group_size
+        solved, hopeless = (_carries_signal(advantage, [verdict] * n) for verdict in (True, False))
+        if solved and hopeless and not isinstance(self.algorithm.overlong, OverlongMask):
             raise ValueError(
-                "differential smoothing with gamma_p and gamma_n above 0 gives every group an "
-                "advantage, so dynamic sampling would never drop one: set "
-                "rollout.dynamic_sampling.enabled to false, or one of "
-                "algorithm.advantage.gamma_p and gamma_n to 0"
+                f"{advantage.kind} with these settings gives every group an advantage, so dynamic "
+                "sampling would never drop one: set rollout.dynamic_sampling.enabled to false, or "
+                "one of algorithm.advantage.gamma_p and gamma_n to 0"
             )
-        if self.rollout.group_size == 1 and not smoothed and not isinstance(advantage, Pkpo):
+        if n == 1 and not solved and not hopeless:
             raise ValueError(
                 f"{advantage.kind} compares the rollouts of a group, so that every group of one "
                 "would be dropped: raise rollout.group_size, or set "
                 "rollout.dynamic_sampling.enabled to false"
             )
+
+
+def _carries_signal(advantage: Advantage, verdicts: list[bool]) -> bool:
+    """Whether a group of equally likely one-token rollouts with these verdicts has an advantage."""
+    n = len(verdicts)
+    group = Sequences(
+        reward=np.array(verdicts, dtype=np.float64),
+        correct=np.array(verdicts),
+        group=np.zeros(n, dtype=np.int64),
+        length=np.ones(n, dtype=np.int64),
+        logprob_sum=np.full(n, -1.0),
+    )
+    return bool(advantage.signal(group).any())

@@ -10,10 +10,7 @@ from enum import Enum
 
 import numpy as np
 
-from asyncds.algo import signal
-from asyncds.algo.overlong import OverlongPenalty
-from asyncds.algo.signal import Bool
-from asyncds.config import algorithm as words
+from asyncds.algo.advantages.base import Sequences
 from asyncds.config.schema import RunConfig
 from asyncds.protocol.codec import GroupArrays
 from asyncds.rollout.journal import Journal
@@ -75,39 +72,17 @@ def carries_signal(config: RunConfig, group: GroupArrays) -> bool:
 
     Of the loss only the policy term is judged: those of KL and entropy act on any group.
     """
-    moved = _with_advantage(config, group)
-    if isinstance(config.algorithm.overlong, words.OverlongMask):
-        moved = moved & group.finished
-    return bool(moved.any())
-
-
-def _with_advantage(config: RunConfig, group: GroupArrays) -> Bool:
-    """Which sequences have an advantage, bool [n]."""
-    length = group.lengths.astype(np.float64)
-    reward = group.rewards.astype(np.float64)
-    correct, logprob_sum = group.correct, group.logprob_sums().astype(np.float64)
-    overlong = config.algorithm.overlong
-    if isinstance(overlong, words.OverlongPenalty):
-        penalty = OverlongPenalty(
-            max_tokens=config.sampling.max_tokens,
-            buffer_tokens=overlong.buffer_tokens,
-            weight=overlong.weight,
+    algorithm = config.algorithm
+    added = algorithm.overlong.added_reward(
+        group.lengths.astype(np.float64), max_tokens=config.sampling.max_tokens
+    )
+    signal = algorithm.advantage.signal(
+        Sequences(
+            reward=group.rewards.astype(np.float64) + added,
+            correct=group.correct,
+            group=np.zeros(len(group.lengths), dtype=np.int64),
+            length=group.lengths.astype(np.int64),
+            logprob_sum=group.logprob_sums().astype(np.float64),
         )
-        reward = reward + penalty(length)
-    match config.algorithm.advantage:
-        case words.Grpo():
-            return signal.grpo(reward)
-        case words.DsGrpo(form="reward_mean", gamma_p=p, gamma_n=n):
-            mean = logprob_sum / length
-            return signal.smoothed_reward(reward, mean, correct, gamma_p=p, gamma_n=n)
-        case words.DsGrpo(gamma_p=p, gamma_n=n):
-            shifted = signal.smoothing(logprob_sum, correct, gamma_p=p, gamma_n=n)
-            return signal.grpo(reward) | shifted
-        case words.Unlikeliness(strength=strength):
-            return signal.unlikeliness(reward, logprob_sum / length, strength=strength)
-        case words.Pkpo(k=k, baseline=baseline):
-            return signal.pkpo(correct, k=k, baseline=baseline)
-        case words.GrPkpo(k=k):
-            return signal.gr_pkpo(correct, k=k)
-        case words.BestOfGroup():
-            return signal.best_of_group(reward)
+    )
+    return bool((signal & algorithm.overlong.teaches(group.finished)).any())

@@ -159,8 +159,8 @@ class Learner:
     def _train(self, shard: Shard, link: Link) -> UpdateMetrics:
         self._begin("training", link)
         engine, objective = self._engine, self._objective
-        old = engine.log_probs(shard) if objective.needs_proximal else None
-        reference = engine.reference_log_probs(shard) if objective.needs_reference else None
+        old = engine.log_probs(shard) if objective.config.needs_proximal else None
+        reference = engine.reference_log_probs(shard) if objective.config.needs_reference else None
         return engine.update(
             shard,
             BatchObjective(
@@ -171,7 +171,7 @@ class Learner:
                 max_lag=self._max_lag,
                 old_log_probs=old,
             ),
-            minibatches=objective.updates_per_batch,
+            minibatches=objective.config.updates_per_batch,
             old_log_probs=old,
             reference_log_probs=reference,
             with_entropy=True,

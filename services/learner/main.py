@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from asyncds.algo.objective import Objective
 from asyncds.config.schema import RunConfig
 from asyncds.engine import checkpoint
 from asyncds.engine.checkpoint import CheckpointError, NoRoomError
@@ -33,7 +34,6 @@ from asyncds.weights.source import weight_specs
 from asyncds.weights.staging import StagedWeights
 from services.learner.inbox import BatchLateError, DrainedError, Inbox, PreemptedError
 from services.learner.learner import Learner, agree_on
-from services.learner.objective import build_objective
 from services.learner.publisher import Publisher
 from services.process import (
     BAD_INPUT,
@@ -135,7 +135,7 @@ def _make_engine(config: RunConfig) -> TrainingEngine:
         temperature=config.sampling.temperature,
         logprob_chunk_tokens=c.logprob_chunk_tokens,
         gradient_checkpointing=c.gradient_checkpointing,
-        reference_model=config.model if config.algorithm.kl.coef else None,
+        reference_model=config.model if config.algorithm.needs_reference else None,
         seed=config.seed,
         deadline_s=c.collective_seconds,
         deepspeed_extra=c.deepspeed,
@@ -170,7 +170,7 @@ def _train(engine: TrainingEngine, config: RunConfig, step: int, keys: ClientKey
     )
     learner = Learner(
         engine=engine,
-        objective=build_objective(config.algorithm, max_tokens=config.sampling.max_tokens),
+        objective=Objective(config.algorithm, max_tokens=config.sampling.max_tokens),
         staged=staged,
         probe=probe_tokens(vocab_size=vocab_size, max_length=config.generator.max_model_len),
         checkpoints=run_directory(config) / "checkpoints",

@@ -27,12 +27,20 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 from trl import GRPOConfig, GRPOTrainer
 
-from asyncds.algo.advantages import STD_EPSILON, AdvantageInputs, Grpo
+from asyncds.algo.advantages.group_relative import STD_EPSILON
+from asyncds.algo.advantages.grpo import Grpo
 from asyncds.algo.aggregation import Aggregation, ConstantLength, SequenceMean, TokenMean
-from asyncds.algo.corrections import Correction, IcePop, SequenceMask, SequenceTis, Tis
-from asyncds.algo.losses import Cispo, Clip, Gspo
+from asyncds.algo.corrections.base import Correction
+from asyncds.algo.corrections.icepop import IcePop
+from asyncds.algo.corrections.sequence import SequenceTis
+from asyncds.algo.corrections.sequence_mask import SequenceMask
+from asyncds.algo.corrections.tis import Tis
+from asyncds.algo.losses.cispo import Cispo
+from asyncds.algo.losses.clip import Clip
+from asyncds.algo.losses.gspo import Gspo
 from asyncds.algo.objective import Objective
 from asyncds.engine.policy_model import PolicyModel
+from tests.support.objectives import make_objective, table
 
 VOCABULARY = 13
 LONGEST = 6
@@ -141,20 +149,20 @@ class Tokens:
 
     def ours(self, objective: Objective, **policies: Tensor) -> tuple[list[Tensor], Tensor]:
         """Our loss and gradients in the same shape; then the advantages, float32 [N]."""
-        zeros = torch.zeros(len(LENGTHS))
         sequences = objective.sequence_advantages(
-            reward=self.reward,
-            correct=self.reward > 0,
-            group=torch.arange(len(LENGTHS)) // 4,
-            length=self.length,
-            behaviour_logprob_sum=zeros,
+            table(
+                reward=self.reward,
+                correct=self.reward > 0,
+                group=torch.arange(len(LENGTHS)) // 4,
+                length=self.length,
+            )
         )
         total, _ = objective.loss(
             sequences=sequences,
             sequence=self.sequence,
             current=self.current[self.mask],
-            reference=self.reference[self.mask] if objective.needs_reference else None,
-            entropy=self.entropy[self.mask] if objective.needs_entropy else None,
+            reference=self.reference[self.mask] if objective.config.needs_reference else None,
+            entropy=self.entropy[self.mask] if objective.config.needs_entropy else None,
             **{name: x[self.mask] for name, x in policies.items()},
         )
         return self._with_gradients(total / self.length.sum()), sequences.base
@@ -197,10 +205,9 @@ def test_clip_with_kl_penalty(
         beta=0.05,
         use_bias_correction_kl=False,
     )
-    objective = Objective(
-        policy_loss=Clip(dual_clip=dual_clip),
-        ratio=role,  # type: ignore[arg-type]
-        kl_coefficient=0.05,
+    objective = make_objective(
+        loss=Clip(dual=dual_clip, ratio=role),  # type: ignore[arg-type]
+        kl={"coef": 0.05},
         aggregation=aggregation,
         updates_per_batch=2,
     )
@@ -219,7 +226,7 @@ def test_gspo(trainer_with: Trainer, kind: str, aggregation: Aggregation) -> Non
     trainer = trainer_with(
         loss_type=kind, importance_sampling_level="sequence", epsilon=0.05, epsilon_high=0.1
     )
-    objective = Objective(policy_loss=Gspo(eps_low=0.05, eps_high=0.1), aggregation=aggregation)
+    objective = make_objective(loss=Gspo(low=0.05, high=0.1), aggregation=aggregation)
     ours, advantage = tokens.ours(objective, behaviour=tokens.old)
     assert_same(tokens.theirs(trainer, advantage), ours)
 
@@ -228,7 +235,7 @@ def test_cispo(trainer_with: Trainer) -> None:
     """TRL's ``epsilon_high`` is the cap itself. It has this loss as a mean over tokens only."""
     tokens = Tokens()
     trainer = trainer_with(loss_type="cispo", epsilon_high=1.3)
-    ours, advantage = tokens.ours(Objective(policy_loss=Cispo(cap=1.3)), behaviour=tokens.old)
+    ours, advantage = tokens.ours(make_objective(loss=Cispo(cap=1.3)), behaviour=tokens.old)
     assert_same(tokens.theirs(trainer, advantage), ours)
 
 
@@ -237,7 +244,7 @@ def test_entropy_bonus(trainer_with: Trainer) -> None:
     ours follows the aggregation."""
     tokens = Tokens()
     trainer = trainer_with(loss_type="bnpo", entropy_coef=0.02)
-    objective = Objective(policy_loss=Clip(eps_high=0.2, dual_clip=None), entropy_coefficient=0.02)
+    objective = make_objective(loss=Clip(high=0.2, dual=None), entropy_coef=0.02)
     ours, advantage = tokens.ours(objective, behaviour=tokens.old)
     assert_same(tokens.theirs(trainer, advantage), ours)
     assert ours[2].any()
@@ -267,14 +274,8 @@ def scored(trainer_with: Trainer, tokens: Tokens, **options: Any) -> tuple[GRPOT
 
 
 def grpo(tokens: Tokens, scale: str) -> Tensor:
-    return Grpo(scale=scale)(  # type: ignore[arg-type]
-        AdvantageInputs(
-            reward=tokens.reward,
-            correct=tokens.reward > 0,
-            group=torch.arange(len(LENGTHS)) // 4,
-            mean_logprob=torch.zeros(len(LENGTHS)),
-        )
-    )
+    rewards = table(reward=tokens.reward, group=torch.arange(len(LENGTHS)) // 4)
+    return torch.tensor(Grpo(scale=scale)(rewards), dtype=torch.float32)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("rewards", ["normal", "0/1", "equal"])
@@ -339,9 +340,8 @@ def test_importance_weights_and_the_loss_they_weigh(
         tokens.length = torch.full_like(tokens.length, LONGEST)
         tokens.mask = torch.ones_like(tokens.mask)
         tokens.sequence = torch.arange(len(LENGTHS)).repeat_interleave(LONGEST)
-        objective = Objective(
-            policy_loss=Clip(eps_high=0.2, dual_clip=None),
-            ratio="proximal",
+        objective = make_objective(
+            loss=Clip(high=0.2, dual=None, ratio="proximal"),
             correction=correction,
             updates_per_batch=2,
         )

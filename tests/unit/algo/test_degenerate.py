@@ -5,7 +5,6 @@ The limits are tried in float32, as the learner runs.
 
 import itertools
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,28 +12,38 @@ import pytest
 import torch
 from torch import Tensor
 
-from asyncds.algo.advantages import DifferentialSmoothing, Grpo, Unlikeliness
+from asyncds.algo.advantages.base import Advantage
+from asyncds.algo.advantages.best_of_group import BestOfGroup
+from asyncds.algo.advantages.ds_grpo import DsGrpo
+from asyncds.algo.advantages.gr_pkpo import GrPkpo
+from asyncds.algo.advantages.grpo import Grpo
+from asyncds.algo.advantages.pkpo import Pkpo
+from asyncds.algo.advantages.unlikeliness import Unlikeliness
 from asyncds.algo.aggregation import Aggregation, ConstantLength, SequenceMean, TokenMean
-from asyncds.algo.best_of_k import BestOfGroup, GrPkpo, Pkpo
-from asyncds.algo.corrections import (
-    Correction,
-    GeometricMask,
-    IcePop,
-    NoCorrection,
-    SequenceMask,
-    SequenceTis,
-    Tis,
-)
+from asyncds.algo.corrections.base import Correction
+from asyncds.algo.corrections.geometric_mask import GeometricMask
+from asyncds.algo.corrections.icepop import IcePop
+from asyncds.algo.corrections.none import NoCorrection
+from asyncds.algo.corrections.sequence import SequenceTis
+from asyncds.algo.corrections.sequence_mask import SequenceMask
+from asyncds.algo.corrections.tis import Tis
 from asyncds.algo.diagnostics import summarise
+from asyncds.algo.entropy import DifferentialEntropy
 from asyncds.algo.kl import KL_ESTIMATORS
-from asyncds.algo.losses import Cispo, Clip, Dppo, Gspo, PolicyLoss, Reinforce
-from asyncds.algo.objective import DifferentialEntropy, Objective, SequenceAdvantages
+from asyncds.algo.losses.base import Loss
+from asyncds.algo.losses.cispo import Cispo
+from asyncds.algo.losses.clip import Clip
+from asyncds.algo.losses.dppo import Dppo
+from asyncds.algo.losses.gspo import Gspo
+from asyncds.algo.losses.reinforce import Reinforce
+from asyncds.algo.objective import Objective, SequenceAdvantages
+from tests.support.objectives import make_objective, table
 
-LOSSES: list[PolicyLoss] = [
+LOSSES: list[Loss] = [
     Clip(),
-    Clip(dual_clip=None),
+    Clip(dual=None),
     Cispo(cap=1.2),
-    Gspo(eps_low=0.02, eps_high=0.03),
+    Gspo(low=0.02, high=0.03),
     Dppo(bound=0.1, cap=1.2),
     Reinforce(),
 ]
@@ -48,35 +57,38 @@ CORRECTIONS: list[Correction] = [
 ]
 AGGREGATIONS: list[Aggregation] = [TokenMean(), SequenceMean(), ConstantLength(tokens=7)]
 ENTROPY = DifferentialEntropy(correct=0.3, incorrect=0.1)
-DS = DifferentialSmoothing(gamma_p=0.3, gamma_n=0.1)
-SHAPINGS: dict[str, tuple[Any, DifferentialSmoothing | None]] = {
-    "grpo": (Grpo(), None),
-    "grpo-leave_one_out": (Grpo(baseline="leave_one_out"), None),
-    "unlikeliness": (Unlikeliness(), None),
-    "pkpo": (Pkpo(k=4), None),
-    "pkpo-none": (Pkpo(k=4, baseline="none"), None),
-    "gr_pkpo": (GrPkpo(k=4), None),
-    "best_of_group": (BestOfGroup(), None),
+SHAPINGS: dict[str, Advantage] = {
+    "grpo": Grpo(),
+    "grpo-leave_one_out": Grpo(baseline="leave_one_out"),
+    "unlikeliness": Unlikeliness(),
+    "pkpo": Pkpo(k=4),
+    "pkpo-none": Pkpo(k=4, baseline="none"),
+    "gr_pkpo": GrPkpo(k=4),
+    "best_of_group": BestOfGroup(),
     **{
-        f"ds-{form}": (Grpo(scale="none"), replace(DS, form=form))
+        f"ds-{form}": DsGrpo(gamma_p=0.3, gamma_n=0.1, scale="none", form=form)  # type: ignore[arg-type]
         for form in ("token", "seq_mean", "seq_sum", "reward_mean")
     },
 }
 
 
 def allowed(
-    policy_loss: PolicyLoss, correction: Correction, ratio: str, aggregation: Aggregation
+    policy_loss: Loss, correction: Correction, ratio: str, aggregation: Aggregation
 ) -> Objective | None:
+    """None where the configuration refuses it, or the loss has no such ratio."""
+    options = policy_loss.model_dump()
+    if "ratio" in options:
+        options["ratio"] = ratio
+    elif ratio != (policy_loss.against or "proximal"):
+        return None
     try:
-        return Objective(
-            advantage=Grpo(),
-            smoothing=DS,
-            policy_loss=policy_loss,
-            ratio=ratio,  # type: ignore[arg-type]
+        return make_objective(
+            advantage=DsGrpo(gamma_p=0.3, gamma_n=0.1),
+            loss=options,
             correction=correction,
             aggregation=aggregation,
-            kl_coefficient=0.1,
-            entropy_coefficient=0.02,
+            kl={"coef": 0.1},
+            entropy_coef=0.02,
             differential_entropy=ENTROPY,
             updates_per_batch=2,
         )
@@ -86,12 +98,17 @@ def allowed(
 
 OBJECTIVES = {
     "-".join([*(type(part).__name__ for part in (loss, correction, aggregation)), ratio])
-    + ("-plain" if loss == Clip(dual_clip=None) else ""): objective
+    + ("-plain" if loss == Clip(dual=None) else ""): objective
     for loss, correction, ratio, aggregation in itertools.product(
         LOSSES, CORRECTIONS, ["behaviour", "proximal"], AGGREGATIONS
     )
     if (objective := allowed(loss, correction, ratio, aggregation)) is not None
 }
+
+
+def same(one: Loss, other: Loss) -> bool:
+    """But for the ratio."""
+    return one.model_dump(exclude={"ratio"}) == other.model_dump(exclude={"ratio"})
 
 
 def test_what_is_refused() -> None:
@@ -134,17 +151,20 @@ class Batch:
     def advantages(self, objective: Objective) -> SequenceAdvantages:
         n = len(self.length)
         sums = {
-            f"{name}_logprob_sum": torch.zeros(n, dtype=self.current.dtype).index_add_(
+            name: torch.zeros(n, dtype=self.current.dtype).index_add_(
                 0, self.sequence, self.policies[name]
             )
             for name in ("behaviour", "proximal")
         }
         return objective.sequence_advantages(
-            reward=self.reward,
-            correct=self.correct,
-            group=self.group,
-            length=self.length,
-            **sums,
+            table(
+                reward=self.reward,
+                correct=self.correct,
+                group=self.group,
+                length=self.length,
+                logprob_sum=sums["behaviour"],
+            ),
+            proximal_logprob_sum=sums["proximal"].numpy(),
         )
 
     def loss(
@@ -174,7 +194,7 @@ def test_gradient(name: str) -> None:
     objective = OBJECTIVES[name]
     batch = Batch([3, 1, 0, 5, 2, 4], dtype=torch.float64)
     sequences = batch.advantages(objective)
-    if not isinstance(objective.policy_loss, Cispo | Gspo):
+    if not isinstance(objective.config.loss, Cispo | Gspo):
         assert torch.autograd.gradcheck(
             lambda x, h: batch.loss(objective, sequences, x, h)[0], (batch.current, batch.entropy)
         )
@@ -185,11 +205,11 @@ def test_gradient(name: str) -> None:
     sequence = batch.sequence
     current = batch.current.detach().numpy()
     policies = {name: x.numpy() for name, x in batch.policies.items()}
-    log_ratio = current - policies[objective.ratio]
+    log_ratio = current - policies[objective.config.loss.against or "proximal"]
     base = sequences.base.double().numpy()[sequence]
     gamma = np.where(batch.correct[sequence], -0.3, 0.1)
     advantage = base + gamma * policies["proximal"]
-    if isinstance(objective.policy_loss, Cispo):
+    if isinstance(objective.config.loss, Cispo):
         slope = -np.minimum(np.exp(log_ratio), 1.2) * advantage
     else:
         means = [log_ratio[sequence == i].mean() for i in sequence]
@@ -197,7 +217,7 @@ def test_gradient(name: str) -> None:
         cut = np.where(advantage > 0, s > 1.03, s < 0.98)
         assert 0 < cut.sum() < len(cut)
         slope = np.where(cut, 0, -s * advantage)
-    weights = objective.correction(
+    weights = objective.config.correction(
         batch.policies["behaviour"], batch.policies["proximal"], sequence
     )
     slope = slope * np.where(weights.keep, weights.weight, 0)
@@ -239,8 +259,8 @@ def check_finite(objective: Objective, batch: Batch) -> None:
 
 @pytest.mark.parametrize("limit", LIMITS)
 @pytest.mark.parametrize("loss", LOSSES, ids=str)
-def test_losses_are_finite_at_the_limits(loss: PolicyLoss, limit: str) -> None:
-    mine = [objective for objective in OBJECTIVES.values() if objective.policy_loss == loss]
+def test_losses_are_finite_at_the_limits(loss: Loss, limit: str) -> None:
+    mine = [o for o in OBJECTIVES.values() if same(o.config.loss, loss)]
     assert mine
     for objective in mine:
         check_finite(objective, LIMITS[limit]())
@@ -249,42 +269,39 @@ def test_losses_are_finite_at_the_limits(loss: PolicyLoss, limit: str) -> None:
 @pytest.mark.parametrize("limit", LIMITS)
 @pytest.mark.parametrize("name", SHAPINGS)
 def test_advantages_are_finite_at_the_limits(name: str, limit: str) -> None:
-    advantage, smoothing = SHAPINGS[name]
-    check_finite(Objective(advantage=advantage, smoothing=smoothing), LIMITS[limit]())
+    check_finite(make_objective(advantage=SHAPINGS[name]), LIMITS[limit]())
 
 
 @pytest.mark.parametrize("limit", ["all correct", "all wrong", "one rollout"])
 @pytest.mark.parametrize("name", SHAPINGS)
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e15])
 def test_rewards_of_any_size_give_advantages(name: str, limit: str, scale: float) -> None:
-    advantage, smoothing = SHAPINGS[name]
     batch = LIMITS[limit]()
     batch.reward = scale * (1 + torch.arange(len(batch.length), dtype=torch.float32))
-    check_finite(Objective(advantage=advantage, smoothing=smoothing), batch)
+    check_finite(make_objective(advantage=SHAPINGS[name]), batch)
 
 
 @pytest.mark.parametrize("estimator", KL_ESTIMATORS)
 def test_a_kl_penalty_is_finite_at_any_distance(estimator: Any) -> None:
     check_finite(
-        Objective(kl_coefficient=1.0, kl_estimator=estimator), LIMITS["logits 1e4 apart"]()
+        make_objective(kl={"coef": 1.0, "estimator": estimator}), LIMITS["logits 1e4 apart"]()
     )
 
 
 @pytest.mark.parametrize("bad", [-torch.inf, torch.inf, torch.nan])
 @pytest.mark.parametrize("name", SHAPINGS)
 def test_a_sum_of_logprobs_that_is_not_finite_is_named(name: str, bad: float) -> None:
-    advantage, smoothing = SHAPINGS[name]
     batch = Batch([2, 3])
     batch.policies["behaviour"][1] = bad
-    with pytest.raises(ValueError, match="behaviour_logprob_sum is not finite at 1 of 2 places"):
-        batch.advantages(Objective(advantage=advantage, smoothing=smoothing))
+    with pytest.raises(ValueError, match="logprob_sum is not finite at 1 of 2 places"):
+        batch.advantages(make_objective(advantage=SHAPINGS[name]))
 
 
 @pytest.mark.parametrize("bad", [-torch.inf, torch.inf, torch.nan])
 @pytest.mark.parametrize("loss", LOSSES, ids=str)
 @pytest.mark.parametrize("name", ["behaviour", "proximal", "reference"])
-def test_a_logprob_that_is_not_finite_is_named(name: str, loss: PolicyLoss, bad: float) -> None:
-    objective = next(o for o in OBJECTIVES.values() if o.policy_loss == loss)
+def test_a_logprob_that_is_not_finite_is_named(name: str, loss: Loss, bad: float) -> None:
+    objective = next(o for o in OBJECTIVES.values() if same(o.config.loss, loss))
     batch = Batch([2, 3])
     sequences = batch.advantages(objective)
     batch.policies[name][4] = bad

@@ -6,9 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from asyncds.algo.corrections import NoCorrection, Tis, TokenWeights
+from asyncds.algo.corrections.base import TokenWeights
+from asyncds.algo.corrections.none import NoCorrection
+from asyncds.algo.corrections.tis import Tis
 from asyncds.algo.kl import KL_ESTIMATORS, k1, k2, k3
-from asyncds.algo.losses import Cispo, Clip, Dppo, Gspo, LossInputs, PolicyLoss, Reinforce
+from asyncds.algo.losses.base import Loss, LossInputs
+from asyncds.algo.losses.cispo import Cispo
+from asyncds.algo.losses.clip import Clip
+from asyncds.algo.losses.dppo import Dppo
+from asyncds.algo.losses.gspo import Gspo
+from asyncds.algo.losses.reinforce import Reinforce
 from asyncds.algo.sums import Sums
 
 RATIOS = [0.0, 1e-30, 0.3, 0.79, 0.81, 1.0, 1.27, 1.29, 2.9, 3.1, 50.0, math.inf]
@@ -24,7 +31,7 @@ def reference_clip(a: float, rho: float, low: float, high: float, dual: float | 
     return -objective
 
 
-def evaluate(loss: PolicyLoss, log_ratio: torch.Tensor, advantage: torch.Tensor):  # type: ignore[no-untyped-def]
+def evaluate(loss: Loss, log_ratio: torch.Tensor, advantage: torch.Tensor):  # type: ignore[no-untyped-def]
     return loss(inputs_of(log_ratio, log_ratio, advantage))
 
 
@@ -46,7 +53,7 @@ def test_clip_equals_the_formula_on_a_grid(low: float, high: float, dual: float 
     grid = list(itertools.product(ADVANTAGES, RATIOS))
     advantage = torch.tensor([a for a, _ in grid], dtype=torch.float64)
     log_ratio = torch.tensor([rho for _, rho in grid], dtype=torch.float64).log()
-    out = evaluate(Clip(eps_low=low, eps_high=high, dual_clip=dual), log_ratio, advantage)
+    out = evaluate(Clip(low=low, high=high, dual=dual), log_ratio, advantage)
     expected = [reference_clip(a, rho, low, high, dual) for a, rho in grid]
     torch.testing.assert_close(out.loss, torch.tensor(expected, dtype=torch.float64))
     assert torch.isfinite(out.loss).all()
@@ -62,8 +69,8 @@ def test_clipped_are_exactly_the_tokens_without_gradient() -> None:
     assert torch.equal(out.clipped, log_ratio.grad == 0)
 
 
-@pytest.mark.parametrize("loss", [Clip(), Clip(dual_clip=None), Reinforce()])
-def test_gradient_by_finite_differences(loss: PolicyLoss) -> None:
+@pytest.mark.parametrize("loss", [Clip(), Clip(dual=None), Reinforce()])
+def test_gradient_by_finite_differences(loss: Loss) -> None:
     ratios = [0.3, 0.75, 0.9, 1.0, 1.1, 1.5, 2.5, 5.0]  # away from the kinks
     x = torch.tensor(ratios, dtype=torch.float64).log().requires_grad_()
     for a in (-1.5, 0.5):
@@ -82,7 +89,7 @@ def test_reinforce_is_minus_advantage_times_logprob() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"eps_low": -0.1}, {"eps_low": 1.1}, {"eps_high": -0.1}, {"dual_clip": 1.0}],
+    [{"low": -0.1}, {"low": 1.1}, {"high": -0.1}, {"dual": 1.0}],
 )
 def test_clip_refuses_a_range_without_1(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
@@ -139,7 +146,7 @@ def test_gspo_is_the_clip_of_each_sequence(
     tokens: dict[str, torch.Tensor], low: float, high: float
 ) -> None:
     """Loss and gradient of |y_i| × the sequence's loss, the gradient by finite differences."""
-    out = Gspo(eps_low=low, eps_high=high)(token_inputs(tokens))
+    out = Gspo(low=low, high=high)(token_inputs(tokens))
     other, a = tokens["other"].numpy(), tokens["advantage"].numpy()
     sequence = tokens["sequence"].numpy()
 
@@ -169,7 +176,7 @@ def test_gspo_is_the_clip_of_each_sequence(
 
 def test_gspo_lets_tokens_have_advantages_of_their_own(tokens: dict[str, torch.Tensor]) -> None:
     tokens["advantage"] = torch.linspace(-1, 1, 11, dtype=torch.float64)
-    out = Gspo(eps_low=1.0, eps_high=1e9)(token_inputs(tokens))
+    out = Gspo(low=1.0, high=1e9)(token_inputs(tokens))
     logprob, other = (tokens[name].detach().numpy() for name in ("logprob", "other"))
     sequence = tokens["sequence"].numpy()
     s = np.array([np.exp((logprob - other)[sequence == i].mean()) for i in sequence])
@@ -199,7 +206,7 @@ def test_dppo_equals_the_formula_token_by_token() -> None:
 
 @pytest.mark.parametrize("loss", [Cispo(), Gspo(), Dppo()], ids=str)
 def test_every_loss_is_the_policy_gradient_on_policy(
-    loss: PolicyLoss, tokens: dict[str, torch.Tensor]
+    loss: Loss, tokens: dict[str, torch.Tensor]
 ) -> None:
     tokens["other"] = tokens["logprob"].detach()
     out = loss(token_inputs(tokens))
@@ -211,8 +218,8 @@ def test_every_loss_is_the_policy_gradient_on_policy(
     ("kind", "options"),
     [
         (Cispo, {"cap": 0.9}),
-        (Gspo, {"eps_low": -0.1}),
-        (Gspo, {"eps_high": -0.1}),
+        (Gspo, {"low": -0.1}),
+        (Gspo, {"high": -0.1}),
         (Dppo, {"bound": 0.0}),
         (Dppo, {"bound": 1.5}),
         (Dppo, {"cap": 0.5}),

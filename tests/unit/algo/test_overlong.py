@@ -6,11 +6,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asyncds.algo.advantages.gr_pkpo import GrPkpo
+from asyncds.algo.advantages.pkpo import Pkpo
 from asyncds.algo.aggregation import SequenceMean, TokenMean
-from asyncds.algo.best_of_k import GrPkpo, Pkpo
-from asyncds.algo.losses import Dppo
+from asyncds.algo.losses.dppo import Dppo
 from asyncds.algo.objective import Objective, SequenceAdvantages
-from asyncds.algo.overlong import Overlong, OverlongMask, OverlongPenalty
+from asyncds.algo.overlong import Overlong, OverlongKeep, OverlongMask, OverlongPenalty
+from tests.support.objectives import make_objective, table
 
 LENGTH = torch.tensor([2, 4, 3, 4])
 FINISHED = torch.tensor([True, False, True, True])
@@ -21,12 +23,12 @@ LOG_MU = -torch.linspace(0.1, 1.3, 13)
 
 def sequences(objective: Objective, finished: torch.Tensor | None = FINISHED) -> SequenceAdvantages:
     return objective.sequence_advantages(
-        reward=REWARD,
-        correct=REWARD == 1,
-        group=torch.zeros(4, dtype=torch.int64),
-        length=LENGTH,
-        behaviour_logprob_sum=torch.zeros(4).index_add_(0, SEQUENCE, LOG_MU),
-        finished=finished,
+        table(
+            reward=REWARD,
+            length=LENGTH,
+            logprob_sum=torch.zeros(4).index_add_(0, SEQUENCE, LOG_MU),
+        ),
+        finished=None if finished is None else finished.numpy(),
     )
 
 
@@ -38,7 +40,7 @@ def gradient(objective: Objective) -> torch.Tensor:
         sequence=SEQUENCE,
         current=current,
         behaviour=LOG_MU,
-        reference=LOG_MU - 0.1 if objective.needs_reference else None,
+        reference=LOG_MU - 0.1 if objective.config.needs_reference else None,
         entropy=None,
     )
     loss.backward()
@@ -47,9 +49,10 @@ def gradient(objective: Objective) -> torch.Tensor:
 
 
 def test_the_penalty_by_hand() -> None:
-    penalty = OverlongPenalty(max_tokens=10, buffer_tokens=4, weight=0.5)
+    penalty = OverlongPenalty(buffer_tokens=4, weight=0.5)
     np.testing.assert_allclose(
-        penalty(np.array([1.0, 6, 7, 8, 9, 10])), [0, 0, -0.125, -0.25, -0.375, -0.5]
+        penalty.added_reward(np.array([1.0, 6, 7, 8, 9, 10]), max_tokens=10),
+        [0, 0, -0.125, -0.25, -0.375, -0.5],
     )
 
 
@@ -63,33 +66,30 @@ def test_the_penalty_falls_from_nothing_to_the_weight(
     max_tokens: int, weight: float, lengths: list[int], data: st.DataObject
 ) -> None:
     buffer = data.draw(st.integers(1, max_tokens))
-    penalty = OverlongPenalty(max_tokens=max_tokens, buffer_tokens=buffer, weight=weight)
+    penalty = OverlongPenalty(buffer_tokens=buffer, weight=weight)
     length = np.sort(np.minimum(lengths, max_tokens)).astype(np.float64)
-    values = penalty(length)
+    values = penalty.added_reward(length, max_tokens=max_tokens)
     assert (np.diff(values) <= 0).all()
     assert (values[length <= max_tokens - buffer] == 0).all()
     np.testing.assert_allclose(values[length == max_tokens], -weight)
-    np.testing.assert_array_equal(penalty(torch.from_numpy(length)).numpy(), values)
 
 
-@pytest.mark.parametrize(
-    ("buffer", "weight", "says"), [(0, 1, "buffer"), (9, 1, "buffer"), (2, 0, "weight")]
-)
+@pytest.mark.parametrize(("buffer", "weight", "says"), [(0, 1, "buffer"), (2, 0, "weight")])
 def test_a_penalty_that_makes_no_sense_is_refused(buffer: int, weight: float, says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        OverlongPenalty(max_tokens=8, buffer_tokens=buffer, weight=weight)
+        OverlongPenalty(buffer_tokens=buffer, weight=weight)
 
 
 @pytest.mark.parametrize("advantage", [Pkpo(k=2), GrPkpo(k=2)], ids=["pkpo", "gr_pkpo"])
 def test_a_penalty_that_nothing_reads_is_refused(advantage: Pkpo | GrPkpo) -> None:
-    penalty = OverlongPenalty(max_tokens=8, buffer_tokens=2, weight=1)
+    penalty = OverlongPenalty(buffer_tokens=2, weight=1)
     with pytest.raises(ValueError, match="would change nothing"):
-        Objective(advantage=advantage, overlong=penalty)
+        make_objective(advantage=advantage, overlong=penalty)
 
 
 def test_the_penalty_is_part_of_the_reward() -> None:
-    penalty = OverlongPenalty(max_tokens=4, buffer_tokens=2, weight=1)
-    with_penalty = sequences(Objective(overlong=penalty))
+    penalty = OverlongPenalty(buffer_tokens=2, weight=1)
+    with_penalty = sequences(make_objective(overlong=penalty, max_tokens=4))
     shaped = np.array([1, -1, -0.5, 0])
     expected = (shaped - shaped.mean()) / (shaped.std() + 1e-6)
     np.testing.assert_allclose(with_penalty.base, expected, rtol=1e-5)
@@ -101,18 +101,17 @@ def test_a_mask_takes_the_policy_loss_of_what_was_cut_off_and_no_more(
 ) -> None:
     """The other tokens' gradients stay, to the bit: same statistics, same denominator."""
 
-    def objective(overlong: Overlong | None, kl: float = 0.0) -> Objective:
+    def objective(overlong: Overlong, kl: float = 0.0) -> Objective:
         # DPPO's loss is not zero even where the advantage is.
-        return Objective(
-            policy_loss=Dppo(),
+        return make_objective(
+            loss=Dppo(),
             aggregation=aggregation,
             overlong=overlong,
-            kl_coefficient=kl,
-            kl_estimator="k2",
+            kl={"coef": kl, "estimator": "k2"},
         )
 
     cut = SEQUENCE == 1
-    plain = gradient(objective(None))
+    plain = gradient(objective(OverlongKeep()))
     masked = gradient(objective(OverlongMask()))
     assert (plain[cut] != 0).all()
     assert (masked[cut] == 0).all()
@@ -123,4 +122,4 @@ def test_a_mask_takes_the_policy_loss_of_what_was_cut_off_and_no_more(
 
 def test_a_mask_needs_to_know_what_was_cut_off() -> None:
     with pytest.raises(ValueError, match="needs finished"):
-        sequences(Objective(overlong=OverlongMask()), finished=None)
+        sequences(make_objective(overlong=OverlongMask()), finished=None)

@@ -8,11 +8,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asyncds.algo.advantages.ds_grpo import DsGrpo
+from asyncds.algo.objective import Objective
+from asyncds.algo.segments import segment_mean, segment_sum
 from asyncds.config.schema import RunConfig
 from asyncds.protocol.codec import GroupArrays
 from services.coordinator.dynamic_sampling import carries_signal
-from services.learner.objective import build_objective
 from tests.simulation.simulated_config import make_config
+from tests.support.objectives import table
 
 MAX_TOKENS = 6
 SCALES = st.sampled_from(["std", "none"])
@@ -94,23 +97,38 @@ def flags(n: int) -> st.SearchStrategy[list[bool]]:
 
 def learner_sees_signal(config: RunConfig, group: GroupArrays) -> bool:
     """Any token whose shaped advantage counts in the policy loss, with π_old = μ."""
-    objective = build_objective(config.algorithm, max_tokens=config.sampling.max_tokens)
-    sums = torch.from_numpy(group.logprob_sums())
+    objective = Objective(config.algorithm, max_tokens=config.sampling.max_tokens)
+    sums = group.logprob_sums()
     sequences = objective.sequence_advantages(
-        reward=torch.from_numpy(group.rewards),
-        correct=torch.from_numpy(group.correct),
-        group=torch.zeros(len(group.lengths), dtype=torch.int64),
-        length=torch.from_numpy(group.lengths.astype(np.int64)),
-        behaviour_logprob_sum=sums,
-        proximal_logprob_sum=sums,
-        finished=torch.from_numpy(group.finished),
+        table(
+            reward=group.rewards,
+            correct=group.correct,
+            length=group.lengths,
+            logprob_sum=sums,
+        ),
+        proximal_logprob_sum=sums.astype(np.float64),
+        finished=group.finished,
     )
     row = torch.repeat_interleave(torch.from_numpy(group.lengths.astype(np.int64)))
+    logprobs = torch.from_numpy(group.logprobs).requires_grad_()
+    _, summed = objective.loss(
+        sequences=sequences,
+        sequence=row,
+        current=logprobs,
+        behaviour=logprobs.detach(),
+        proximal=logprobs.detach(),
+    )
+    assert summed.table.isfinite().all(), "groups smaller than k are groups too"
     advantage = (sequences.base + sequences.shift)[row]
-    assert advantage.isfinite().all(), "groups smaller than k are groups too"
-    if objective.smoothing is not None:
-        logprobs = torch.from_numpy(group.logprobs)
-        advantage = advantage + objective.smoothing.token_shift(logprobs, row, sequences.correct)
+    ds = config.algorithm.advantage
+    if isinstance(ds, DsGrpo) and ds.form != "reward_mean":
+        pooled = {
+            "token": logprobs.detach(),
+            "seq_mean": segment_mean(logprobs.detach(), row, len(sums))[row],
+            "seq_sum": segment_sum(logprobs.detach(), row, len(sums))[row],
+        }[ds.form]
+        correct = torch.from_numpy(group.correct)[row]
+        advantage = advantage + torch.where(correct, -ds.gamma_p, ds.gamma_n) * pooled
     return bool(((advantage.abs() > 1e-6) & (sequences.policy_weight[row] > 0)).any())
 
 

@@ -14,9 +14,15 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from asyncds.algo.advantages import DifferentialSmoothing, Grpo
-from asyncds.algo.losses import Cispo, Clip, Dppo, Gspo, PolicyLoss, Reinforce
+from asyncds.algo.advantages.ds_grpo import DsGrpo
+from asyncds.algo.losses.base import Loss
+from asyncds.algo.losses.cispo import Cispo
+from asyncds.algo.losses.clip import Clip
+from asyncds.algo.losses.dppo import Dppo
+from asyncds.algo.losses.gspo import Gspo
+from asyncds.algo.losses.reinforce import Reinforce
 from asyncds.algo.objective import Objective, SequenceAdvantages
+from tests.support.objectives import make_objective, table
 
 Array = npt.NDArray[np.float64]
 
@@ -228,14 +234,7 @@ def test_a_delayed_feedback_is_stable_below_its_bound_only(delay: int, bound: fl
 
 # --- our loss -------------------------------------------------------------------------------------
 
-LOSSES: list[tuple[PolicyLoss, str]] = [
-    (Clip(), "behaviour"),
-    (Clip(), "proximal"),
-    (Cispo(), "behaviour"),
-    (Gspo(), "behaviour"),
-    (Dppo(), "behaviour"),
-    (Reinforce(), "proximal"),
-]
+LOSSES: list[Loss] = [Clip(), Clip(ratio="proximal"), Cispo(), Gspo(), Dppo(), Reinforce()]
 
 
 def expected_gradient(
@@ -243,11 +242,16 @@ def expected_gradient(
 ) -> torch.Tensor:
     """Of the loss on one-token answers, exactly: one sequence for each outcome, weighted by its
     probability. base [n] float64: the advantage of the reward."""
+    ones = np.ones(len(z))
+    coefficient = torch.tensor(
+        objective.config.advantage.token_coefficient(table(reward=ones, correct=correct))
+    )
     log_p = z.log_softmax(0)
     n, p = len(z), log_p.detach().exp()
     sequences = SequenceAdvantages(
         base=base,
         shift=torch.zeros(n),
+        coefficient=coefficient,
         correct=torch.tensor(correct),
         weight=p,
         policy_weight=p,
@@ -262,12 +266,10 @@ def expected_gradient(
     return torch.autograd.grad(loss, z)[0]
 
 
-@pytest.mark.parametrize(("policy_loss", "ratio"), LOSSES, ids=str)
+@pytest.mark.parametrize("policy_loss", LOSSES, ids=str)
 @settings(deadline=None, max_examples=20)
 @given(problem=problems(), gamma_p=st.floats(0, 1), gamma_n=st.floats(0, 1))
-def test_ds_grpo_descends_the_regularised_objective(
-    policy_loss, ratio, problem, gamma_p, gamma_n
-) -> None:  # type: ignore[no-untyped-def]
+def test_ds_grpo_descends_the_regularised_objective(policy_loss, problem, gamma_p, gamma_n) -> None:  # type: ignore[no-untyped-def]
     """On a bandit the token form's expected gradient is that of ``E[r] + γ_p J_correct − γ_n
     J_incorrect``, with ``J_K = −Σ_K p log p + Σ_K p``, differentiated numerically.
 
@@ -276,11 +278,9 @@ def test_ds_grpo_descends_the_regularised_objective(
     """
     p, correct = problem
     z = torch.tensor(np.log(p), requires_grad=True)
-    objective = Objective(
-        advantage=Grpo(scale="none"),
-        smoothing=DifferentialSmoothing(gamma_p=gamma_p, gamma_n=gamma_n),
-        policy_loss=policy_loss,
-        ratio=ratio,
+    objective = make_objective(
+        advantage=DsGrpo(scale="none", gamma_p=gamma_p, gamma_n=gamma_n),
+        loss=policy_loss,
     )
     base = torch.tensor(correct - p[correct].sum())
     gradient = expected_gradient(z, correct, objective, base).numpy()
@@ -305,14 +305,13 @@ def test_the_differential_optimum_is_stationary_under_our_gradient(problem, gamm
     b, correct = problem
     power = np.where(correct, 1 - gamma / beta, 1 + gamma / beta)
     p = normalised(b**power * np.exp(correct / beta))
-    shift = DifferentialSmoothing(gamma_p=gamma, gamma_n=gamma).token_shift(
-        torch.tensor(np.log(b)), torch.arange(len(b)), torch.tensor(correct)
-    )
-    objective = Objective(policy_loss=Reinforce(), ratio="proximal")
+    ds = DsGrpo(gamma_p=gamma, gamma_n=gamma)
+    shift = ds.token_coefficient(table(reward=correct, correct=correct)) * np.log(b)
+    objective = make_objective(loss=Reinforce())
 
     def residual(q: Array) -> float:
         z = torch.tensor(np.log(q), requires_grad=True)
-        reward = torch.tensor(correct + shift.numpy() - beta * np.log(q / b))
+        reward = torch.tensor(correct + shift - beta * np.log(q / b))
         return float(expected_gradient(z, correct, objective, reward).abs().max())
 
     assert residual(p) < 1e-9

@@ -9,7 +9,6 @@ import pytest
 import torch
 from prometheus_client import generate_latest
 
-from asyncds.algo.objective import Objective
 from asyncds.engine.checkpoint import NoRoomError
 from asyncds.engine.training import Objective as EngineObjective
 from asyncds.engine.training import UpdateMetrics
@@ -22,6 +21,7 @@ from asyncds.telemetry.metrics.registry import Metrics, build_metrics
 from asyncds.telemetry.traces.traces import Traces
 from services.learner.inbox import Inbox, PreemptedError
 from services.learner.learner import Learner
+from tests.support.objectives import make_objective
 from tests.support.otlp_collector import traced
 from tests.support.rollout_groups import make_group
 
@@ -107,7 +107,7 @@ def make_learner(
     staged = SimpleNamespace(bucket_bytes=1, version=0, stage=lambda *_, **__: None)
     return Learner(
         engine=cast(Any, MockEngine()),
-        objective=Objective(),
+        objective=make_objective(),
         staged=cast(Any, staged),
         probe=np.zeros(1, dtype=np.int32),
         checkpoints=path,

@@ -8,12 +8,14 @@ import torch
 
 from asyncds.algo.aggregation import Aggregation, ConstantLength, SequenceMean, TokenMean
 from asyncds.algo.diagnostics import summarise
-from asyncds.algo.losses import Reinforce
-from asyncds.algo.objective import DifferentialEntropy, Objective
+from asyncds.algo.entropy import DifferentialEntropy
+from asyncds.algo.losses.reinforce import Reinforce
+from asyncds.algo.objective import Objective
 from asyncds.algo.sums import Sums
 from asyncds.engine.micro_batches import plan_updates
 from asyncds.protocol.batch import SequenceTable, Shard
 from services.learner.objective import BatchObjective
+from tests.support.objectives import make_objective
 
 LENGTH = np.array([3, 1, 4, 2, 5, 1], dtype=np.int32)
 GROUP = np.array([0, 0, 1, 1, 2, 2], dtype=np.int32)
@@ -80,14 +82,16 @@ def per_token(objective: Objective, rows: np.ndarray) -> float:
 )
 def test_every_update_is_the_chosen_mean(aggregation: Aggregation, updates: int) -> None:
     """REINFORCE with advantages ±1, and entropy by class, written out as means."""
-    objective = Objective(
-        policy_loss=Reinforce(),
-        ratio="proximal",
+    objective = make_objective(
+        loss=Reinforce(),
         aggregation=aggregation,
         updates_per_batch=updates,
     )
-    controlled = replace(
-        objective, differential_entropy=DifferentialEntropy(correct=0.5, incorrect=0.25)
+    controlled = make_objective(
+        **{
+            **dict(objective.config),
+            "differential_entropy": DifferentialEntropy(correct=0.5, incorrect=0.25),
+        }
     )
     for rows in plan_updates(shard().table, minibatches=updates):
         losses, entropies = {}, {}
@@ -138,7 +142,7 @@ def test_lags_and_generators_add_up_over_ranks(ranks: int) -> None:
             versions=versions[at],
         )
         batch = BatchObjective(
-            Objective(),
+            make_objective(),
             part,
             device=torch.device("cpu"),
             version=4,

@@ -1,0 +1,39 @@
+"""What the advantages have in common that compare a reward with its group's."""
+
+from typing import Literal
+
+import numpy as np
+
+from asyncds.algo.advantages.base import Advantage, Float, Sequences
+
+STD_EPSILON = 1e-6
+ROUNDING = 1e-9
+"""A reward that is this near to its group's mean, relative to the group's largest, is the mean."""
+
+
+class GroupRelative(Advantage):
+    """``A_i = (r_i − baseline) / (std + 1e-6)`` over the rollouts of one prompt.
+
+    In a group of one, or of equal rewards, it is exactly 0.
+    """
+
+    scale: Literal["std", "none"] = "std"
+    """Divide by the group's standard deviation, or not (Dr. GRPO)."""
+    baseline: Literal["mean", "leave_one_out"] = "mean"
+    """What is subtracted: the group's mean, or the mean of the others."""
+
+    def relative(self, sequences: Sequences, reward: Float) -> Float:
+        """Rewards, or what stands for them, relative to their group: [N] -> [N]."""
+        advantage = deviation(sequences, reward)
+        if self.scale == "std":
+            std = np.sqrt(sequences.mean(np.square(advantage)))
+            advantage = advantage / (std + STD_EPSILON)
+        if self.baseline == "leave_one_out":
+            advantage = advantage * sequences.size / np.maximum(sequences.size - 1, 1)
+        return advantage
+
+
+def deviation(sequences: Sequences, values: Float) -> Float:
+    """What values [N] are above the mean of their group, [N]; rounding is none."""
+    above = values - sequences.mean(values)
+    return np.where(np.abs(above) > ROUNDING * sequences.largest(np.abs(values)), above, 0.0)

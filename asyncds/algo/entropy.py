@@ -1,0 +1,44 @@
+"""Entropy control by class."""
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from asyncds.algo.aggregation import class_mean_weights
+from asyncds.choices.choice import Choice
+
+Float = npt.NDArray[np.float64]
+
+
+class DifferentialEntropy(Choice):
+    """Entropy bonus on correct rollouts and penalty on incorrect ones.
+
+    ``+ a_p E[H | correct] − a_n E[H | incorrect]`` is maximised (arXiv 2511.19942, section 4.8.2),
+    the control experiment to differential smoothing. The expectations are means over the tokens of
+    the correct, and of the incorrect rollouts of an update, in the proportions of the aggregation;
+    a class that is not there adds nothing.
+    """
+
+    correct: float = Field(0.0, ge=0)
+    """Weight of the mean entropy over correct rollouts, which is raised."""
+    incorrect: float = Field(0.0, ge=0)
+    """Weight of the mean entropy over incorrect rollouts, which is lowered."""
+
+    @property
+    def acts(self) -> bool:
+        """Whether it adds anything."""
+        return self.correct > 0 or self.incorrect > 0
+
+    def __call__(
+        self,
+        weight: Float,
+        correct: npt.NDArray[np.bool_],
+        length: npt.NDArray[np.int64],
+        update: npt.NDArray[np.int64],
+    ) -> Float:
+        """What the entropy of each of a sequence's tokens adds to the objective: [N] -> [N].
+
+        weight: of the aggregation. update: which of the batch's updates, 0..m-1.
+        """
+        by_class = np.where(correct, self.correct, -self.incorrect)
+        return by_class * class_mean_weights(weight, correct, length, update)

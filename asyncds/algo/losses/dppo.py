@@ -1,0 +1,41 @@
+"""DPPO."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from asyncds.algo.losses.base import Loss, LossInputs, LossOutputs, Policy
+from asyncds.algo.ratios import clamped
+
+
+class Dppo(Loss):
+    """A trust region in probabilities around the policy that sampled.
+
+    A token is masked when A > 0 and ``π_θ − μ > bound``, or A < 0 and ``π_θ − μ < −bound``: then it
+    has moved far enough (arXiv 2602.04879). So a rare token may change its ratio much, and a
+    frequent one only little. ``−keep · A · min(ρ, cap) + penalty · (log ρ)²``: the cap bounds what
+    rare tokens contribute. ``clipped`` are the masked and the capped tokens.
+    """
+
+    ratio: ClassVar[Policy] = "behaviour"
+
+    kind: Literal["dppo"] = "dppo"
+    bound: float = Field(0.2, gt=0, le=1)
+    """How far a token's probability may move, in the direction its advantage asks for."""
+    cap: float = Field(3.0, ge=1)
+    """The largest ratio that counts."""
+    penalty: float = Field(1e-3, ge=0)
+    """Weight of the squared log-ratio."""
+
+    def __call__(self, inputs: LossInputs) -> LossOutputs:
+        advantage, log_ratio = inputs.advantage, clamped(inputs.log_ratio)
+        ratio = log_ratio.exp()
+        moved = (inputs.logprob.exp() - (inputs.logprob - inputs.log_ratio).exp()).detach()
+        masked = ((advantage > 0) & (moved > self.bound)) | (
+            (advantage < 0) & (moved < -self.bound)
+        )
+        gain = (advantage * ratio.clamp(max=self.cap)).masked_fill(masked, 0)
+        return LossOutputs(
+            loss=-gain + self.penalty * log_ratio.square(),
+            clipped=masked | ((ratio > self.cap) & (advantage != 0)),
+        )

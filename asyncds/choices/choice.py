@@ -1,0 +1,47 @@
+"""The base of every option class, and the discovery of the kinds that a package offers."""
+
+import importlib
+import operator
+import pkgutil
+from functools import reduce
+from types import ModuleType
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Policy = Literal["proximal", "behaviour"]
+"""The learner at the start of a batch (π_old), or the policy that sampled a token (μ)."""
+
+
+class Choice(BaseModel):
+    """A frozen set of options: unknown keys are refused, field docstrings are descriptions."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=()
+    )
+
+
+C = TypeVar("C", bound=Choice)
+
+
+def kinds_in(package: ModuleType, base: type[C]) -> tuple[type[C], ...]:
+    """The subclasses of ``base`` that the modules of ``package`` define and that give ``kind`` a
+    default, in the order of those. A new module is a new kind: nothing else names it."""
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+    found = {
+        kind: c
+        for c in _subclasses(base)
+        if c.__module__.startswith(f"{package.__name__}.")
+        and (kind := c.model_fields["kind"].default)
+    }
+    return tuple(found[kind] for kind in sorted(found))
+
+
+def one_of(package: ModuleType, base: type[C]) -> Any:
+    """The type of a field that is one of the kinds of a package, told apart by ``kind``."""
+    return Annotated[reduce(operator.or_, kinds_in(package, base)), Field(discriminator="kind")]
+
+
+def _subclasses(base: type[C]) -> list[type[C]]:
+    return [s for c in base.__subclasses__() for s in (c, *_subclasses(c))]
