@@ -1,1 +1,1 @@
-"""Objectives: advantages, losses and corrections on tensors."""
+"""Objectives: advantages, losses and corrections, each with its options; their sum over tensors."""

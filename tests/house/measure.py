@@ -18,11 +18,11 @@ from typing import TypeVar
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("asyncds", "services")
 ROOMS = (
-    *("config", "algo", "protocol", "rollout", "fleet", "transport", "weights", "engine"),
-    *("tasks", "scoring", "tiny", "telemetry", "compare", "launch", "cli", "services"),
+    *("choices", "algo", "config", "protocol", "rollout", "fleet", "transport", "weights"),
+    *("engine", "tasks", "scoring", "tiny", "telemetry", "compare", "launch", "cli", "services"),
 )
 """The rooms from the ground up: each may know those before it here, and nobody after."""
-PURE_ROOMS = ("algo", "config", "protocol", "rollout", "fleet")
+PURE_ROOMS = ("choices", "algo", "config", "protocol", "rollout", "fleet")
 WORLD = {
     *("asyncio", "multiprocessing", "psutil", "ray", "signal", "subprocess", "threading", "time"),
     *("fcntl", "http", "socket", "sqlite3", "urllib.request", "zmq"),
