@@ -4,12 +4,13 @@
 #   ALGO         the advantage that quickstart trains with: ds_grpo, grpo
 #   ACCEL        cpu or gpu: which requirements the environment holds
 #   VENV         the environment's folder; PYTHON, the interpreter it is made with
+#   REGISTRY     where `make image` pushes to; TARGET: which image
 #   TORCH_INDEX  where the CPU build of torch is looked for if pip's own index has none
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help quickstart study test test-unit chaos simulate elastic network fuzz k8s-lab tools manifests policy-check image-check docs lint house env install-gpu lock clean
+.PHONY: help quickstart study test test-unit chaos simulate elastic network fuzz k8s-lab tools manifests policy-check image chart image-check docs lint house env install-gpu lock clean
 
 ARGS ?=
 ALGO ?= ds_grpo
@@ -87,6 +88,14 @@ manifests: $(INSTALLED) tools ## write the manifests in k8s/ anew from the Helm 
 policy-check: $(INSTALLED) tools ## check the Kubernetes objects against policies (fetches checkov, 300 MB)
 	deploy/install/tools.sh checkov
 	$(RUN) pytest tests/unit/deploy/test_policy.py $(ARGS)
+
+image: ## build an image and push it; REGISTRY=registry.example.com/team, TARGET=gpu, cpu or coordinator
+	deploy/images/build.sh "$(REGISTRY)" $(TARGET)
+
+chart: tools ## package the Helm chart into dist/; OCI=oci://registry.example.com/charts pushes it
+	mkdir -p dist
+	.tools/bin/helm package deploy/helm/asyncds -d dist
+	$(if $(OCI),.tools/bin/helm push dist/asyncds-$$(sed -n 's/^version: //p' deploy/helm/asyncds/Chart.yaml).tgz $(OCI))
 
 image-check: ## run the builds of images without a container engine (minutes)
 	deploy/images/check.sh coordinator

@@ -421,7 +421,7 @@ class RunConfig(Section):
     differ in base model and seed alone are, and it is called after its settings."""
     runs_dir: str = "runs"
     """Where run directories are made."""
-    model: str
+    model: str = Field(min_length=1)
     """The base model: a Hugging Face directory, or a hub id."""
     tokenizer: str | None = None
     """Its tokenizer, if not in the model's directory."""

@@ -42,5 +42,11 @@ def _named(value: Any) -> Any:
 
 
 TrackerConfig = TensorBoardConfig | WandbConfig | MlflowConfig
-Tracker = Annotated[Annotated[TrackerConfig, Field(discriminator="kind")], BeforeValidator(_named)]
+_Tracker = Annotated[TrackerConfig, Field(discriminator="kind")]
+Tracker = Annotated[
+    _Tracker,
+    BeforeValidator(
+        _named, json_schema_input_type=_Tracker | Literal["tensorboard", "wandb", "mlflow"]
+    ),
+]
 """Also the name of a kind alone, which takes its defaults."""

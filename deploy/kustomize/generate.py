@@ -4,6 +4,7 @@ make manifests
 """
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -21,6 +22,8 @@ MONITORED = [
     f"monitoring.{part}.enabled=true"
     for part in ("podMonitor", "prometheusRule", "grafanaDashboards")
 ]
+REPLACED = re.compile(r"(-learner|-generator-[a-z0-9-]+?)-[0-9a-f]{6}\b")
+"""Names in the chart of what an upgrade replaces as a whole; here one deletes it first."""
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Object = dict[str, Any]
 
@@ -39,7 +42,7 @@ def chart(values: Path, *sets: str) -> list[Object]:
         timeout=60,
         check=True,
     ).stdout
-    return [plain(o) for o in yaml.load_all(text, Loader=Loader) if o]
+    return [plain(o) for o in yaml.load_all(REPLACED.sub(r"\1", text), Loader=Loader) if o]
 
 
 def plain(node: Any) -> Any:
@@ -62,9 +65,11 @@ def files() -> dict[str, str]:
     """Content of every generated file, by path below this folder."""
     values = VALUES
     out: dict[str, list[Object]] = {}
+    freed: dict[str, str] = {}
     for o in chart(values):
         component = o["metadata"]["labels"].get("app.kubernetes.io/component")
         if o["kind"] == "ConfigMap":
+            freed |= {"base/freed": o["data"]["freed"]} if "freed" in o["data"] else {}
             continue
         if o["kind"] == "JobSet":
             name = "learners/jobset/learner"
@@ -95,7 +100,7 @@ def files() -> dict[str, str]:
         for name, objects in out.items()
     }
     scripts = {f"base/{p.name}": p.read_text() for p in sorted((CHART / "files").glob("*.*"))}
-    return texts | scripts
+    return texts | scripts | freed
 
 
 if __name__ == "__main__":

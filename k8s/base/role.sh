@@ -37,9 +37,16 @@ engine-worker)
     set -- ray start --address "$LWS_LEADER_ADDRESS:6379" --block
     ;;
 learner)
-    node=${HOSTNAME##*-}
+    # Where the first pod is, and which one this is. Not by HOSTNAME: with hostNetwork it is the node's.
+    if [ -n "${JOBSET:-}" ]; then
+        node=$JOB_COMPLETION_INDEX
+        first=$JOBSET-node-0-0.$JOBSET
+    else
+        node=${POD_NAME##*-}
+        first=${POD_NAME%-*}-0.$SERVICE
+    fi
     set -- torchrun --nnodes "$NODES" --nproc-per-node "$PROCESSES" --node-rank "$node" \
-        --master-addr "$MASTER_ADDRESS" --master-port "$MASTER_PORT" --max-restarts 0 \
+        --master-addr "$first" --master-port "$MASTER_PORT" --max-restarts 0 \
         --no-python asyncds learner "$CONFIG" "weights.host=$POD_IP" \
         "telemetry.port=$((METRICS_PORT - 1 - node * PROCESSES))" "$@"
     ;;

@@ -1,6 +1,7 @@
 """The Helm chart, rendered by the real helm, for tests of what it makes."""
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ EXAMPLES = sorted((CHART / "values-examples").glob("*.yaml"))
 TOOLS = ROOT / ".tools/bin"
 CRDS = Path(os.environ.get("CRDS", ROOT / ".tools/crds"))
 VERSIONS = ("1.25", "1.29", "1.33")
+REPOSITORY = "registry.example.com/team/asyncds"
+IMAGE = ("--set", f"image.repository={REPOSITORY}")
 Object = dict[str, Any]
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -40,7 +43,7 @@ def template(values: Path, *sets: str, version: str = "1.33") -> subprocess.Comp
     options = [option for pair in sets for option in ("--set", pair)]
     return helm(
         *("template", "trial", str(CHART), "-f", str(values), "--kube-version", f"{version}.0"),
-        *("--namespace", "lab", *options),
+        *("--namespace", "lab", *IMAGE, *options),
     )
 
 
@@ -62,6 +65,11 @@ def render(values: Path, *sets: str) -> list[Object]:
 def one(objects: list[Object], kind: str, name: str = "") -> Object:
     (found,) = [o for o in objects if o["kind"] == kind and name in o["metadata"]["name"]]
     return found
+
+
+def lasting(name: str) -> str:
+    """The name without the end that changes with the pods."""
+    return re.sub(r"(-learner|-generator-[a-z0-9-]+?)-[0-9a-f]{6}$", r"\1", name)
 
 
 def pod_specs(node: Any) -> Iterator[Object]:

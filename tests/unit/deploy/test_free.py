@@ -20,6 +20,7 @@ from asyncds.telemetry.server import MetricsServer
 from tests.support.helm_chart import (
     CHART,
     example,
+    lasting,
     one,
     pod_specs,
     render,
@@ -78,9 +79,10 @@ def test_what_would_keep_its_gpus_is_freed_and_nothing_else_may_be(
     (spec,) = pod_specs(one(objects, "StatefulSet", "-coordinator"))
     (free,) = [c for c in spec["containers"] if c["name"] == "free"]
     asked: dict[str, set[str]] = {}
-    for workload in free["args"]:
+    assert free["command"][-1] == "/opt/asyncds/freed"
+    for workload in one(objects, "ConfigMap", "-files")["data"]["freed"].split():
         version, plural, called = workload.rsplit("/", 2)
-        asked.setdefault(plural, set()).add(called)
+        asked.setdefault(plural, set()).add(lasting(called))
         kind = {"deployments": "Deployment", "statefulsets": "StatefulSet"}
         assert one(objects, kind.get(plural, "LeaderWorkerSet"), called)["apiVersion"] == version
     assert asked == freed
@@ -88,7 +90,9 @@ def test_what_would_keep_its_gpus_is_freed_and_nothing_else_may_be(
     for rule in one(objects, "Role")["rules"]:
         assert rule["verbs"] == ["patch"]
         (resource,) = rule["resources"]
-        allowed.setdefault(resource.removesuffix("/scale"), set()).update(rule["resourceNames"])
+        allowed.setdefault(resource.removesuffix("/scale"), set()).update(
+            map(lasting, rule["resourceNames"])
+        )
         assert resource.endswith("/scale")
     assert allowed == freed
     binding = one(objects, "RoleBinding")
@@ -148,7 +152,7 @@ def kubernetes(tmp_path: Path) -> Iterator[tuple[str, Path, list[tuple[str, str,
 
 
 def test_pods_are_freed_when_the_coordinator_says_that_the_run_is_over(
-    kubernetes: tuple[str, Path, list[tuple[str, str, Any]]],
+    kubernetes: tuple[str, Path, list[tuple[str, str, Any]]], tmp_path: Path
 ) -> None:
     """Mocked: Kubernetes' API. The metrics are those of a coordinator, the process is real."""
     api, account, asked = kubernetes
@@ -168,9 +172,10 @@ def test_pods_are_freed_when_the_coordinator_says_that_the_run_is_over(
         assert script.count(told) == 1
         script = script.replace(told, instead)
     name = "trial-asyncds-generator-main"
-    command = [sys.executable, "-I", "-c", script]
+    file = tmp_path / "freed"
+    file.write_text(f"apps/v1/statefulsets/absent\napps/v1/deployments/{name}\n")
     with subprocess.Popen(
-        [*command, "apps/v1/statefulsets/absent", f"apps/v1/deployments/{name}"],
+        [sys.executable, "-I", "-c", script, str(file)],
         env={"METRICS_PORT": str(server.port)},
         stdout=subprocess.PIPE,
         text=True,
@@ -191,19 +196,22 @@ def test_pods_are_freed_when_the_coordinator_says_that_the_run_is_over(
 
 def test_pods_are_freed_once_per_end_and_not_while_they_leave() -> None:
     free = runpy.run_path(str(CHART / "files/free.py"))
-    due, wait = free["Due"](["a", "b"]), free["LEAVE_SECONDS"]
-    assert due.now(None, 0.0) == []
-    assert due.now(False, 1.0) == []
-    assert due.now(True, 2.0) == []
-    assert due.now(True, 2.0 + wait - 1) == []
-    assert due.now(None, 2.0 + wait) == ["a", "b"], "one that does not answer has said so before"
+    due, wait = free["Due"](), free["LEAVE_SECONDS"]
+    both = ["a", "b"]
+    assert due.now(both, None, 0.0) == []
+    assert due.now(both, False, 1.0) == []
+    assert due.now(both, True, 2.0) == []
+    assert due.now(both, True, 2.0 + wait - 1) == []
+    assert due.now(both, None, 2.0 + wait) == ["a", "b"], (
+        "one that does not answer has said so before"
+    )
     due.done("a")
-    assert due.now(True, 99.0) == ["b"]
+    assert due.now(both, True, 99.0) == ["b"]
     due.done("b")
-    assert due.now(True, 999.0) == [], "what was scaled up since stays"
-    assert due.now(False, 1000.0) == []
-    assert due.now(True, 1001.0) == []
-    assert due.now(True, 1001.0 + wait) == ["a", "b"]
+    assert due.now(both, True, 999.0) == [], "what was scaled up since stays"
+    assert due.now(both, False, 1000.0) == []
+    assert due.now(both, True, 1001.0) == []
+    assert due.now(both, True, 1001.0 + wait) == ["a", "b"]
 
 
 def test_no_server_means_that_nothing_is_known_of_the_run() -> None:

@@ -23,7 +23,10 @@ from tests.support.helm_chart import (
 from tests.support.paths import ROOT
 
 MANIFESTS = ROOT / "k8s"
-OFF = ["priorityClasses.create=false", "ray.enabled=false"]
+OFF = [
+    *("priorityClasses.create=false", "ray.enabled=false", "checkConfig=false"),
+    "image.repository=asyncds",
+]
 OVERLAYS = {
     "cpu-demo": "cpu-demo",
     "single-node-gpu": "single-gpu-node",
@@ -187,10 +190,19 @@ def test_pods_of_an_overlay_are_restricted(overlay: str) -> None:
 
 
 @pytest.mark.parametrize("values", EXAMPLES, ids=lambda path: path.stem)
-def test_pods_of_the_chart_are_restricted_but_for_rdma(values: Path) -> None:
-    found = {why for o in render(values) for spec in pod_specs(o) for why in violations(spec)}
-    rdma = {"learner: adds IPC_LOCK", "generator: adds IPC_LOCK"}
-    assert found == (rdma if values.stem == "multi-node-rdma" else set())
+def test_pods_of_the_chart_are_restricted(values: Path) -> None:
+    assert [why for o in render(values) for spec in pod_specs(o) for why in violations(spec)] == []
+
+
+def test_locking_memory_as_root_is_asked_for_by_name() -> None:
+    objects = render(example("multi-node-rdma"), "learner.rdma.runAsRoot=true")
+    found = {why for o in objects for spec in pod_specs(o) for why in violations(spec)}
+    assert found == {
+        "learner: adds IPC_LOCK",
+        "learner: may run as root",
+        "check-config: adds IPC_LOCK",
+        "check-config: may run as root",
+    }
 
 
 RESTRICTED: Object = {

@@ -56,12 +56,13 @@ def test_roles_metrics_have_the_same_port_in_every_pod(tmp_path: Path) -> None:
     learner = role(
         tmp_path,
         "learner",
-        {"METRICS_PORT": "9400", "HOSTNAME": "trial-learner-3", "NODES": "4", "PROCESSES": "8",
-         "MASTER_ADDRESS": "m", "MASTER_PORT": "1", "POD_IP": "10.0.0.7"},
+        {"METRICS_PORT": "9400", "POD_NAME": "trial-learner-0a1b2c-3", "SERVICE": "trial-learner",
+         "NODES": "4", "PROCESSES": "8", "MASTER_PORT": "1", "POD_IP": "10.0.0.7"},
         "exit 3",
     )  # fmt: skip
     assert learner.returncode == 3
     assert "--node-rank 3" in learner.stdout
+    assert "--master-addr trial-learner-0a1b2c-0.trial-learner " in learner.stdout
     assert "weights.host=10.0.0.7" in learner.stdout
     (port,) = re.findall(r"telemetry\.port=(\d+)", learner.stdout)
     assert int(port) + 1 + 3 * 8 == 9400
@@ -72,6 +73,20 @@ def test_roles_metrics_have_the_same_port_in_every_pod(tmp_path: Path) -> None:
     (port,) = re.findall(r"telemetry\.port=(\d+)", generator.stdout)
     assert int(port) + 1 + 32 == 9400
     assert generator.stdout.startswith("asyncds generator --name g c.yaml")
+
+
+def test_a_jobsets_pods_find_the_first_by_the_jobsets_name(tmp_path: Path) -> None:
+    """Mocked: the processes. Their host's name, with the node's network, is the node's."""
+    learner = role(
+        tmp_path,
+        "learner",
+        {"METRICS_PORT": "9400", "HOSTNAME": "gpu-node-7", "POD_NAME": "trial-learner-x-3-k2",
+         "JOBSET": "trial-learner-x", "JOB_COMPLETION_INDEX": "3", "NODES": "4", "PROCESSES": "8",
+         "MASTER_PORT": "1", "POD_IP": "10.0.0.7"},
+        "exit 0",
+    )  # fmt: skip
+    assert "--node-rank 3" in learner.stdout
+    assert "--master-addr trial-learner-x-node-0-0.trial-learner-x " in learner.stdout
 
 
 def test_a_generator_whose_run_is_over_ends_or_waits(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """Scales workloads to zero once the run of the coordinator in the same pod is over: their GPUs are
 free then, and what is left is as it was made, so that `helm upgrade` brings the pods back.
 
-free.py APIVERSION/PLURAL/NAME…      such as apps/v1/deployments/trial-asyncds-generator-main
+free.py FILE      with a line for each: APIVERSION/PLURAL/NAME
+
+The file is read again and again: an upgrade may change it.
 
 One time per end: whoever is scaled up later stays. A workload that does not exist is none of its
 business. What fails is said and tried again.
@@ -62,13 +64,12 @@ def scale_to_zero(workload: str, *, api: str, account: Path) -> None:
 class Due:
     """Which workloads are to be scaled to zero, and when."""
 
-    def __init__(self, workloads: Sequence[str]) -> None:
-        self._workloads = list(workloads)
+    def __init__(self) -> None:
         self._done: set[str] = set()
         self._since: float | None = None
 
-    def now(self, over: bool | None, now: float) -> list[str]:
-        """over: as `over` says. now: seconds."""
+    def now(self, workloads: Sequence[str], over: bool | None, now: float) -> list[str]:
+        """Those of `workloads` to be scaled to zero. over: as `over` says. now: seconds."""
         if over is False:
             self._since = None
             self._done.clear()
@@ -76,19 +77,19 @@ class Due:
             self._since = now
         if self._since is None or now - self._since < LEAVE_SECONDS:
             return []
-        return [w for w in self._workloads if w not in self._done]
+        return [w for w in workloads if w not in self._done]
 
     def done(self, workload: str) -> None:
         """It has no pods, until the run goes on and is over again."""
         self._done.add(workload)
 
 
-def main(workloads: Sequence[str]) -> None:
+def main(file: Path) -> None:
     """Goes on until it is told to stop."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # nobody else does it for process 1
-    due = Due(workloads)
+    due = Due()
     while True:
-        for workload in due.now(over(METRICS), time.monotonic()):
+        for workload in due.now(file.read_text().split(), over(METRICS), time.monotonic()):
             try:
                 scale_to_zero(workload, api=API, account=ACCOUNT)
                 due.done(workload)
@@ -98,4 +99,4 @@ def main(workloads: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(Path(sys.argv[1]))

@@ -1,10 +1,13 @@
+{{- /* At most 34 characters, so that the longest name made of it, a learner pod's host name, has at most
+63. What is cut carries a hash of the whole, so that two long names stay two. */ -}}
 {{- define "asyncds.fullname" -}}
-{{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
-{{- else -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
-{{- ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) | trunc 40 | trimSuffix "-" -}}
+{{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
+{{- $full = default $full .Values.fullnameOverride -}}
+{{- if gt (len $full) 34 -}}
+{{- $full = printf "%s-%s" ($full | trunc 26 | trimSuffix "-") ($full | sha256sum | trunc 7) -}}
 {{- end -}}
+{{- $full -}}
 {{- end }}
 
 {{- /* Labels that select: (dict "root" $ "component" … ["pool" …]) */ -}}
@@ -29,10 +32,40 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end }}
 {{- end }}
 
+{{- /* Labels of what makes the pods: (dict "root" $ "component" … "own" …). */ -}}
+{{- define "asyncds.workloadLabels" -}}
+{{ include "asyncds.labels" . }}
+{{- with .own.labels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- /* Labels of pods: those that select, and people's. Nothing here changes with the chart's version, or
+every upgrade would replace every pod. */ -}}
+{{- define "asyncds.podLabels" -}}
+{{ include "asyncds.selector" . }}
+{{- with .root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- with .own.podLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- /* The image of a role, which may differ from that of all: (dict "root" $ "own" …). */ -}}
 {{- define "asyncds.image" -}}
-{{- with .Values.image -}}
-{{- if .digest -}}{{ .repository }}@{{ .digest }}{{- else -}}{{ .repository }}:{{ default $.Chart.AppVersion .tag }}{{- end -}}
+{{- $own := default dict .own.image -}}
+{{- $image := deepCopy .root.Values.image -}}
+{{- if or $own.repository $own.tag -}}{{- $_ := set $image "digest" "" -}}{{- end -}}
+{{- $image = mergeOverwrite $image $own -}}
+{{- if not $image.repository -}}
+{{- fail "image.repository is empty: build and push an image (`make image REGISTRY=registry.example.com/team`), and set image.repository to its name without the tag (registry.example.com/team/asyncds)" -}}
 {{- end -}}
+{{- if $image.digest -}}{{ $image.repository }}@{{ $image.digest }}{{- else -}}{{ $image.repository }}:{{ default .root.Chart.AppVersion $image.tag }}{{- end -}}
+{{- end }}
+
+{{- define "asyncds.pullPolicy" -}}
+{{- (mergeOverwrite (deepCopy .root.Values.image) (default dict .own.image)).pullPolicy -}}
 {{- end }}
 
 {{- define "asyncds.processes" -}}
@@ -78,6 +111,16 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- if le (int .Values.telemetry.port) (int (add $ranks 1024)) -}}
 {{- fail (printf "telemetry.port %v leaves too little room below it for %d ranks: choose one above %d" .Values.telemetry.port $ranks (add $ranks 1024)) -}}
 {{- end -}}
+{{- include "asyncds.checkModel" . -}}
+{{- include "asyncds.checkSizes" . -}}
+{{- include "asyncds.checkPods" (dict "where" "coordinator" "own" .Values.coordinator) -}}
+{{- include "asyncds.checkPods" (dict "where" "learner" "own" .Values.learner) -}}
+{{- if and .Values.learner.gpusPerNode (gt (int .Values.learner.processesPerNode) (int .Values.learner.gpusPerNode)) -}}
+{{- fail (printf "learner.processesPerNode %v is above learner.gpusPerNode %v, and each process needs a GPU: lower it, or leave it at 0" .Values.learner.processesPerNode .Values.learner.gpusPerNode) -}}
+{{- end -}}
+{{- if and (eq (dig "scoring" "backend" "processes" $config) "ray") (not .Values.ray.enabled) (has (dig "scoring" "ray_address" "" $config) (list "" "auto")) -}}
+{{- fail "config.scoring.backend is ray, and no Ray cluster is there: set ray.enabled to true (and remove config.scoring.backend), or config.scoring.ray_address to a cluster of yours" -}}
+{{- end -}}
 {{- if and .Values.ray.enabled (hasKey $config "scoring") -}}
 {{- range list "backend" "ray_address" -}}
 {{- if hasKey $config.scoring . -}}{{- fail (printf "config.scoring.%s is set by the chart when ray.enabled is true: remove it" .) -}}{{- end -}}
@@ -85,6 +128,65 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end -}}
 {{- if and (not .Values.serviceAccount.create) (not .Values.serviceAccount.name) -}}
 {{- fail "serviceAccount.create is false: set serviceAccount.name to an account that exists" -}}
+{{- end -}}
+{{- end }}
+
+{{- /* Models: where a path leads, and what the pods keep of downloads. */ -}}
+{{- define "asyncds.checkModel" -}}
+{{- $model := .Values.model -}}
+{{- if and (hasPrefix (printf "%s/" $model.mountPath) .Values.config.model) (not $model.existingClaim) -}}
+{{- fail (printf "config.model %s is below model.mountPath, and no volume is mounted there: set model.existingClaim to a claim with the model" .Values.config.model) -}}
+{{- end -}}
+{{- if and $model.cache.existingClaim $model.cache.hostPath -}}
+{{- fail "model.cache.existingClaim and model.cache.hostPath are both set: set one of them" -}}
+{{- end -}}
+{{- end }}
+
+{{- /* The journal's limit in GiB: what the configuration says, or three fifths of the coordinator's volume. */ -}}
+{{- define "asyncds.journalGb" -}}
+{{- $room := divf (include "asyncds.amount" .Values.coordinator.storage.size | float64) 1073741824 -}}
+{{- dig "coordinator" "journal_gb" (round (mulf $room 0.6) 1) (deepCopy .Values.config) -}}
+{{- end }}
+
+{{- define "asyncds.checkSizes" -}}
+{{- $room := divf (include "asyncds.amount" .Values.coordinator.storage.size | float64) 1073741824 -}}
+{{- if and (not .Values.coordinator.storage.existingClaim) (ge (include "asyncds.journalGb" . | float64) $room) -}}
+{{- fail (printf "config.coordinator.journal_gb %s does not fit the coordinator's volume of %s: raise coordinator.storage.size" (include "asyncds.journalGb" .) .Values.coordinator.storage.size) -}}
+{{- end -}}
+{{- end }}
+
+{{- /* A quantity of Kubernetes as a number: 1500m is 1.5, 2Gi is 2147483648. */ -}}
+{{- define "asyncds.amount" -}}
+{{- $units := dict "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 "Pi" 1125899906842624.0 -}}
+{{- $unit := regexFind "[A-Za-z]+$" (toString .) -}}
+{{- mulf (regexFind "^[0-9.]+" (toString .) | float64) (ternary (get $units $unit) 1.0 (hasKey $units $unit)) -}}
+{{- end }}
+
+{{- /* What a pod asks for and what it may have: (dict "where" <its values' path> "own" <its values>). */ -}}
+{{- define "asyncds.checkPods" -}}
+{{- $limits := default dict .own.resources.limits -}}
+{{- range $name, $request := .own.resources.requests -}}
+{{- $limit := get $limits $name -}}
+{{- if and $limit (gt (include "asyncds.amount" $request | float64) (include "asyncds.amount" $limit | float64)) -}}
+{{- fail (printf "%s.resources.requests.%s %v is above limits.%s %v: lower it, or raise the limit" $.where $name $request $name $limit) -}}
+{{- end -}}
+{{- end -}}
+{{- if and .own.shmSize $limits.memory (gt (include "asyncds.amount" .own.shmSize | float64) (include "asyncds.amount" $limits.memory | float64)) -}}
+{{- fail (printf "%s.shmSize %s is above %s.resources.limits.memory %v, which it counts for: lower it, or raise the limit" .where .own.shmSize .where $limits.memory) -}}
+{{- end -}}
+{{- end }}
+
+{{- /* What the pools must say together. */ -}}
+{{- define "asyncds.checkPools" -}}
+{{- $engines := 0 -}}
+{{- range $name, $values := .Values.generators.pools -}}
+{{- $own := include "asyncds.pool" (dict "root" $ "name" $name "pool" $values) | fromYaml -}}
+{{- if $own.enabled -}}
+{{- $engines = add $engines (ternary $own.autoscaling.maxReplicas $own.replicas $own.autoscaling.enabled | int) -}}
+{{- end -}}
+{{- end -}}
+{{- if lt (int $engines) 1 -}}
+{{- fail "no pool has an engine, so nothing would be generated: set replicas of one of generators.pools to 1 or more, or its autoscaling" -}}
 {{- end -}}
 {{- end }}
 
@@ -100,7 +202,20 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- if and (eq $pool.kind "Job") $pool.autoscaling.enabled -}}
 {{- fail (printf "generators.pools.%s.autoscaling: nothing scales a Job: set kind to Deployment" .name) -}}
 {{- end -}}
+{{- $where := printf "generators.pools.%s" .name -}}
+{{- include "asyncds.checkPods" (dict "where" $where "own" $pool) -}}
+{{- $config := .root.Values.config -}}
+{{- range $key, $name := dict "tensor_parallel" "tensor_parallel_size" "pipeline_parallel" "pipeline_parallel_size" -}}
+{{- $said := or (hasKey (default dict $config.generator) $key) (hasKey $pool.overrides (printf "generator.%s" $key)) (hasKey $pool.engineArgs $name) (hasKey (dig "generator" "engine_args" dict (deepCopy $config)) $name) -}}
+{{- if $said -}}
+{{- fail (printf "%s: how many GPUs an engine has is said by gpus (%s) and groupSize (pipeline_parallel): remove %s" $where "tensor_parallel" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- $scrape := .root.Values.monitoring.podMonitor.enabled -}}
 {{- with $pool.autoscaling -}}
+{{- if and .enabled (eq .kind "keda") (not .query) (not $scrape) -}}
+{{- fail (printf "%s.autoscaling follows the run's metrics, and nothing reads them: set monitoring.podMonitor.enabled to true, or autoscaling.query to a query of yours" $where) -}}
+{{- end -}}
 {{- if and .enabled (gt (int .minReplicas) (int .maxReplicas)) -}}
 {{- fail (printf "generators.pools.%s.autoscaling: minReplicas %v is above maxReplicas %v: lower it" $.name .minReplicas .maxReplicas) -}}
 {{- end -}}
@@ -114,7 +229,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- $freed := list -}}
 {{- if .Values.freeAtEnd -}}
 {{- if eq .Values.learner.kind "StatefulSet" -}}
-{{- $freed = append $freed (printf "apps/v1/statefulsets/%s-learner" $full) -}}
+{{- $freed = append $freed (printf "apps/v1/statefulsets/%s" (include "asyncds.learnerWorkload" .)) -}}
 {{- end -}}
 {{- range $pool, $values := .Values.generators.pools -}}
 {{- $own := include "asyncds.pool" (dict "root" $ "name" $pool "pool" $values) | fromYaml -}}
@@ -130,8 +245,9 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 
 {{- define "asyncds.config" -}}
 {{- include "asyncds.check" . -}}
+{{- include "asyncds.checkPools" . -}}
 {{- $full := include "asyncds.fullname" . -}}
-{{- $coordinator := dict "host" (printf "%s-coordinator" $full) "port" .Values.coordinator.port "stay" true -}}
+{{- $coordinator := dict "host" (printf "%s-coordinator" $full) "port" .Values.coordinator.port "stay" true "journal_gb" (include "asyncds.journalGb" . | float64) -}}
 {{- if .Values.security.curve.existingSecret -}}
 {{- $_ := set $coordinator "curve" (dict "server_secret" "/keys/server.key_secret" "clients" "/clients" "server_public" "/keys/server.key" "client_secret" "/keys/client.key_secret") -}}
 {{- else -}}
@@ -159,19 +275,22 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- define "asyncds.securityContext" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
-runAsNonRoot: true
+runAsNonRoot: {{ not .lockMemory }}
 capabilities:
   drop: [ALL]
-  {{- if .rdma }}
+  {{- if .lockMemory }}
   add: [IPC_LOCK]
   {{- end }}
 {{- end }}
 
+{{- /* A capability takes effect for root alone: memory is locked for RDMA by root, or within the limit that
+the container runtime sets. */ -}}
 {{- define "asyncds.podSecurityContext" -}}
-runAsNonRoot: true
-runAsUser: {{ .Values.security.userId }}
-runAsGroup: {{ .Values.security.userId }}
-fsGroup: {{ .Values.security.userId }}
+{{- $root := dig "rdma" "runAsRoot" false (default dict .own) -}}
+runAsNonRoot: {{ not $root }}
+runAsUser: {{ ternary 0 .root.Values.security.userId $root }}
+runAsGroup: {{ .root.Values.security.userId }}
+fsGroup: {{ .root.Values.security.userId }}
 fsGroupChangePolicy: OnRootMismatch
 seccompProfile: {type: RuntimeDefault}
 {{- end }}
@@ -184,7 +303,7 @@ serviceAccountName: {{ include "asyncds.serviceAccountName" . }}
 {{- with .root.Values.imagePullSecrets }}
 imagePullSecrets: {{ toYaml . | nindent 2 }}
 {{- end }}
-securityContext: {{ include "asyncds.podSecurityContext" .root | nindent 2 }}
+securityContext: {{ include "asyncds.podSecurityContext" . | nindent 2 }}
 terminationGracePeriodSeconds: {{ .grace }}
 {{- with include "asyncds.priorityClass" (dict "root" .root "own" .own.priorityClassName "class" .class) }}
 priorityClassName: {{ . }}
@@ -192,13 +311,31 @@ priorityClassName: {{ . }}
 {{- with .own.runtimeClassName }}
 runtimeClassName: {{ . }}
 {{- end }}
+{{- with .own.schedulerName }}
+schedulerName: {{ . }}
+{{- end }}
+{{- if .own.hostNetwork }}
+hostNetwork: true
+dnsPolicy: ClusterFirstWithHostNet
+{{- end }}
+{{- with .own.resourceClaims }}
+resourceClaims: {{ toYaml . | nindent 2 }}
+{{- end }}
+{{- if .own.topologySpreadConstraints }}
+topologySpreadConstraints:
+  {{- range .own.topologySpreadConstraints }}
+  - {{ toYaml . | nindent 4 }}
+    labelSelector:
+      matchLabels: {{ include "asyncds.selector" $ | nindent 8 }}
+  {{- end }}
+{{- end }}
 {{- with .own.nodeSelector }}
 nodeSelector: {{ toYaml . | nindent 2 }}
 {{- end }}
 {{- if or .gpus .own.tolerations }}
 tolerations:
   {{- if .gpus }}
-  - {key: nvidia.com/gpu, operator: Exists, effect: NoSchedule}
+  - {key: {{ .own.gpuResource }}, operator: Exists, effect: NoSchedule}
   {{- end }}
   {{- with .own.tolerations }}
   {{- toYaml . | nindent 2 }}
@@ -206,9 +343,15 @@ tolerations:
 {{- end }}
 {{- end }}
 
+{{- /* A pod is replaced when what its role reads has changed: not the learner for a generator's setting. */ -}}
 {{- define "asyncds.podAnnotations" -}}
-checksum/config: {{ include "asyncds.config" .root | sha256sum }}
-checksum/files: {{ printf "%s%s%s" (.root.Files.Get "files/role.sh") (.root.Files.Get "files/probe.sh") (.root.Files.Get "files/free.py") | sha256sum }}
+{{- $unread := dict "learner" (list "label" "task" "scoring" "eval" "supervision") "generator" (list "label" "steps" "algorithm" "learner" "weights" "rollout" "checkpoint" "supervision") -}}
+{{- $read := include "asyncds.config" .root | fromYaml -}}
+{{- range get $unread .component | default list }}{{- $read = unset $read . }}{{- end -}}
+{{- if eq .component "learner" }}{{- $_ := set $read "generator" (pick (default dict $read.generator) "max_model_len") }}{{- end -}}
+{{- $free := ternary (.root.Files.Get "files/free.py") "" (eq .component "coordinator") -}}
+checksum/config: {{ toYaml $read | sha256sum }}
+checksum/files: {{ printf "%s%s%s" (.root.Files.Get "files/role.sh") (.root.Files.Get "files/probe.sh") $free | sha256sum }}
 {{- with .own.podAnnotations }}
 {{ toYaml . }}
 {{- end }}
@@ -231,11 +374,16 @@ checksum/files: {{ printf "%s%s%s" (.root.Files.Get "files/role.sh") (.root.File
 {{- end }}
 {{- end }}
 
+{{- /* Overrides of a pool's generators. */ -}}
+{{- define "asyncds.poolOverrides" -}}
+{{- include "asyncds.overrides" (dict "overrides" .overrides "engineArgs" .engineArgs "engine" (dict "tensor" (default 1 .gpus) "pods" .groupSize)) -}}
+{{- end }}
+
 {{- define "asyncds.resources" -}}
 {{- $resources := deepCopy .resources -}}
 {{- range tuple "requests" "limits" -}}
 {{- $part := default dict (get $resources .) -}}
-{{- if $.gpus -}}{{- $_ := set $part "nvidia.com/gpu" ($.gpus | toString) -}}{{- end -}}
+{{- if and $.gpus $.gpuResource -}}{{- $_ := set $part $.gpuResource ($.gpus | toString) -}}{{- end -}}
 {{- if $.rdma.enabled -}}{{- $_ := set $part $.rdma.resource ($.rdma.count | toString) -}}{{- end -}}
 {{- $_ := set $resources . $part -}}
 {{- end -}}
@@ -245,8 +393,8 @@ checksum/files: {{ printf "%s%s%s" (.root.Files.Get "files/role.sh") (.root.File
 {{- /* Stops a pod whose configuration is refused, with the sentence that says why. */ -}}
 {{- define "asyncds.initContainers" -}}
 - name: check-config
-  image: {{ include "asyncds.image" .root | quote }}
-  imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+  image: {{ include "asyncds.image" . | quote }}
+  imagePullPolicy: {{ include "asyncds.pullPolicy" . }}
   command: [sh, -c, 'asyncds config show "$@" >/dev/null', check, /etc/asyncds/config.yaml]
   {{- with .args }}
   args: {{ . | nindent 4 }}
@@ -256,11 +404,17 @@ checksum/files: {{ printf "%s%s%s" (.root.Files.Get "files/role.sh") (.root.File
   resources:
     requests: {cpu: 100m, memory: 256Mi}
     limits: {memory: 1Gi}
-  securityContext: {{ include "asyncds.securityContext" dict | nindent 4 }}
+  securityContext: {{ include "asyncds.securityContext" (dict "lockMemory" (dig "rdma" "runAsRoot" false .own)) | nindent 4 }}
   volumeMounts:
     - {name: config, mountPath: /etc/asyncds, readOnly: true}
     - {name: tmp, mountPath: /tmp}
     - {name: cache, mountPath: /cache}
+    {{- with .own.extraVolumeMounts }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+{{- with .own.extraInitContainers }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{- define "asyncds.cacheEnv" -}}
@@ -284,6 +438,16 @@ checksum/files: {{ printf "%s%s%s" (.root.Files.Get "files/role.sh") (.root.File
 {{- if and .root.Values.model.hfTokenSecret (ne .component "coordinator") }}
 - name: HF_TOKEN
   valueFrom: {secretKeyRef: {name: {{ .root.Values.model.hfTokenSecret }}, key: HF_TOKEN}}
+{{- end }}
+{{- end }}
+
+{{- define "asyncds.envFrom" -}}
+{{- $sources := default list .own.envFrom -}}
+{{- if and (eq .component "coordinator") .root.Values.telemetry.trackersSecret -}}
+{{- $sources = prepend $sources (dict "secretRef" (dict "name" .root.Values.telemetry.trackersSecret)) -}}
+{{- end -}}
+{{- with $sources }}
+envFrom: {{ toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
 
@@ -316,6 +480,12 @@ livenessProbe:
 {{- if and .root.Values.model.existingClaim (ne .component "coordinator") }}
 - {name: model, mountPath: {{ .root.Values.model.mountPath }}, readOnly: true}
 {{- end }}
+{{- if and (ne .component "coordinator") (or .root.Values.model.cache.existingClaim .root.Values.model.cache.hostPath) }}
+- {name: downloads, mountPath: /cache/huggingface}
+{{- end }}
+{{- with .own.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
 {{- if .root.Values.security.curve.existingSecret }}
 - {name: keys, mountPath: /keys, readOnly: true}
 {{- if eq .component "coordinator" }}
@@ -328,7 +498,18 @@ livenessProbe:
 - {name: config, configMap: {name: {{ include "asyncds.fullname" .root }}-config}}
 - {name: files, configMap: {name: {{ include "asyncds.fullname" .root }}-files}}
 - {name: tmp, emptyDir: {}}
-- {name: cache, emptyDir: {}}
+{{- with .root.Values.model.cache }}
+- {name: cache, emptyDir: {sizeLimit: {{ .sizeLimit }}}}
+{{- if eq $.component "coordinator" }}
+{{- else if .existingClaim }}
+- {name: downloads, persistentVolumeClaim: {claimName: {{ .existingClaim }}}}
+{{- else if .hostPath }}
+- {name: downloads, hostPath: {path: {{ .hostPath }}, type: DirectoryOrCreate}}
+{{- end }}
+{{- end }}
+{{- with .own.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
 {{- with .shmSize }}
 - {name: shm, emptyDir: {medium: Memory, sizeLimit: {{ . }}}}
 {{- end }}
@@ -352,4 +533,24 @@ livenessProbe:
   secret: {secretName: {{ .root.Values.security.curve.clientsSecret }}}
 {{- end }}
 {{- end }}
+{{- end }}
+
+
+{{- /* A claim that stays when the release goes, and grows where its storage class lets it: (dict "it" … "name"
+… "storage" … "accessMode" …). */ -}}
+{{- define "asyncds.claim" }}
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata:
+  name: {{ .name }}
+  labels: {{ include "asyncds.labels" .it | nindent 4 }}
+  annotations:
+    helm.sh/resource-policy: keep
+spec:
+  accessModes: [{{ .accessMode }}]
+  {{- with .storage.storageClass }}
+  storageClassName: {{ . }}
+  {{- end }}
+  resources:
+    requests: {storage: {{ .storage.size }}}
 {{- end }}
