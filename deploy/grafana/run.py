@@ -44,8 +44,8 @@ ROWS = (
         ),
         stat(
             "Batches per minute",
-            "Over 15 minutes. Zero for half an hour is an alert.",
-            "sum by (run) (rate(asyncds_coordinator_steps_total{@}[15m])) * 60",
+            "Over 15 minutes, or since the first one. Zero for half an hour is an alert.",
+            "asyncds:batches:per_minute15m{@}",
             base="text",
         ),
         stat("Reward", "Over 15 minutes.", "asyncds:reward:avg15m{@}", base="text"),
