@@ -1,0 +1,1 @@
+"""Runs compared: one table of group, setting and metric, its pages and charts."""

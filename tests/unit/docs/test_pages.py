@@ -52,3 +52,9 @@ def test_every_command_that_is_named_exists(page: Path) -> None:
     assert set(re.findall(r"^asyncds ([a-z-]+)", text, re.M)) <= commands
     targets = re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.M)
     assert set(re.findall(r"^make ([a-z0-9-]+)", text, re.M)) <= set(targets)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_pages_speak_the_glossary_and_no_dialect(page: Path) -> None:
+    dialect = r"\b(desks?|gangs?|unjudged|kept engine|tries of a group)\b"
+    assert re.findall(dialect, page.read_text(), re.I) == []
