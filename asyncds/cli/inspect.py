@@ -93,10 +93,9 @@ def _journal(run: Path) -> Iterator[Journal]:
 
 def _check(journal: Journal, run: Path, only: Filter) -> None:
     evaluations = journal.evaluations()
-    if only.evaluation is not None and only.evaluation not in [e["id"] for e in evaluations]:
+    if only.evaluation is not None and only.evaluation not in [e.id for e in evaluations]:
         known = ", ".join(
-            f"{e['id']} (version {e['version']}, temperature {e['temperature']:g})"
-            for e in evaluations
+            f"{e.id} (version {e.version}, temperature {e.temperature:g})" for e in evaluations
         )
         raise UserError(
             f"{run} has no finished evaluation {only.evaluation}: there is {known or 'none'}"

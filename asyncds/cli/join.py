@@ -48,7 +48,7 @@ def join_arguments(run_dir: Path, overrides: Sequence[str]) -> list[str]:
             f"no coordinator answers at {address}: start the run with `asyncds run --resume "
             f"{run_dir}`, then join it"
         )
-    if status["over"]:
+    if status.over:
         raise UserError(f"the run in {run_dir} is over: there is nothing to join")
     for name, value in local.SETTINGS.items():
         os.environ.setdefault(name, value)

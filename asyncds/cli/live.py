@@ -1,11 +1,6 @@
-"""The view of a run in the terminal while it goes on, from the plain values of `Status.run`.
+"""The view of a run in the terminal while it goes on. What is not known is shown as a dash."""
 
-Every value may be missing or None: it is shown as a dash, or its line is left out. Times are in
-seconds, `last_seen` is seconds since the last word, fractions lie between 0 and 1.
-"""
-
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
@@ -13,9 +8,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from asyncds.protocol.records import LearnerStatus, MemberStatus, RunStatus
 from asyncds.telemetry.numbers import duration, number, percent
-
-Status = Mapping[str, Any]
 
 _STATE = {"running": "green", "finished": "green", "failed": "red", "interrupted": "yellow"}
 _HEALTH = {"healthy": "green", "suspect": "yellow", "dead": "red"}
@@ -23,41 +17,38 @@ _BARS = "▁▂▃▄▅▆▇█"
 _SPARK_WIDTH = 24
 
 
-def render(status: Status) -> RenderableType:
+def render(status: RunStatus) -> RenderableType:
     """The whole view, redrawn at every status."""
     parts: list[RenderableType] = [_progress(status), Text(), _numbers(status)]
-    for name, key in (("waits", "waiting_for"), ("page", "page")):
-        if value := status.get(key):
-            parts.append(Text.assemble((f"{name:<11}", "dim"), str(value)))
+    for name, value in (("waits", status.waiting_for), ("page", status.page)):
+        if value:
+            parts.append(Text.assemble((f"{name:<11}", "dim"), value))
     parts += [Text(), _fleet(status)]
-    if message := status.get("message"):
-        parts += [Text(), Text(str(message), style="yellow")]
-    state = str(status.get("state") or "starting")
-    title = Text.assemble(
-        (str(status.get("name") or "run"), "bold"), " · ", (state, _STATE.get(state, "cyan"))
-    )
+    if status.message:
+        parts += [Text(), Text(status.message, style="yellow")]
+    state = (status.state, _STATE.get(status.state, "cyan"))
+    title = Text.assemble((status.name or "run", "bold"), " · ", state)
     return Panel(Group(*parts), title=title, title_align="left", border_style="dim")
 
 
-def plain_line(status: Status) -> str:
+def plain_line(status: RunStatus) -> str:
     """One line, for logs and pipes."""
-    state = status.get("state") or "starting"
-    parts = [f"[{_shown(status, 'elapsed', duration)}] {state}"]
-    if status.get("steps") != 0:
-        parts.append(f"step {_shown(status, 'step')}/{_shown(status, 'steps')}")
-        parts.append(f"version {_shown(status, 'version')}")
-    for name, key, form in (
-        ("reward", "reward", "{:.3f}".format),
-        ("correct", "correct", percent),
-        ("lag", "lag_mean", number),
-        ("generated tok/s", "generated_tokens_per_second", number),
-        ("trained tok/s", "trained_tokens_per_second", number),
-        ("sync s", "sync_seconds", number),
+    parts = [f"[{_shown(status.elapsed, duration)}] {status.state}"]
+    if status.steps != 0:
+        parts.append(f"step {status.step}/{_shown(status.steps)}")
+        parts.append(f"version {status.version}")
+    for name, value, form in (
+        ("reward", status.reward, "{:.3f}".format),
+        ("correct", status.correct, percent),
+        ("lag", status.lag_mean, number),
+        ("generated tok/s", status.generated_tokens_per_second, number),
+        ("trained tok/s", status.trained_tokens_per_second, number),
+        ("sync s", status.sync_seconds, number),
     ):
-        if status.get(key) is not None:
-            parts.append(f"{name} {_shown(status, key, form)}")
+        if value is not None:
+            parts.append(f"{name} {form(value)}")
     parts += [f"Pass@{k} {percent(v)}" for k, v in _passes(status).items()]
-    parts += [str(status[key]) for key in ("waiting_for", "message") if status.get(key)]
+    parts += filter(None, (status.waiting_for, status.message))
     return " · ".join(parts)
 
 
@@ -70,48 +61,37 @@ def sparkline(values: Sequence[float | None]) -> str:
     return "".join(_BARS[round((v - low) / span * (len(_BARS) - 1))] for v in known)
 
 
-def _progress(status: Status) -> RenderableType:
-    step, steps = status.get("step") or 0, status.get("steps")
+def _progress(status: RunStatus) -> RenderableType:
     row = Table.grid(padding=(0, 2, 0, 0))
     row.add_row(
-        Text.assemble(("step ", "dim"), f"{step}/{'–' if steps is None else steps}"),
-        ProgressBar(total=steps or 1, completed=step, width=30),
-        Text.assemble(("version ", "dim"), _shown(status, "version")),
-        Text(_shown(status, "elapsed", duration)),
+        Text.assemble(("step ", "dim"), f"{status.step}/{_shown(status.steps)}"),
+        ProgressBar(total=status.steps or 1, completed=status.step, width=30),
+        Text.assemble(("version ", "dim"), number(status.version)),
+        Text(_shown(status.elapsed, duration)),
     )
     return row
 
 
-def _numbers(status: Status) -> RenderableType:
+def _numbers(status: RunStatus) -> RenderableType:
     """Left what is learnt, right how fast."""
-    history = status.get("history") or {}
+    curve = sparkline(status.history.reward)
     learnt: list[tuple[str, str, str]] = [
-        (
-            "reward",
-            _shown(status, "reward", "{:.3f}".format),
-            sparkline(history.get("reward") or []),
-        ),
-        ("correct", _shown(status, "correct", percent), sparkline(history.get("correct") or [])),
+        ("reward", _shown(status.reward, "{:.3f}".format), curve),
+        ("correct", _shown(status.correct, percent), ""),
     ]
-    base = status.get("base_pass") or {}
+    base = status.base_pass or {}
     for k, share in _passes(status).items():
-        before = "" if base.get(k) is None else f"base {percent(base[k])}"
+        before = f"base {percent(base[k])}" if k in base else ""
         learnt.append((f"Pass@{k}", percent(share), before))
-    learnt.append(("distinct", _shown(status, "distinct_correct", "{:.2f}".format), "per group"))
+    learnt.append(("distinct", _shown(status.distinct_correct, "{:.2f}".format), "per group"))
+    lags = f"largest {_shown(status.lag_max)}, bound {_shown(status.max_lag)}"
+    pause = f"pause {_shown(status.pause_seconds, '{:.2f} s'.format)}"
     speed = [
-        ("generated", _shown(status, "generated_tokens_per_second"), "tokens/s"),
-        ("trained", _shown(status, "trained_tokens_per_second"), "tokens/s"),
-        (
-            "lag",
-            _shown(status, "lag_mean"),
-            f"largest {_shown(status, 'lag_max')}, bound {_shown(status, 'max_lag')}",
-        ),
-        ("groups", _shown(status, "outstanding"), f"out, {_shown(status, 'buffered')} ready"),
-        (
-            "sync",
-            _shown(status, "sync_seconds", "{:.2f} s".format),
-            f"pause {_shown(status, 'pause_seconds', '{:.2f} s'.format)}",
-        ),
+        ("generated", _shown(status.generated_tokens_per_second), "tokens/s"),
+        ("trained", _shown(status.trained_tokens_per_second), "tokens/s"),
+        ("lag", _shown(status.lag_mean), lags),
+        ("groups", number(status.outstanding), f"out, {number(status.buffered)} ready"),
+        ("sync", _shown(status.sync_seconds, "{:.2f} s".format), pause),
     ]
     grid = Table.grid(padding=(0, 2, 0, 0))
     for i in range(max(len(learnt), len(speed))):
@@ -123,35 +103,34 @@ def _numbers(status: Status) -> RenderableType:
     return grid
 
 
-def _fleet(status: Status) -> RenderableType:
+def _fleet(status: RunStatus) -> RenderableType:
     view = Table.grid(padding=(0, 2, 0, 0))
-    learner = status.get("learner") or {}
+    learner = status.learner
     view.add_row(
         Text("learner"),
-        Text(str(learner.get("phase") or "–")),
-        Text(f"version {_shown(learner, 'version')}", "dim"),
-        Text(f"step {_shown(learner, 'step')}", "dim"),
-        Text(f"idle {_shown(learner, 'idle_fraction', percent)}", "dim"),
+        Text(learner.phase or "–"),
+        Text(f"version {_version(learner.version)}", "dim"),
+        Text(f"step {learner.step}", "dim"),
+        Text(f"idle {_shown(learner.idle_fraction, percent)}", "dim"),
         Text(),
         _age(learner),
     )
-    for member in status.get("fleet") or []:
-        health = str(member.get("health") or "–")
+    for member in status.fleet:
         view.add_row(
-            Text(str(member.get("name") or "–")),
-            Text(health, style=_HEALTH.get(health, "cyan")),
-            Text(f"version {_shown(member, 'version')}", "dim"),
-            Text(f"{_shown(member, 'leases')} leases", "dim"),
-            Text(f"{_shown(member, 'tokens_per_second')} tokens/s", "dim"),
-            Text(f"kv {_shown(member, 'kv_use', percent)}", "dim"),
+            Text(member.name),
+            Text(member.health, style=_HEALTH.get(member.health, "cyan")),
+            Text(f"version {_version(member.version)}", "dim"),
+            Text(f"{member.leases} leases", "dim"),
+            Text(f"{_shown(member.tokens_per_second)} tokens/s", "dim"),
+            Text(f"kv {_shown(member.kv_use, percent)}", "dim"),
             _age(member),
         )
     return view
 
 
-def _age(process: Mapping[str, Any]) -> Text:
+def _age(process: LearnerStatus | MemberStatus) -> Text:
     """Only silence is worth a word."""
-    silent = process.get("last_seen")
+    silent = process.last_seen
     return (
         Text(f"silent for {silent:.0f} s", "yellow")
         if silent is not None and silent > 5
@@ -159,13 +138,16 @@ def _age(process: Mapping[str, Any]) -> Text:
     )
 
 
-def _passes(status: Status) -> dict[str, float]:
+def _passes(status: RunStatus) -> dict[str, float]:
     """Pass@k of the lowest and the highest k."""
-    known = {k: v for k, v in (status.get("pass") or {}).items() if v is not None}
+    known = status.pass_ or {}
     ks = sorted(known, key=int)
     return {k: known[k] for k in dict.fromkeys(ks[:1] + ks[-1:])}
 
 
-def _shown(values: Mapping[str, Any], key: str, form: Callable[[float], str] = number) -> str:
-    value = values.get(key)
+def _version(version: int) -> str:
+    return "–" if version < 0 else number(version)
+
+
+def _shown(value: float | None, form: Callable[[float], str] = number) -> str:
     return "–" if value is None else form(value)

@@ -21,6 +21,7 @@ from asyncds.launch.children import Children
 from asyncds.launch.errors import UserError
 from asyncds.launch.interrupts import interrupts
 from asyncds.launch.preflight import preflight
+from asyncds.protocol.records import RunStatus
 from asyncds.telemetry.summary import read_summary
 
 POLL_SECONDS = 0.5
@@ -103,17 +104,17 @@ def _watch(active: ActiveRun, signals: list[int], console: Console) -> None:
 def _display(console: Console) -> Iterator[Any]:
     """A function that shows a status: in place on a terminal, else a line now and then."""
     if console.is_terminal:
-        with Live(render({}), console=console, refresh_per_second=4) as live:
+        with Live(render(RunStatus()), console=console, refresh_per_second=4) as live:
             yield lambda status: live.update(render(status))
         return
     last, page = -PLAIN_SECONDS, ""
 
-    def line(status: dict[str, Any]) -> None:
+    def line(status: RunStatus) -> None:
         nonlocal last, page
-        if status.get("page", "") != page:
-            page = status["page"]
+        if status.page != page:
+            page = status.page
             print(f"live page: {page}", flush=True)
-        if status and time.monotonic() - last >= PLAIN_SECONDS:
+        if (status.name or status.message) and time.monotonic() - last >= PLAIN_SECONDS:
             last = time.monotonic()
             print(plain_line(status), flush=True)
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
+from msgspec.structs import replace
 from rich.console import Console
 from rich.live import Live
 
@@ -25,6 +25,7 @@ from asyncds.launch.interrupts import interrupts
 from asyncds.launch.machine import uses_cuda
 from asyncds.launch.preflight import preflight
 from asyncds.launch.warm import WarmChild, warm_python
+from asyncds.protocol.records import EvaluationRecord, RecordError
 from asyncds.rollout.journal import Journal
 from asyncds.telemetry.summary import read_summary
 
@@ -157,13 +158,13 @@ def share_base_evaluation(run: RunConfig) -> None:
             made = _base_evaluation(other, like=run)
             with journal.transaction():
                 for result in made:
-                    id = journal.add_evaluation(version=0, step=0, n_samples=result["n_samples"])
-                    journal.finish_evaluation(id, {"made_by": other.name, **result})
+                    id = journal.add_evaluation(version=0, step=0, n_samples=result.n_samples)
+                    journal.finish_evaluation(replace(result, id=id, made_by=other.name))
             if made:
                 return
 
 
-def _base_evaluation(run_dir: Path, *, like: RunConfig) -> list[dict[str, Any]]:
+def _base_evaluation(run_dir: Path, *, like: RunConfig) -> list[EvaluationRecord]:
     """A finished run's results for its base model; none if they would not be those of `like`."""
     summary = read_summary(run_dir / "summary.json")
     if summary is None or summary["status"] != "finished":
@@ -172,8 +173,11 @@ def _base_evaluation(run_dir: Path, *, like: RunConfig) -> list[dict[str, Any]]:
     alike = ("model", "tokenizer", "dtype", "task", "eval")
     if any(getattr(there, key) != getattr(like, key) for key in alike):
         return []
-    made = [e for e in summary["eval"] if e["version"] == 0]
-    return [{k: v for k, v in e.items() if k != "id"} for e in made]
+    try:
+        made = [EvaluationRecord.from_result(result) for result in summary["eval"]]
+    except RecordError:
+        return []  # of another version of asyncds
+    return [e for e in made if e.version == 0]
 
 
 class Slot:
@@ -337,7 +341,7 @@ def _display(console: Console) -> Iterator[Callable[[Progress], None]]:
             if time.monotonic() - last >= PLAIN_SECONDS:
                 last = time.monotonic()
                 for status in progress.active:
-                    print(f"{status.get('name')} {plain_line(status)}", flush=True)
+                    print(f"{status.name} {plain_line(status)}", flush=True)
 
         yield lines
         return

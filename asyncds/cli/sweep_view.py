@@ -1,6 +1,6 @@
 """How far a sweep is, in the terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from asyncds.cli.live import plain_line
+from asyncds.protocol.records import RunStatus
 from asyncds.telemetry.comparison import compare
 from asyncds.telemetry.numbers import duration
 
@@ -42,7 +43,7 @@ class Progress:
     skipped: int
     made: int
     seconds: float
-    active: Sequence[Mapping[str, Any]]
+    active: Sequence[RunStatus]
 
 
 def render(progress: Progress) -> RenderableType:
@@ -56,7 +57,7 @@ def render(progress: Progress) -> RenderableType:
         Text(f"about {duration(_remaining(progress))} to go" if progress.made else "", "dim"),
     )
     lines = [
-        Text.assemble((f"{status.get('name') or 'starting'}  ", "bold"), plain_line(status))
+        Text.assemble((f"{status.name or 'starting'}  ", "bold"), plain_line(status))
         for status in progress.active
     ]
     return Panel(Group(head, *lines), title="sweep", title_align="left", border_style="dim")

@@ -183,6 +183,11 @@ class Fleet:
         """Members that may serve."""
         return [m for m in self if m.health is Health.HEALTHY]
 
+    @property
+    def tokens_per_second(self) -> float:
+        """What the members that are alive sample, all together."""
+        return sum(m.stats.get("tokens_per_second", 0.0) for m in self.alive())
+
     def _bury(self, member: Member) -> None:
         member.health = Health.DEAD
         self._names.pop(member.peer, None)

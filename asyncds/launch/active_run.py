@@ -1,10 +1,12 @@
 """A run that is under way on this machine."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+
+from msgspec.structs import replace
 
 from asyncds.launch.children import ChildFailedError, Children
+from asyncds.protocol.records import RunStatus
 from asyncds.transport.keys import ClientKeys
 from asyncds.transport.observer import Observer
 
@@ -30,7 +32,7 @@ class ActiveRun:
         self._observer = Observer(address, keys=keys)
         self._message = ""
         self._stopping = ""
-        self.status: dict[str, Any] = {}
+        self.status = RunStatus()
         """The newest one that the coordinator sent, with a message of this machine if there is
         one."""
         self.problem = ""
@@ -62,11 +64,11 @@ class ActiveRun:
                     "that)"
                 )
         status = answer or self.status
-        self.status = status | ({"message": self._message} if self._message else {})
+        self.status = replace(status, message=self._message or status.message)
 
-    def _keep_alive(self, answer: Mapping[str, Any] | None) -> list[str]:
+    def _keep_alive(self, answer: RunStatus | None) -> list[str]:
         """Start again what died or left too early; from the first that can't be, the run ends."""
-        going_on = answer is not None and not answer["over"]
+        going_on = answer is not None and not answer.over
         left = self._children.left() if going_on else {}
         try:
             return self._children.tend(

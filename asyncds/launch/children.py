@@ -7,15 +7,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from asyncds.config.schema import SupervisionConfig
 from asyncds.launch.cause import cause
 from asyncds.launch.liveness import LivenessMonitor
 from asyncds.launch.restarts import Restarts
+from asyncds.protocol.records import RunStatus
 
 LONGEST_TURN_SECONDS = 10.0
 """Between two looks at the processes; after a longer one this process was stopped."""
@@ -148,7 +148,7 @@ class Children:
         self._left = {name: self._left.get(name, now) for name in gone}
         return {name: now - since for name, since in self._left.items()}
 
-    def end_hung(self, status: Mapping[str, Any] | None) -> list[str]:
+    def end_hung(self, status: RunStatus | None) -> list[str]:
         """Kill what has been silent for too long; returns what happened, a sentence each.
 
         status: the coordinator's answer of this moment, None if there is none.

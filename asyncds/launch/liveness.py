@@ -1,7 +1,8 @@
 """Which processes of a run hang, judged by when they were last heard of."""
 
 from collections.abc import Mapping
-from typing import Any
+
+from asyncds.protocol.records import RunStatus
 
 COORDINATOR = "coordinator"
 LEARNER = "learner"
@@ -27,7 +28,7 @@ class LivenessMonitor:
         self._listening_since = now
 
     def hung(
-        self, started: Mapping[str, float], status: Mapping[str, Any] | None, now: float
+        self, started: Mapping[str, float], status: RunStatus | None, now: float
     ) -> dict[str, float]:
         """The processes that hang, each with the seconds of its silence.
 
@@ -51,12 +52,12 @@ class LivenessMonitor:
                 found[name] = silent
         return found
 
-    def _listen(self, started: Mapping[str, float], status: Mapping[str, Any], now: float) -> None:
+    def _listen(self, started: Mapping[str, float], status: RunStatus, now: float) -> None:
         if self._answering_since is None:
             self._answering_since = now
         self._heard[COORDINATOR] = now
-        seen = {member["name"]: member["last_seen"] for member in status["fleet"]}
-        seen[LEARNER] = status["learner"]["last_seen"]
+        seen: dict[str, float | None] = {m.name: m.last_seen for m in status.fleet}
+        seen[LEARNER] = status.learner.last_seen
         for name, ago in seen.items():
             if name in started and ago is not None and now - ago > started[name]:
                 self._heard[name] = now - ago

@@ -8,11 +8,13 @@ Arrays travel as raw little-endian buffers: int32 token ids and lengths, float32
 and rewards. Versions are run-length coded: pairs of (version, count) over a group's tokens.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
-PROTOCOL = 7
+from asyncds.protocol.records import RunStatus
+
+PROTOCOL = 8
 """Both ends must have the same number; a difference is refused at `Hello`."""
 
 
@@ -342,9 +344,9 @@ class Dump(Message, frozen=True):
 
 
 class Status(Message, frozen=True):
-    """The run at a glance, for people: plain values only."""
+    """The answer to `Observe`: the run at a glance."""
 
-    run: dict[str, Any]
+    run: RunStatus
 
 
 ToCoordinator = (

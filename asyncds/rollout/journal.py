@@ -17,13 +17,16 @@ import sqlite3
 import time
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from asyncds.rollout.journal_file import JournalFile
+from asyncds.protocol.records import EvaluationRecord, RecordError, StepRecord
+from asyncds.rollout.journal_file import JournalError, JournalFile
 from asyncds.rollout.retention import StoredGroup
+
+R = TypeVar("R")
 
 SCHEMA_VERSION = 1
 DELETED = "deleted"
@@ -413,23 +416,26 @@ class Journal(JournalFile):
 
     # --- steps and evaluations ------------------------------------------------------------------
 
-    def add_step(self, step: int, metrics: dict[str, Any]) -> None:
-        """The metrics of a trained batch."""
+    def add_step(self, record: StepRecord) -> None:
+        """A batch is trained, and its report has come."""
         self._db.execute(
-            "INSERT OR REPLACE INTO steps VALUES (?, ?, ?)",
-            (step, time.time(), json.dumps(metrics)),
+            "INSERT INTO steps VALUES (?, ?, ?)",
+            (record.step, time.time(), json.dumps(record.line())),
         )
 
     def has_step(self, step: int) -> bool:
-        """Whether there are metrics of it."""
+        """Whether its record is there."""
         return (
             self._db.execute("SELECT 1 FROM steps WHERE step = ?", (step,)).fetchone() is not None
         )
 
-    def steps(self, *, start: int = 0) -> list[dict[str, Any]]:
-        """Metrics of the trained batches from `start` on, in order."""
-        rows = self._db.execute("SELECT metrics FROM steps WHERE step >= ? ORDER BY step", (start,))
-        return [json.loads(row[0]) for row in rows]
+    def steps(self, *, start: int = 0) -> list[StepRecord]:
+        """Records of the trained batches from `start` on, in order. Raises JournalError for one
+        that another version of asyncds wrote."""
+        rows = self._db.execute(
+            "SELECT step, metrics FROM steps WHERE step >= ? ORDER BY step", (start,)
+        )
+        return [self._read(StepRecord.from_line, line, f"step {step}") for step, line in rows]
 
     def add_evaluation(self, *, version: int, step: int, n_samples: int) -> int:
         """Open an evaluation; returns its id."""
@@ -440,10 +446,11 @@ class Journal(JournalFile):
         assert cursor.lastrowid is not None
         return cursor.lastrowid
 
-    def finish_evaluation(self, evaluation: int, result: dict[str, Any]) -> None:
-        """Its result."""
+    def finish_evaluation(self, record: EvaluationRecord) -> None:
+        """The result of an evaluation that is open."""
         self._db.execute(
-            "UPDATE evaluations SET result = ? WHERE id = ?", (json.dumps(result), evaluation)
+            "UPDATE evaluations SET result = ? WHERE id = ?",
+            (json.dumps(record.result()), record.id),
         )
 
     def drop_evaluations(self, *, from_step: int | None = None) -> None:
@@ -455,12 +462,25 @@ class Journal(JournalFile):
         )
         self._db.execute(f"DELETE FROM evaluations WHERE {doomed}")
 
-    def evaluations(self) -> list[dict[str, Any]]:
-        """Results of finished evaluations, in order."""
+    def evaluations(self) -> list[EvaluationRecord]:
+        """Results of finished evaluations, in order. Raises JournalError for one that another
+        version of asyncds wrote."""
         rows = self._db.execute(
             "SELECT id, result FROM evaluations WHERE result IS NOT NULL ORDER BY id"
         )
-        return [{"id": id} | json.loads(result) for id, result in rows]
+        return [
+            self._read(EvaluationRecord.from_result, result, f"evaluation {id}", id=id)
+            for id, result in rows
+        ]
+
+    def _read(self, make: Callable[[dict[str, Any]], R], text: str, what: str, **more: Any) -> R:
+        try:
+            return make(json.loads(text) | more)
+        except RecordError as error:
+            raise JournalError(
+                f"{what} in the journal {self.path} is not as this version of asyncds writes it "
+                f"({error}): use the version that wrote it"
+            ) from error
 
     def evaluation_counts(self, evaluation: int) -> list[tuple[int, int, int]]:
         """(row, samples, correct samples) of each problem of an evaluation, by row."""

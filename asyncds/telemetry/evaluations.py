@@ -30,7 +30,7 @@ def evaluation_counts(run_dir: Path, *, evaluation: int) -> tuple[Int64, Int64, 
     """
     journal = Journal(run_dir / "journal.db", read_only=True)
     try:
-        if evaluation not in [e["id"] for e in journal.evaluations()]:
+        if evaluation not in [e.id for e in journal.evaluations()]:
             raise ValueError(f"{run_dir} has no finished evaluation {evaluation}")
         counts = np.array(journal.evaluation_counts(evaluation), dtype=np.int64).reshape(-1, 3)
     finally:

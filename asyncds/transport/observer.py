@@ -1,11 +1,11 @@
 """Asking a running coordinator how the run is doing, or to end it."""
 
 import logging
-from typing import Any
 
 import zmq
 
 from asyncds.protocol.codec import decode_from_coordinator, encode
+from asyncds.protocol.records import RunStatus
 from asyncds.protocol.wire import Message, Observe, Status, Stop
 from asyncds.transport.keys import ClientKeys
 
@@ -24,7 +24,7 @@ class Observer:
             keys.apply(self._socket)
         self._socket.connect(address)
 
-    def status(self, timeout: float) -> dict[str, Any] | None:
+    def status(self, timeout: float) -> RunStatus | None:
         """The newest status, or None if the coordinator does not answer within `timeout` s. It may
         be the late answer to an earlier question."""
         self._send(Observe())

@@ -1,9 +1,7 @@
-"""The learner's desk: batches out, reports in."""
+"""Batches for the learner: its ranks ask for shards, and so say what they have trained."""
 
-import logging
-import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -16,13 +14,23 @@ from asyncds.protocol.codec import (
     pack_shard,
     unpack_group,
 )
+from asyncds.protocol.records import BatchFacts
 from asyncds.protocol.sharding import make_shards
 from asyncds.protocol.wire import BatchRequest, Message
 from asyncds.rollout.journal import GroupRow, Journal
 from asyncds.rollout.journal_file import JournalDamagedError
 from services.coordinator.leases import LeaseBook
 
-log = logging.getLogger(__name__)
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedBatch:
+    """A batch that the learner reports as trained. step: its number, from 0. report: what the
+    learner measured. facts: None if the samples are gone. lags: of each group."""
+
+    step: int
+    report: dict[str, float]
+    facts: BatchFacts | None = None
+    lags: list[int] = field(default_factory=list)
 
 
 class BatchServer:
@@ -43,7 +51,8 @@ class BatchServer:
         self._waiting: dict[int, tuple[int, bytes]] = {}  # rank: (step asked for, peer)
         self._step = -1
         self._shards: list[Shard] = []
-        self._facts: dict[str, Any] = {}
+        self._facts: BatchFacts | None = None
+        self._lags: list[int] = []
         self.ranks = 1
         self.trained = 0
         """Batches trained so far."""
@@ -54,8 +63,8 @@ class BatchServer:
         self._step, self._shards = -1, []
         self.trained, self.ranks = step, ranks
 
-    def request(self, peer: bytes, message: BatchRequest) -> dict[str, Any] | None:
-        """A rank wants a shard. Returns the metrics of the batch before if this completes it."""
+    def request(self, peer: bytes, message: BatchRequest) -> TrainedBatch | None:
+        """A rank wants a shard. Returns the batch before if this says that it is trained."""
         if message.step < self.trained:
             return None  # a repetition that comes late
         finished = None
@@ -110,15 +119,9 @@ class BatchServer:
             leases=[r.lease for r in rows],
             generators=[r.generator for r in rows],
         )
-        self._facts = _facts(rows, groups)
+        self._lags = [r.lag or 0 for r in rows]
+        self._facts = batch_facts(groups, lags=self._lags)
         return True
-
-    def _facts_of(self, step: int) -> dict[str, Any]:
-        """{} if its samples are gone."""
-        rows = list(self._journal.groups("l.step = ?", (step,)))
-        if not rows or not all(row.payload for row in rows):
-            return {}
-        return _facts(rows, [self._group(row) for row in rows])
 
     def _group(self, row: GroupRow) -> GroupArrays:
         try:
@@ -137,46 +140,24 @@ class BatchServer:
             return True
         return step == self.trained - 1 and step >= 0 and not self._journal.has_step(step)
 
-    def _complete(self, step: int, report: dict[str, float]) -> dict[str, Any]:
-        facts = self._facts if self._step == step else self._facts_of(step)
+    def _complete(self, step: int, report: dict[str, float]) -> TrainedBatch:
         self._journal.consume(step)
         self.trained = step + 1
-        metrics = {
-            "step": step + 1,
-            "version": self._version_at(step + 1),
-            "time": time.time(),
-            **facts,
-            **{f"learner/{k}": v for k, v in report.items()},
-        }
-        self._journal.add_step(step, metrics)
-        return metrics
+        if self._step == step:
+            return TrainedBatch(step=step, report=report, facts=self._facts, lags=self._lags)
+        rows = list(self._journal.groups("l.step = ?", (step,)))
+        if not rows or not all(row.payload for row in rows):
+            return TrainedBatch(step=step, report=report)
+        lags = [r.lag or 0 for r in rows]
+        facts = batch_facts([self._group(row) for row in rows], lags=lags)
+        return TrainedBatch(step=step, report=report, facts=facts, lags=lags)
 
 
-def _facts(rows: list[GroupRow], groups: list[GroupArrays]) -> dict[str, Any]:
-    """What is known of a batch without a model."""
-    lags = [r.lag or 0 for r in rows]
+def batch_facts(groups: Sequence[GroupArrays], *, lags: Sequence[int]) -> BatchFacts:
+    """What is known of a batch of these groups. lags: one per group."""
     correct = np.concatenate([g.correct for g in groups])
     lengths = np.concatenate([g.lengths for g in groups])
     finished = np.concatenate([g.finished for g in groups])
-    return {
-        "groups": len(groups),
-        "sequences": len(lengths),
-        "tokens": int(lengths.sum()),
-        "length": float(lengths.mean()),
-        "truncated": float(1 - finished.mean()),
-        "reward": float(np.concatenate([g.rewards for g in groups]).mean()),
-        "correct": float(correct.mean()),
-        "mixed_groups": float(np.mean([0 < g.correct.sum() < len(g.correct) for g in groups])),
-        **_diversity(groups),
-        "lag_mean": float(np.mean(lags)),
-        "lag_max": int(max(lags)),
-        "lags": lags,
-    }
-
-
-def _diversity(groups: list[GroupArrays]) -> dict[str, Any]:
-    """Means over the groups in which they are defined; under the primary equivalence where none is
-    named."""
     found = [
         {name: diversity(keys, g.correct.tolist()) for name, keys in g.answers.items()}
         for g in groups
@@ -184,13 +165,23 @@ def _diversity(groups: list[GroupArrays]) -> dict[str, Any]:
     primary = [next(iter(of_group.values())) for of_group in found]
     shares = [d.top_share for d in primary if d.top_share is not None]
     overlaps = [d.self_overlap for d in primary if d.self_overlap is not None]
-    return {
-        "solved_groups": len(shares) / len(groups),
-        "distinct_correct": float(np.mean([d.distinct for d in primary])),
-        **{
-            f"distinct/{name}": float(np.mean([of_group[name].distinct for of_group in found]))
+    return BatchFacts(
+        groups=len(groups),
+        sequences=len(lengths),
+        tokens=int(lengths.sum()),
+        length=float(lengths.mean()),
+        truncated=float(1 - finished.mean()),
+        reward=float(np.concatenate([g.rewards for g in groups]).mean()),
+        correct=float(correct.mean()),
+        mixed_groups=float(np.mean([0 < g.correct.sum() < len(g.correct) for g in groups])),
+        solved_groups=len(shares) / len(groups),
+        distinct_correct=float(np.mean([d.distinct for d in primary])),
+        distinct={
+            name: float(np.mean([of_group[name].distinct for of_group in found]))
             for name in found[0]
         },
-        "top_share": float(np.mean(shares)) if shares else None,
-        "self_overlap": float(np.mean(overlaps)) if overlaps else None,
-    }
+        top_share=float(np.mean(shares)) if shares else None,
+        self_overlap=float(np.mean(overlaps)) if overlaps else None,
+        lag_mean=float(np.mean(lags)),
+        lag_max=max(lags),
+    )

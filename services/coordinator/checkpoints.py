@@ -46,7 +46,7 @@ class CheckpointTracker:
     def evaluated(self) -> None:
         """There may be another best."""
         e = self._evaluation
-        results = [r for r in self._journal.evaluations() if r["step"] in self._steps]
+        results = [r for r in self._journal.evaluations() if r.step in self._steps]
         self.best = (
             best_step(results, temperature=e.temperatures[0], k=e.pass_at[0]) if e.pass_at else None
         )

@@ -7,12 +7,12 @@ must leave only after the journal's commit; the caller sees to that.
 import json
 import logging
 from collections.abc import Callable
-from typing import Any
 
 from asyncds.config.schema import RunConfig
 from asyncds.fleet.membership import Fleet, Health, Member
 from asyncds.fleet.weight_sync import SyncOutcome
 from asyncds.protocol import wire
+from asyncds.protocol.records import EvaluationRecord, RunStatus, StepRecord
 from asyncds.rollout.journal import Journal
 from asyncds.rollout.scheduler import Scheduler
 from asyncds.transport.rejections import LogLimiter
@@ -21,9 +21,11 @@ from services.coordinator.batches import BatchServer
 from services.coordinator.checkpoints import CheckpointTracker
 from services.coordinator.evaluation import Due, EvaluationPlan
 from services.coordinator.leases import LeaseBook
+from services.coordinator.pace import Pace
 from services.coordinator.retention import Retention
 from services.coordinator.state import State
 from services.coordinator.status import status, waiting_for
+from services.coordinator.steps import StepRecorder
 from services.coordinator.unverified import UnverifiedGroups
 from services.coordinator.watchdog import Watchdog
 from services.coordinator.weight_syncs import LEARNER, WeightSyncManager
@@ -40,7 +42,8 @@ SYNCS_PER_START = 1_000_000
 
 
 class Coordinator:
-    """One run. `on_step` gets every trained batch's metrics, `on_evaluation` every result.
+    """One run. `on_step` gets every trained batch's record and the lag of each of its groups,
+    `on_evaluation` every result.
     `on_rewind` is called when the journal may have gone back to an earlier step, `on_stall` with
     who waits for whom whenever nothing has moved for a while, `on_broadcast` with how a broadcast
     of weights ended, and when."""
@@ -51,8 +54,8 @@ class Coordinator:
         config: RunConfig,
         journal: Journal,
         send: Callable[[bytes, wire.Message], None],
-        on_step: Callable[[dict[str, Any]], None],
-        on_evaluation: Callable[[dict[str, Any]], None],
+        on_step: Callable[[StepRecord, list[int]], None],
+        on_evaluation: Callable[[EvaluationRecord], None],
         on_rewind: Callable[[], None],
         on_stall: Callable[[str], None],
         on_broadcast: Callable[[SyncOutcome, float], None],
@@ -62,7 +65,6 @@ class Coordinator:
         self._journal = journal
         self._welcome = wire.Welcome(run=config.name, id=journal.run_id())
         self._send = send
-        self._on_step = on_step
         self._on_evaluation = on_evaluation
         self._on_rewind = on_rewind
         self._on_stall = on_stall
@@ -106,6 +108,15 @@ class Coordinator:
             on_go=self.leases.expect_version,
             on_mismatch=self.leases.distrust,
             on_end=on_broadcast,
+        )
+        self.pace = Pace(journal=journal, now=now)
+        self._steps = StepRecorder(
+            journal=journal,
+            fleet=self.fleet,
+            scheduler=self.scheduler,
+            weights=self.weights,
+            pace=self.pace,
+            on_step=on_step,
         )
         self._unverified = UnverifiedGroups(fleet=self.fleet, unverified=self.weights.unverified)
         trained, selected = journal.progress()
@@ -266,10 +277,10 @@ class Coordinator:
         if self.learner.peers.get(message.rank) != peer:
             self.reject(peer, f"asks for the batch of rank {message.rank}, which it is not", now)
             return
-        metrics = self.batches.request(peer, message)
-        if metrics is not None:
+        trained = self.batches.request(peer, message)
+        if trained is not None:
             self.watchdog.moved(now)
-            self._on_step(metrics)
+            self._steps.trained(trained, now)
 
     # --- introductions --------------------------------------------------------------------------
 
@@ -397,7 +408,7 @@ class Coordinator:
             interim_samples=e.interim_samples,
             steps=self.config.steps,
         )
-        plan.skip_done([done["step"] for done in self._journal.evaluations()])
+        plan.skip_done([done.step for done in self._journal.evaluations()])
         return plan
 
     def _forget(self, member: Member, reason: str, outcome: AttemptOutcome, now: float) -> None:
@@ -464,14 +475,14 @@ class Coordinator:
                 pass_at=self.config.eval.pass_at,
                 multiplicity=self.leases.multiplicity,
             )
-            for id, result in results.items():
-                self._journal.finish_evaluation(id, result)
+            for result in results:
+                self._journal.finish_evaluation(result)
             self.leases.close_round()
             self._evaluated = True
             self._plan.done()
             self.checkpoints.evaluated()
             self.watchdog.moved(now)
-            for result in results.values():
+            for result in results:
                 self._on_evaluation(result)
         elif not any(m.health in (Health.HEALTHY, Health.SUSPECT) for m in self.fleet):
             log.warning("evaluation of version %d given up: no generator has it", round.version)
@@ -515,9 +526,11 @@ class Coordinator:
         self._finish(reason, State.INTERRUPTED)
         self.leases.cancel_all()
 
-    def ended(self) -> None:
+    def ended(self, now: float) -> None:
         """The process ends, the run is over: who starts the coordinator again resumes the run."""
         self._journal.forget_stop()
+        if not self.found_finished:
+            self.pace.keep(now)
 
     def _drop_round(self) -> None:
         if self.leases.round is not None:
@@ -589,6 +602,6 @@ class Coordinator:
         """Who waits for whom, in a sentence."""
         return waiting_for(self)
 
-    def status(self, now: float) -> dict[str, Any]:
-        """The run at a glance: plain values. `over`: processes that leave are meant to."""
+    def status(self, now: float) -> RunStatus:
+        """The run at a glance, as far as it is known here."""
         return status(self, now)

@@ -8,11 +8,11 @@ import errno
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from asyncds.protocol.codec import ProtocolError, decode_to_coordinator, encode
+from asyncds.protocol.records import RunStatus
 from asyncds.protocol.wire import Identify, Message, Observe, Status, Stop
 from asyncds.rollout.journal_file import DiskFullError
 from asyncds.transport.router import Router
@@ -55,7 +55,7 @@ def wait_for_room(
     *,
     directory: Path,
     router: Router,
-    status: Mapping[str, Any],
+    status: RunStatus,
     seconds: float,
     clock: Callable[[], float],
     on_look: Callable[[], None],
@@ -79,7 +79,7 @@ def wait_for_room(
             return False
 
 
-def _answer(frame: bytes, status: Mapping[str, Any]) -> Message | None:
+def _answer(frame: bytes, status: RunStatus) -> Message | None:
     """None if the run is told to stop."""
     try:
         message = decode_to_coordinator(frame)
@@ -88,7 +88,7 @@ def _answer(frame: bytes, status: Mapping[str, Any]) -> Message | None:
         return Identify()
     match message:
         case Observe():
-            return Status(run=dict(status))
+            return Status(run=status)
         case Stop():
             return None
         case _:

@@ -10,6 +10,7 @@ import numpy as np
 from asyncds.algo.diversity import Diversity, diversity, normalised_variance
 from asyncds.algo.passk import Estimate, bootstrap, mean_pass_at_k
 from asyncds.protocol.codec import GroupArrays
+from asyncds.protocol.records import EvaluationRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,13 +69,13 @@ class EvaluationPlan:
         return not self._due
 
 
-def best_step(results: Sequence[Mapping[str, Any]], *, temperature: float, k: int) -> int | None:
+def best_step(results: Sequence[EvaluationRecord], *, temperature: float, k: int) -> int | None:
     """The step with the highest Pass@k at a temperature, the newest if several share it; None if no
     result has it."""
     found = [
-        (result["pass@k"][str(k)], result["step"])
+        (result.pass_at_k[str(k)], result.step)
         for result in results
-        if result["temperature"] == temperature and str(k) in result["pass@k"]
+        if result.temperature == temperature and str(k) in result.pass_at_k
     ]
     return max(found)[1] if found else None
 
@@ -148,27 +149,28 @@ class EvaluationRound:
 
     def results(
         self, *, split: str, pass_at: Sequence[int], multiplicity: Mapping[str, Sequence[int]]
-    ) -> dict[int, dict[str, Any]]:
-        """The result of each evaluation, by its id (docs/evaluation.md says what the keys mean).
+    ) -> list[EvaluationRecord]:
+        """The result of each evaluation.
 
         k above the samples taken are left out. multiplicity: by equivalence, how many distinct
         correct answers the first problems have, 0 where that is not known.
         """
-        return {
-            id: {
-                "version": self.version,
-                "step": self.step,
-                "split": split,
-                "temperature": temperature,
-                "n_samples": self.n_samples,
+        return [
+            EvaluationRecord(
+                id=id,
+                version=self.version,
+                step=self.step,
+                split=split,
+                temperature=temperature,
+                n_samples=self.n_samples,
                 **_averages(
                     sorted(self._problems[id], key=lambda problem: problem.row),
                     pass_at=pass_at,
                     multiplicity=multiplicity,
                 ),
-            }
+            )
             for id, temperature in self._temperatures.items()
-        }
+        ]
 
 
 def _averages(
@@ -203,8 +205,8 @@ def _averages(
     distinct = bootstrap([d.distinct for d in seen], seed=0) if seen else Estimate(0.0, 0.0, 0.0)
     return {
         "n_problems": len(problems),
-        "pass@k": {str(k): estimate.mean for k, estimate in passed.items()},
-        "pass@k_interval": {str(k): [e.low, e.high] for k, e in passed.items()},
+        "pass_at_k": {str(k): estimate.mean for k, estimate in passed.items()},
+        "pass_at_k_interval": {str(k): [e.low, e.high] for k, e in passed.items()},
         "equivalence": primary,
         "distinct_correct": distinct.mean,
         "distinct_correct_interval": [distinct.low, distinct.high],

@@ -194,8 +194,8 @@ def _serve_while_there_is_room(
             telemetry.close()
             return None
         with journal.transaction():
-            coordinator.ended()
-        telemetry.summarise()
+            coordinator.ended(clock())
+        telemetry.summarise(clock())
         telemetry.close()
         trackers.close()
         log.info("the run is %s %s", coordinator.state.value, coordinator.message)

@@ -1,7 +1,14 @@
 """What people are told about a run: who waits for whom, and all of it at a glance."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from asyncds.protocol.records import (
+    LearnerStatus,
+    MemberStatus,
+    RoundStatus,
+    RunStatus,
+    SyncStatus,
+)
 from asyncds.rollout.scheduler import TicketState
 from services.coordinator.state import State
 
@@ -36,48 +43,53 @@ def waiting_for(run: "Coordinator") -> str:
     return "nobody waits"
 
 
-def status(run: "Coordinator", now: float) -> dict[str, Any]:
-    """The run at a glance: plain values. `over`: processes that leave are meant to."""
+def status(run: "Coordinator", now: float) -> RunStatus:
+    """The run at a glance, as far as the coordinator itself knows it."""
     round, sync = run.leases.round, run.weights.current
-    return {
-        "name": run.config.name,
-        "state": "evaluating" if round is not None else run.state.value,
-        "over": run.state.final,
-        "message": run.message or _stall(run, now),
-        "step": run.batches.trained,
-        "steps": run.config.steps,
-        "version": max(run.weights.published, 0),
-        "max_lag": run.config.rollout.max_lag,
-        "outstanding": run.scheduler.outstanding,
-        "buffered": run.scheduler.count(TicketState.DELIVERED),
-        "waiting_for": waiting_for(run),
-        "sync_seconds": run.weights.seconds[-1] if run.weights.seconds else None,
-        "pause_seconds": run.weights.pauses[-1] if run.weights.pauses else None,
-        "learner": {
-            "phase": run.learner.phase if run.learner.here else "not here",
-            "step": run.batches.trained,
-            "version": run.weights.staged,
-            "last_seen": run.learner.silent(now) if run.learner.heard else None,
-        },
-        "sync": None
+    version = max(run.weights.published, 0)
+    return RunStatus(
+        name=run.config.name,
+        state="evaluating" if round is not None else run.state.value,
+        over=run.state.final,
+        message=run.message or _stall(run, now),
+        step=run.batches.trained,
+        steps=run.config.steps,
+        version=version,
+        max_lag=run.config.rollout.max_lag,
+        outstanding=run.scheduler.outstanding,
+        buffered=run.scheduler.count(TicketState.DELIVERED),
+        waiting_for=waiting_for(run),
+        sync_seconds=run.weights.seconds[-1] if run.weights.seconds else None,
+        pause_seconds=run.weights.pauses[-1] if run.weights.pauses else None,
+        learner=LearnerStatus(
+            phase=run.learner.phase if run.learner.here else "not here",
+            step=run.batches.trained,
+            version=run.weights.staged,
+            last_seen=run.learner.silent(now) if run.learner.heard else None,
+        ),
+        sync=None
         if sync is None
-        else {"id": sync.id, "phase": sync.phase.value, "version": sync.version},
-        "evaluation": None
+        else SyncStatus(id=sync.id, phase=sync.phase.value, version=sync.version),
+        evaluation=None
         if round is None
-        else {"version": round.version, "done": round.done, "total": round.total},
-        "fleet": [
-            {
-                "name": m.name,
-                "health": m.health.value,
-                "version": m.version,
-                "leases": run.leases.held_by(m),
-                "tokens_per_second": m.stats.get("tokens_per_second"),
-                "kv_use": m.stats.get("kv_use"),
-                "last_seen": now - m.last_seen,
-            }
+        else RoundStatus(version=round.version, done=round.done, total=round.total),
+        fleet=[
+            MemberStatus(
+                name=m.name,
+                health=m.health.value,
+                version=m.version,
+                lag=version - m.version if m.version >= 0 else None,
+                leases=run.leases.held_by(m),
+                tokens_per_second=m.stats.get("tokens_per_second"),
+                kv_use=m.stats.get("kv_use"),
+                last_seen=now - m.last_seen,
+            )
             for m in run.fleet
         ],
-    }
+        elapsed=run.pace.wall_seconds(now),
+        generated_tokens_per_second=run.fleet.tokens_per_second,
+        trained_tokens_per_second=run.pace.tokens_per_second,
+    )
 
 
 def _stall(run: "Coordinator", now: float) -> str:

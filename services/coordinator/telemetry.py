@@ -8,13 +8,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+
+from msgspec.structs import replace
 
 from asyncds.config.schema import RunConfig
 from asyncds.fleet.membership import Health
+from asyncds.protocol.records import EvaluationRecord, History, RunStatus, StepRecord
 from asyncds.rollout.journal import DELETED, Journal
 from asyncds.rollout.scheduler import TicketState
-from asyncds.telemetry.evaluations import by_temperature
 from asyncds.telemetry.live.page import live_pages, no_live_page
 from asyncds.telemetry.live.view import SAMPLES, LiveView
 from asyncds.telemetry.metrics.registry import Metrics
@@ -53,15 +54,12 @@ class CoordinatorTelemetry:
         self._journal = journal
         self._metrics = metrics
         self._clock = clock
-        self._started = time.monotonic()
-        self._before = float(journal.meta("wall_seconds") or 0)
-        self._last: dict[str, Any] = {}
+        self._last: StepRecord | None = None
         self._log, self._history = self._journaled()
         self._evaluations = journal.evaluations()
         self._rewinds = 0
         self._dropped_before = _by_kind(journal.ended())
         self._seen: Counter[str] = Counter()
-        self._step_times: list[tuple[float, int]] = []
         self.coordinator: Coordinator | None = None
         self.view = LiveView(config=config, run_dir=run_dir)
         self._published = -math.inf
@@ -91,10 +89,6 @@ class CoordinatorTelemetry:
             self.page = f"{address}/"
             log.info("live page at %s", self.page)
 
-    def wall_seconds(self) -> float:
-        """Since the run first started, without the time it was not running."""
-        return self._before + time.monotonic() - self._started
-
     def rewind(self) -> None:
         """The journal went back to an earlier step: so do the files."""
         self._log.close()
@@ -102,83 +96,64 @@ class CoordinatorTelemetry:
         self._evaluations = self._journal.evaluations()
         self._rewinds += 1
 
-    def step(self, metrics: dict[str, Any]) -> None:
-        """A batch was trained."""
-        coordinator = self.coordinator
-        assert coordinator is not None
-        now = self.wall_seconds()
-        self._journal.set_meta("wall_seconds", str(now))
-        self._step_times = [*self._step_times[-20:], (now, metrics.get("tokens", 0))]
-        weights = coordinator.weights
-        lags = metrics.pop("lags", [])
-        line = {
-            **metrics,
-            "wall_seconds": now,
-            "tokens_per_second": self._trained_rate(),
-            "generated_tokens_per_second": self._generated_rate(),
-            "outstanding": coordinator.scheduler.outstanding,
-            "buffered": coordinator.scheduler.count(TicketState.DELIVERED),
-            "healthy": len(coordinator.fleet.healthy()),
-            "sync_seconds": weights.seconds[-1] if weights.seconds else None,
-            "pause_seconds": weights.pauses[-1] if weights.pauses else None,
-        }
-        self._journal.add_step(metrics["step"] - 1, line)
-        self._log.write(line)
-        self._last = line
-        self._history.append(metrics.get("reward"))
-        m = self._metrics
+    def step(self, record: StepRecord, lags: list[int]) -> None:
+        """A batch was trained. lags: of its groups."""
+        self._log.write(record.line())
+        self._last = record
+        m, batch = self._metrics, record.batch
         m.counter("steps_total").inc()
-        m.counter("tokens_trained_total").inc(metrics.get("tokens", 0))
         for lag in lags:
             m.histogram("lag").observe(lag)
-        for ours, theirs in (
-            ("reward", "reward"),
-            ("correct_fraction", "correct"),
-            ("distinct_correct", "distinct_correct"),
-            ("mixed_groups", "mixed_groups"),
+        self._history.append(batch.reward if batch else None)
+        if batch is None:
+            return
+        m.counter("tokens_trained_total").inc(batch.tokens)
+        for event in ("batched", "consumed"):
+            m.counter("groups_total", event=event).inc(batch.groups)
+        self._set("correct_fraction", batch.correct)
+        for name in (
+            "reward",
+            "distinct_correct",
+            "mixed_groups",
+            "solved_groups",
+            "top_share",
+            "self_overlap",
         ):
-            m.gauge(ours).set(metrics.get(theirs, 0))
-        for name in ("solved_groups", "top_share", "self_overlap"):
-            self._set(name, metrics.get(name))
-        for key, value in metrics.items():
-            if key.startswith("distinct/"):
-                self._set("distinct_answers", value, equivalence=key.removeprefix("distinct/"))
-        for event, n in (
-            ("batched", metrics.get("groups", 0)),
-            ("consumed", metrics.get("groups", 0)),
-        ):
-            m.counter("groups_total", event=event).inc(n)
+            self._set(name, getattr(batch, name))
+        for name, value in batch.distinct.items():
+            self._set("distinct_answers", value, equivalence=name)
 
     def _journaled(self) -> tuple[RunLog, list[float | None]]:
         """The log and the reward curve so far, from the journal."""
-        lines = self._journal.steps()
-        self._last = lines[-1] if lines else {}
-        log = RunLog(self._run_dir / "metrics.jsonl", lines=lines)
-        return log, [line.get("reward") for line in lines]
+        records = self._journal.steps()
+        self._last = records[-1] if records else None
+        log = RunLog(self._run_dir / "metrics.jsonl", lines=(r.line() for r in records))
+        return log, [r.batch.reward if r.batch else None for r in records]
 
     def stall(self, reason: str) -> None:
         """Nothing moves: count it, and write down what the coordinator knows."""
         assert self.coordinator is not None
         self._metrics.counter("stalls_total").inc()
         state = self.coordinator.status(self._clock())
-        path = dump_state(self._run_dir / "dumps", name="coordinator", reason=reason, state=state)
+        folder = self._run_dir / "dumps"
+        path = dump_state(folder, name="coordinator", reason=reason, state=state.plain())
         log.error("what every process is doing: %s", path.parent)
 
-    def evaluation(self, result: dict[str, Any]) -> None:
+    def evaluation(self, record: EvaluationRecord) -> None:
         """An evaluation is finished."""
-        self._evaluations.append(result)
-        at = {"temperature": f"{result['temperature']:g}"}
-        for k, value in result["pass@k"].items():
+        self._evaluations.append(record)
+        at = {"temperature": f"{record.temperature:g}"}
+        for k, value in record.pass_at_k.items():
             self._set("pass_at_k", value, k=k, **at)
-            for bound, edge in zip(("low", "high"), result["pass@k_interval"][k], strict=True):
+            for bound, edge in zip(("low", "high"), record.pass_at_k_interval[k], strict=True):
                 self._set("pass_at_k_bound", edge, k=k, bound=bound, **at)
-        for name, value in result["distinct"].items():
+        for name, value in record.distinct.items():
             self._set("evaluation_distinct", value, equivalence=name, **at)
-        for name, value in result["multiplicity"].items():
-            self._set("evaluation_multiplicity", value, equivalence=name)
+        for name, exist in record.multiplicity.items():
+            self._set("evaluation_multiplicity", exist, equivalence=name)
         for name in ("top_share", "self_overlap", "normalised_variance", "entropy"):
-            self._set(f"evaluation_{name}", result[name], **at)
-        self._set("evaluation_version", result["version"])
+            self._set(f"evaluation_{name}", getattr(record, name), **at)
+        self._set("evaluation_version", record.version)
 
     def _set(self, gauge: str, value: float | None, **labels: str) -> None:
         """What is not defined is NaN."""
@@ -223,10 +198,10 @@ class CoordinatorTelemetry:
         self._metrics.gauge("disk_free_bytes").set(disk.free)
         self._metrics.gauge("disk_size_bytes").set(disk.total)
 
-    def wait_for_room(self, why: str, now: float) -> dict[str, Any]:
+    def wait_for_room(self, why: str, now: float) -> RunStatus:
         """The coordinator does nothing for now. Returns the status that is shown meanwhile."""
         self._metrics.gauge("disk_full").set(1)
-        status = self.status(now) | {"message": why, "waiting_for": "everybody waits for room"}
+        status = replace(self.status(now), message=why, waiting_for="everybody waits for room")
         self.view.publish(status)
         return status
 
@@ -240,60 +215,47 @@ class CoordinatorTelemetry:
         self._metrics.counter(name, **labels).inc(total - self._seen[key])
         self._seen[key] = total
 
-    def status(self, now: float) -> dict[str, Any]:
+    def status(self, now: float) -> RunStatus:
         """The run as people see it: what the coordinator knows, and its progress."""
         coordinator = self.coordinator
         assert coordinator is not None
-        status, line = coordinator.status(now), self._last
-        total, waited = line.get("learner/seconds_total"), line.get("learner/seconds_wait")
+        status = coordinator.status(now)
+        measured = self._last.learner if self._last else {}
+        total, waited = measured.get("seconds_total"), measured.get("seconds_wait")
         idle = waited / total if total and waited is not None else None
-        status["learner"]["idle_fraction"] = idle
-        for member in status["fleet"]:
-            behind = status["version"] - member["version"]
-            member["lag"] = behind if member["version"] >= 0 else None
-            name = f"learner/mismatch_kl/generator={member['name']}"
-            member["mismatch"] = line.get(name, line.get("learner/mismatch_kl"))
-        return status | self._progress()
-
-    def _progress(self) -> dict[str, Any]:
-        coordinator = self.coordinator
-        assert coordinator is not None
+        batch = self._last.batch if self._last else None
         counts = coordinator.leases.counts
         samples = min(counts.events["delivered"], SAMPLES)
-        shown = by_temperature(self._evaluations).get(self._config.eval.temperatures[0], [])
-        first, last = (shown[0], shown[-1]) if shown else ({}, {})
-        line = self._last
-        return {
-            "page": self.page,
-            "revision": f"{self._rewinds}.{len(self._history)}.{len(self._evaluations)}.{samples}",
-            "dropped": dict(self._dropped_before + counts.dropped),
-            "elapsed": self.wall_seconds(),
-            "reward": line.get("reward"),
-            "correct": line.get("correct"),
-            "distinct_correct": line.get("distinct_correct"),
-            "lag_mean": line.get("lag_mean"),
-            "lag_max": line.get("lag_max"),
-            "pass": last.get("pass@k"),
-            "base_pass": first.get("pass@k"),
-            "generated_tokens_per_second": self._generated_rate(),
-            "trained_tokens_per_second": self._trained_rate(),
-            "history": {"reward": self._history[-HISTORY:]},
-        }
+        first = self._config.eval.temperatures[0]
+        shown = [e for e in self._evaluations if e.temperature == first]
+        return replace(
+            status,
+            learner=replace(status.learner, idle_fraction=idle),
+            fleet=[replace(m, mismatch=_mismatch(measured, m.name)) for m in status.fleet],
+            page=self.page,
+            revision=f"{self._rewinds}.{len(self._history)}.{len(self._evaluations)}.{samples}",
+            dropped=dict(self._dropped_before + counts.dropped),
+            reward=batch and batch.reward,
+            correct=batch and batch.correct,
+            distinct_correct=batch and batch.distinct_correct,
+            lag_mean=batch and batch.lag_mean,
+            lag_max=batch and batch.lag_max,
+            pass_=shown[-1].pass_at_k if shown else None,
+            base_pass=shown[0].pass_at_k if shown else None,
+            history=History(reward=self._history[-HISTORY:]),
+        )
 
-    def summarise(self) -> None:
+    def summarise(self, now: float) -> None:
         """Write summary.json, unless the run was finished before this coordinator started."""
         coordinator = self.coordinator
         assert coordinator is not None
         path = self._run_dir / "summary.json"
         if coordinator.found_finished and (read_summary(path) or {}).get("status") == "finished":
             return
-        self._journal.begin()
-        self._journal.set_meta("wall_seconds", str(self.wall_seconds()))
-        self._journal.commit()
         totals, steps = self._journal.totals(), self._journal.steps()
-        wall = self.wall_seconds()
-        waited = sum(s.get("learner/seconds_wait", 0.0) for s in steps)
-        spent = sum(s.get("learner/seconds_total", 0.0) for s in steps)
+        wall = coordinator.pace.wall_seconds(now)
+        waited = sum(s.learner.get("seconds_wait", 0.0) for s in steps)
+        spent = sum(s.learner.get("seconds_total", 0.0) for s in steps)
         served = sum(m.stats.get("seconds", 0.0) for m in coordinator.fleet)
         paused = sum(m.stats.get("pause_seconds", 0.0) for m in coordinator.fleet)
         status = coordinator.state.value
@@ -314,9 +276,9 @@ class CoordinatorTelemetry:
                 generator_pause_fraction=paused / served if served else 0.0,
                 weight_sync_seconds=percentiles(list(coordinator.weights.seconds)),
                 lag={"mean": totals["lag_mean"], "max": totals["lag_max"]},
-                diagnostics=diagnose(steps),
+                diagnostics=diagnose([s.line() for s in steps]),
                 best_checkpoint=coordinator.checkpoints.best,
-                eval=self._journal.evaluations(),
+                eval=[e.result() for e in self._journal.evaluations()],
             ),
         )
 
@@ -324,16 +286,10 @@ class CoordinatorTelemetry:
         """Close the files."""
         self._log.close()
 
-    def _trained_rate(self) -> float | None:
-        if len(self._step_times) < 2:
-            return None
-        (start, _), *rest = self._step_times
-        return sum(n for _, n in rest) / max(rest[-1][0] - start, 1e-9)
 
-    def _generated_rate(self) -> float:
-        coordinator = self.coordinator
-        assert coordinator is not None
-        return sum(m.stats.get("tokens_per_second", 0.0) for m in coordinator.fleet.alive())
+def _mismatch(measured: Mapping[str, float], generator: str) -> float | None:
+    """Of this generator, or of all where the learner did not tell them apart."""
+    return measured.get(f"mismatch_kl/generator={generator}", measured.get("mismatch_kl"))
 
 
 def _by_kind(dropped: Mapping[str, int]) -> Counter[str]:

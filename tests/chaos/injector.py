@@ -61,7 +61,7 @@ class Injector:
         return Outcome(
             fault=fault,
             reached=reached,
-            step=run.last["step"] if run.last else 0,
+            step=run.last.step if run.last else 0,
             recovery_seconds=time.monotonic() - began,
             stall_seconds=run.longest_stall,
             resumed=run.resumed > resumed,

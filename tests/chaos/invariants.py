@@ -159,7 +159,7 @@ def _batches_of_mixed_weights(left: Left) -> set[int]:
 
 def evaluations_are_of_one_version(left: Left) -> list[str]:
     """All of an evaluation's samples come from the weights that it is of."""
-    versions = {e["id"]: e["version"] for e in left.journal.evaluations()}
+    versions = {e.id: e.version for e in left.journal.evaluations()}
     return [
         f"evaluation {row.evaluation} of version {versions[row.evaluation]} has tokens of "
         f"{row.oldest} to {row.newest}"

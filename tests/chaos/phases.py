@@ -11,7 +11,9 @@ What is looked at: the coordinator's status, the generator's Prometheus page, an
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
+
+from asyncds.protocol.records import RunStatus
 
 PhaseName = Literal[
     "sampling", "scoring", "delivering", "prepare", "broadcast", "commit", "step", "checkpoint"
@@ -25,9 +27,9 @@ class View(Protocol):
 
     run_dir: Path
     frozen_for: float
-    last: dict[str, Any] | None
+    last: RunStatus | None
 
-    def status(self) -> dict[str, Any] | None:
+    def status(self) -> RunStatus | None:
         """The coordinator's answer, None if it does not."""
 
     def gauge(self, name: str) -> float:
@@ -49,27 +51,25 @@ REPORTED = 1.5
 
 def _working(view: View) -> bool:
     status = view.status()
-    return status is not None and any(m["leases"] for m in status["fleet"])
+    return status is not None and any(m.leases for m in status.fleet)
 
 
 def _new_weights_are_coming(view: View) -> bool:
     """Whatever a generator does; no broadcast is under way."""
     status = view.status()
-    return (
-        status is not None and status["sync"] is None and status["learner"]["phase"] == "training"
-    )
+    return status is not None and status.sync is None and status.learner.phase == "training"
 
 
 def _applied(view: View) -> bool:
     """The generator has the weights of the broadcast that was under way when last asked."""
-    sync = (view.last or {}).get("sync")
-    return bool(sync) and view.gauge("policy_version") >= sync["version"]
+    sync = view.last.sync if view.last else None
+    return sync is not None and view.gauge("policy_version") >= sync.version
 
 
 def _sync(phase: str) -> Callable[[View], bool]:
     def is_in(view: View) -> bool:
         status = view.status()
-        return bool(status and status["sync"] and status["sync"]["phase"] == phase)
+        return bool(status and status.sync and status.sync.phase == phase)
 
     return is_in
 
@@ -77,7 +77,7 @@ def _sync(phase: str) -> Callable[[View], bool]:
 def _learner(phase: str) -> Callable[[View], bool]:
     def is_in(view: View) -> bool:
         status = view.status()
-        return status is not None and status["learner"]["phase"] == phase
+        return status is not None and status.learner.phase == phase
 
     return is_in
 

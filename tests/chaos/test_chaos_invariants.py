@@ -12,6 +12,7 @@ from asyncds.config.schema import RunConfig
 from asyncds.protocol.codec import GroupArrays, encode, pack_group
 from asyncds.rollout.journal import Journal
 from tests.chaos.invariants import FILES, Left, the_policy_improved
+from tests.support.records import evaluation_record, step_record
 
 STEPS, PER_STEP, MAX_LAG = 3, 2, 1
 CONFIG = RunConfig.model_validate(
@@ -157,7 +158,7 @@ def an_evaluation_of_two_versions(run: MadeUp) -> None:
     evaluation = run.journal.add_evaluation(version=1, step=1, n_samples=2)
     run.lease(1, purpose="eval", evaluation=evaluation)
     run.lease(1, purpose="eval", evaluation=evaluation, newest=2)
-    run.journal.finish_evaluation(evaluation, {"version": 1})
+    run.journal.finish_evaluation(evaluation_record(evaluation, {"version": 1}))
 
 
 @pytest.mark.parametrize(
@@ -190,7 +191,8 @@ def test_what_an_earlier_learner_made_has_weights_of_its_own(
     run: MadeUp, trained_again: bool
 ) -> None:
     if trained_again:
-        run.journal.add_step(0, {})  # made version 1, after the groups of version 1 were delivered
+        # It made version 1, after the groups of version 1 were delivered.
+        run.journal.add_step(step_record({"step": 1}))
     run.log([run.line(1), run.line(2), run.line(3, **{"learner/mismatch_kl/lag=0": 1e-3})])
     assert (run.problems() == []) is trained_again
 

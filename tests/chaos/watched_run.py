@@ -7,8 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
 
+from asyncds.protocol.records import RunStatus
 from asyncds.transport.observer import Observer
 
 ANSWER_SECONDS = 0.3
@@ -28,7 +28,7 @@ class WatchedRun(ABC):
         """metrics_port: the first of one per process."""
         self.run_dir = run_dir
         self.generators = generators
-        self.last: dict[str, Any] | None = None
+        self.last: RunStatus | None = None
         self.longest_stall = 0.0
         self._frozen_at: float | None = None
         self._observer = observer
@@ -59,14 +59,14 @@ class WatchedRun(ABC):
         """A part was frozen, or goes on."""
         self._frozen_at = time.monotonic() if frozen else None
 
-    def status(self) -> dict[str, Any] | None:
+    def status(self) -> RunStatus | None:
         """The coordinator's answer, None if it does not."""
         self._asked = time.monotonic()
         answer = self._observer.status(ANSWER_SECONDS)
         if answer is not None:
-            before = -1 if self.last is None else self.last["step"]
+            before = -1 if self.last is None else self.last.step
             now = time.monotonic()
-            if answer["step"] > before:
+            if answer.step > before:
                 self.trained += 1
                 self.longest_stall = max(self.longest_stall, now - self._moved)
                 self._moved = now
@@ -106,13 +106,13 @@ class WatchedRun(ABC):
     def is_well(self, suspect_seconds: float) -> bool:
         """Everybody is there, was heard of lately, and has verified weights."""
         status = self.status()
-        if status is None or status["over"]:
+        if status is None or status.over:
             return False
-        fleet = [m for m in status["fleet"] if m["health"] == "healthy"]
-        heard = [m["last_seen"] for m in fleet] + [status["learner"]["last_seen"]]
+        fleet = [m for m in status.fleet if m.health == "healthy"]
+        heard = [m.last_seen for m in fleet] + [status.learner.last_seen]
         return (
             len(fleet) == self.generators
-            and status["learner"]["phase"] != "not here"
+            and status.learner.phase != "not here"
             and all(ago is not None and ago < suspect_seconds for ago in heard)
         )
 

@@ -103,6 +103,6 @@ def check_journal(run: SocketRun) -> None:
         assert batches == run.timeline
         assert set(journal.ended()) <= {"stale"}, "nothing failed"
         assert journal._db.execute("SELECT count(*) FROM tries").fetchone() == (0,)
-        assert [e["n_problems"] for e in journal.evaluations()] == [3]
+        assert [e.n_problems for e in journal.evaluations()] == [3]
         # The run was stopped: of the last batch the learner may not have said that it is trained.
         assert len(run.timeline) - len(journal.steps()) in (0, 1)

@@ -101,7 +101,7 @@ def test_a_run_waits_for_room_and_goes_on(disk: SmallDisk, watched: Watched) -> 
         with closing(Observer(run.address)) as observer:
             status = observer.status(DEADLINE)
         assert status is not None
-        assert f"the disk of {disk.path / 'r'} is full: make room" in status["message"]
+        assert f"the disk of {disk.path / 'r'} is full: make room" in status.message
         assert "is full" in ready(run)
         watched.check_journal()
         assert watched.acknowledged == acknowledged, "nothing is while there is no room"

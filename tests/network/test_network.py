@@ -130,7 +130,7 @@ class Saboteur:
         return NetworkOutcome(
             fault=fault,
             reached=frozen is not None,
-            step=run.last["step"] if run.last else 0,
+            step=run.last.step if run.last else 0,
             recovery_seconds=recovery,
             stall_seconds=run.longest_stall,
             rejoined=run.rejoined - rejoined,

@@ -92,12 +92,12 @@ def finished(sim: Simulation) -> None:
     assert counts.get("consumed", 0) + counts.get("committed", 0) == batches
     for step, leases in sim.timeline.items():
         assert {g.lease for g in sim.journal.groups("l.step = ?", (step,))} == leases
-    steps = [m["step"] for m in sim.journal.steps()]
+    steps = [r.step + 1 for r in sim.journal.steps()]
     # The metrics of a step are lost if who reports or records them dies just after its checkpoint.
     assert steps == sorted(set(steps))
     if not sim.faults.kill_learner and not sim.faults.kill_coordinator:
         assert steps == [s + 1 for s in range(config.steps)]
-    evaluated = [e["step"] for e in sim.journal.evaluations()]
+    evaluated = [e.step for e in sim.journal.evaluations()]
     assert evaluated == sorted(set(evaluated))
     every = config.weights.publish_every
     assert evaluated[-1] == config.steps // every * every

@@ -212,9 +212,9 @@ class Invariants:
     def _evaluations(self) -> None:
         """The base model is evaluated first."""
         if not self.base_evaluated:
-            first = next(iter(self._sim.journal.evaluations()), {"version": 0, "step": 0})
-            assert (first["version"], first["step"]) == (0, 0)
-            self.base_evaluated = "n_problems" in first
+            for first in self._sim.journal.evaluations()[:1]:
+                assert (first.version, first.step) == (0, 0)
+                self.base_evaluated = True
 
 
 def well_formed(message: wire.Delivered) -> bool:

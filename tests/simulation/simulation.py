@@ -17,6 +17,7 @@ from typing import Any
 from asyncds.config.schema import RunConfig
 from asyncds.protocol import wire
 from asyncds.protocol.codec import decode_from_coordinator, decode_to_coordinator, encode
+from asyncds.protocol.records import EvaluationRecord, StepRecord
 from asyncds.rollout.journal import Journal
 from asyncds.telemetry.traces.traces import Traces
 from services.coordinator.coordinator import Coordinator
@@ -69,8 +70,8 @@ class Simulation:
         self.checkpoint = -1
         self.checkpoints: list[int] = []
         """Those that are on the disk."""
-        self.steps: list[dict[str, Any]] = []
-        self.evaluations: list[dict[str, Any]] = []
+        self.steps: list[StepRecord] = []
+        self.evaluations: list[EvaluationRecord] = []
         self._path = tmp_path / "journal.db"
         self.frames_up = self.frames_down = 0
         """Frames that the coordinator got, and that it sent."""
@@ -96,7 +97,7 @@ class Simulation:
             config=self.config,
             journal=self.journal,
             send=lambda peer, message: self._outbox.append((peer, message)),
-            on_step=self.steps.append,
+            on_step=lambda record, lags: self.steps.append(record),
             on_evaluation=self.evaluations.append,
             on_rewind=lambda: None,
             on_broadcast=partial(trace_broadcast, self.traces),
@@ -240,7 +241,7 @@ class Simulation:
         while not until():
             if self.coordinator is not None and self.coordinator.over(self.now):
                 with self.journal.transaction():
-                    self.coordinator.ended()
+                    self.coordinator.ended(self.now)
                 return
             assert self.now < end, (
                 "no end after "

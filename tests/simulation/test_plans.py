@@ -41,11 +41,11 @@ def test_a_run_without_faults(start: Start, max_lag: int, ranks: int, publish_ev
     sim = start(config=config)
     sim.run(limit=300)
     finished(sim)
-    assert (sim.evaluations[0]["step"], sim.evaluations[0]["version"]) == (0, 0)
+    assert (sim.evaluations[0].step, sim.evaluations[0].version) == (0, 0)
     assert min(sim.always.lags) >= 0
     if max_lag == 0:
         assert set(sim.always.lags) == {0}
-    assert all({"reward", "learner/loss", "lag_max"} <= m.keys() for m in sim.steps)
+    assert all({"reward", "learner/loss", "lag_max"} <= r.line().keys() for r in sim.steps)
 
 
 @pytest.mark.parametrize("chance", [0.0, 0.2, 0.9, 1.0])

@@ -56,7 +56,7 @@ class Desk:
             config=make_config(**config),
             journal=self.journal,
             send=lambda peer, message: self._sent.append((peer, message)),
-            on_step=lambda metrics: None,
+            on_step=lambda record, lags: None,
             on_evaluation=lambda result: None,
             on_rewind=lambda: None,
             on_broadcast=lambda outcome, now: None,

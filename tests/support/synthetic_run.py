@@ -14,6 +14,7 @@ from asyncds.protocol.codec import GroupArrays, encode, pack_group
 from asyncds.rollout.journal import Journal
 from asyncds.telemetry.run_log import RunLog
 from asyncds.telemetry.summary import Summary, percentiles, write_summary
+from tests.support.records import evaluation_record, step_record
 
 WORDS = [*map(str, range(100)), *"+-*/()=:", "<script>alert(1)</script>", "&amp;", "<eos>"]
 GROUP = 8
@@ -65,8 +66,8 @@ def make_run(root: Path, *, steps: int = 60, finished: bool = True, hostile: boo
     totals = journal.totals()
     lines = [_line(rng, step, steps) for step in range(1, steps + 1)]
     with journal.transaction():
-        for step, line in enumerate(lines):
-            journal.add_step(step, line)
+        for line in lines:
+            journal.add_step(step_record(line))
     journal.close()
     RunLog(run / "metrics.jsonl", lines=lines).close()
     if finished:
@@ -88,7 +89,7 @@ def make_run(root: Path, *, steps: int = 60, finished: bool = True, hostile: boo
                 weight_sync_seconds=percentiles([0.2, 0.21, 0.25]),
                 lag={"mean": totals["lag_mean"], "max": totals["lag_max"]},
                 diagnostics={"ess": {"mean": 0.97, "min": 0.9, "max": 1.0}},
-                eval=evals,
+                eval=[e.result() for e in evals],
             ),
         )
     assert len(evaluations) == len(evals)
@@ -156,7 +157,8 @@ def _evaluate(
             journal.add_lease(id=lease, purpose="eval", row=row, attempt=1, evaluation=evaluation)
             # The same problem at every evaluation.
             _deliver(journal, lease, _group(np.random.default_rng(row), share, step, hostile))
-        journal.finish_evaluation(evaluation, _result(step, steps, n_samples, temperature, share))
+        result = _result(step, steps, n_samples, temperature, share)
+        journal.finish_evaluation(evaluation_record(evaluation, result))
         ids.append(evaluation)
     return ids
 
@@ -235,7 +237,7 @@ def _line(rng: np.random.Generator, step: int, steps: int) -> dict[str, float | 
         "learner/ratio/p99": 1.4,
         "learner/entropy_correct": 0.6 - 0.35 * step / steps,
         "learner/entropy_incorrect": 0.8 - 0.35 * step / steps,
-        "learner/kl": None,
+        "learner/kl": math.nan,
         "learner/grad_norm": 0.8 + abs(float(rng.normal(0, 0.1))),
         "learner/ds_shift_correct": 0.9 - 0.3 * step / steps,
         "learner/ds_shift_incorrect": -0.05,

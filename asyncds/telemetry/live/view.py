@@ -6,7 +6,7 @@ of them.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict
 from functools import cached_property
@@ -15,6 +15,7 @@ from threading import Lock
 from typing import Any
 
 from asyncds.config.schema import RunConfig
+from asyncds.protocol.records import RunStatus
 from asyncds.rollout.journal import GroupRow, Journal
 from asyncds.telemetry.files import to_json
 from asyncds.telemetry.report.charts import report_charts
@@ -51,7 +52,7 @@ class LiveView:
     ) -> None:
         self._config = config.model_dump(mode="json")
         self._journal = run_dir / "journal.db"
-        self._status: Mapping[str, Any] = {"revision": ""}
+        self._status = RunStatus()
         self._drawing = Lock()
         self._drawn: bytes | None = None
         self._share, self._now = share, now
@@ -59,19 +60,18 @@ class LiveView:
         self._revision = self._rewinds = ""
         self._lines: list[dict[str, Any]] = []
 
-    def publish(self, status: Mapping[str, Any]) -> None:
-        """status: plain values that nobody changes any more. Its `revision`, `REWINDS.REST`,
-        differs from the one before if `details` may."""
+    def publish(self, status: RunStatus) -> None:
+        """status: its `revision`, `REWINDS.REST`, differs from the one before if `details` may."""
         self._status = status
 
     def status(self) -> bytes:
         """The status that was published last."""
-        return to_json(self._status).encode()
+        return to_json(self._status.plain()).encode()
 
     def details(self) -> bytes:
         """Charts, and some of the groups that came last, newest first."""
         with self._drawing:
-            revision, start = self._status["revision"], self._now()
+            revision, start = self._status.revision, self._now()
             new = revision != self._revision and start >= self._rest_until
             if self._drawn is None or new:
                 self._drawn = to_json({"revision": revision, **self._read(revision)}).encode()
@@ -84,8 +84,9 @@ class LiveView:
         if rewinds != self._rewinds:
             self._lines, self._rewinds = [], rewinds
         with closing(Journal(self._journal, read_only=True)) as journal:
-            self._lines += journal.steps(start=self._lines[-1]["step"] if self._lines else 0)
-            evaluations = journal.evaluations()
+            start = self._lines[-1]["step"] if self._lines else 0
+            self._lines += [s.line() for s in journal.steps(start=start)]
+            evaluations = [e.result() for e in journal.evaluations()]
             groups = list(journal.groups(_SAMPLED, (SAMPLES,)))
         charts = report_charts(self._lines, evaluations, self._config, last="newest")
         return {

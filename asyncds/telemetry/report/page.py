@@ -68,7 +68,7 @@ def _journal(path: Path, config: dict[str, Any]) -> tuple[list[Evaluation], list
         return [], []
     journal = Journal(path, read_only=True)
     try:
-        evaluations = journal.evaluations()
+        evaluations = [e.result() for e in journal.evaluations()]
         if not evaluations:
             return [], []
         decode = decoder(tokenizer_of(config))

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from asyncds.protocol.records import EvaluationRecord, StepRecord
 from asyncds.rollout.journal import Journal
 from asyncds.telemetry.files import replace_file
 from asyncds.telemetry.summary import read_summary
@@ -32,7 +33,7 @@ FIRST_WAIT, LONGEST_WAIT = 2.0, 60.0
 @dataclass(kw_only=True)
 class Place:
     """How far a follower came. run: what identifies the run at the tracker, "" before it does.
-    step: the last one sent. evaluations: ids of those sent. rewinds: of the journal, that are
+    step: steps sent. evaluations: ids of those sent. rewinds: of the journal, that are
     accounted for. finished: the summary is sent too."""
 
     run: str = ""
@@ -108,8 +109,8 @@ class Follower:
             holds = min([place.step, *rewinds[place.rewinds :]])
             steps, evaluations = journal.steps(start=holds), journal.evaluations()
         summary = read_summary(self._run_dir / "summary.json") if last else None
-        sent = [e["id"] for e in evaluations if e["id"] in place.evaluations]
-        new = [e for e in evaluations if e["id"] not in sent]
+        sent = [e.id for e in evaluations if e.id in place.evaluations]
+        new = [e for e in evaluations if e.id not in sent]
         undone = holds < place.step
         ends = summary is not None and not place.finished
         if not (steps or new or undone or ends or not place.run):
@@ -136,19 +137,19 @@ class Follower:
         return tracker
 
     def _pass_on(
-        self, tracker: Tracker, steps: list[dict[str, Any]], evaluations: list[dict[str, Any]]
+        self, tracker: Tracker, steps: list[StepRecord], evaluations: list[EvaluationRecord]
     ) -> None:
         for start in range(0, len(steps), AT_ONCE):
             some = steps[start : start + AT_ONCE]
-            for line in some:
-                tracker.step(line)
+            for record in some:
+                tracker.step(record.line())
             tracker.flush()
-            self.place.step = some[-1]["step"]
+            self.place.step = some[-1].step + 1
             self._save()
         for evaluation in evaluations:
-            tracker.evaluation(evaluation)
+            tracker.evaluation(evaluation.result())
             tracker.flush()
-            self.place.evaluations.append(evaluation["id"])
+            self.place.evaluations.append(evaluation.id)
             self._save()
 
     def _save(self) -> None:

@@ -15,6 +15,7 @@ from asyncds.cli.join import join_arguments, joiner_name
 from asyncds.config.load import load_config
 from asyncds.launch.errors import UserError
 from asyncds.launch.local import free_port
+from asyncds.protocol.records import RunStatus
 from asyncds.rollout.journal import Journal
 from asyncds.transport.observer import Observer
 
@@ -55,7 +56,7 @@ def test_the_directory_is_enough(run_dir: Path, monkeypatch: pytest.MonkeyPatch)
     with closing(Observer(f"tcp://127.0.0.1:{config.coordinator.port}")) as observer:
         status = observer.status(DEADLINE)
     assert status is not None
-    assert status["state"] == "starting"
+    assert status.state == "starting"
     assert Path(config.runs_dir) / config.name == run_dir
     assert (config.telemetry.port, config.generator.max_num_seqs) == (0, 8)
     assert os.environ["VLLM_NO_USAGE_STATS"] == "1"
@@ -67,7 +68,7 @@ def test_a_run_that_is_over_is_not_joined(
     config = load_config(Path(join_arguments(run_dir, [])[0]), join_arguments(run_dir, [])[1:])
     with closing(Observer(f"tcp://127.0.0.1:{config.coordinator.port}")) as observer:
         observer.stop("enough")
-        while not (observer.status(DEADLINE) or {"over": True})["over"]:
+        while not (observer.status(DEADLINE) or RunStatus(over=True)).over:
             pass
     with pytest.raises(UserError, match="is over: there is nothing to join"):
         join_arguments(run_dir, [])

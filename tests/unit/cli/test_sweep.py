@@ -1,6 +1,7 @@
 """What a sweep does without starting anything: which runs are there, what is kept, what is shared.
 Real processes: tests/e2e/test_sweep.py."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from asyncds.config.load import dump_config
 from asyncds.config.sweep import load_sweep
 from asyncds.launch.errors import UserError
 from asyncds.rollout.journal import Journal
+from tests.support.records import evaluation_record
 from tests.support.synthetic_runs import small_run
 
 
@@ -32,6 +34,9 @@ def finish(file: Path, name: str) -> Path:
     config = next(r.config for r in runs if r.name == name)
     directory = small_run(Path(config.runs_dir) / config.name)
     (directory / "config.yaml").write_text(dump_config(config))
+    summary = json.loads((directory / "summary.json").read_text())
+    summary["eval"] = [evaluation_record(i, e).result() for i, e in enumerate(summary["eval"])]
+    (directory / "summary.json").write_text(json.dumps(summary))
     return directory
 
 
@@ -107,7 +112,7 @@ def test_a_base_evaluation_is_shared_by_runs_that_would_make_the_same(file: Path
     share_base_evaluation(other)
     journal = Journal(Path(other.runs_dir) / other.name / "journal.db", read_only=True)
     [shared] = journal.evaluations()
-    assert (shared["version"], shared["step"], shared["made_by"]) == (0, 0, "a")
+    assert (shared.version, shared.step, shared.made_by) == (0, 0, "a")
     share_base_evaluation(other)
     assert len(journal.evaluations()) == 1
     journal.close()

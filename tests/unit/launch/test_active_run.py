@@ -12,6 +12,7 @@ import pytest
 from asyncds.config.schema import SupervisionConfig
 from asyncds.launch.active_run import ActiveRun
 from asyncds.launch.children import Child, Children
+from asyncds.protocol.records import LearnerStatus, RunStatus
 
 SUPERVISION = SupervisionConfig(max_restarts=2, silent_seconds=60)
 LIVES = "import time; time.sleep(600)"
@@ -32,10 +33,10 @@ class Answers:
     """In the place of the observer: what the coordinator answers."""
 
     def __init__(self) -> None:
-        self.answer: dict[str, Any] | None = None
+        self.answer: RunStatus | None = None
         self.stopped: list[tuple[str, bool]] = []
 
-    def status(self, timeout: float) -> dict[str, Any] | None:
+    def status(self, timeout: float) -> RunStatus | None:
         return self.answer
 
     def stop(self, reason: str, *, failed: bool = False) -> None:
@@ -45,8 +46,8 @@ class Answers:
         pass
 
 
-def answer(*, over: bool, learner_seen: float | None = 0.0) -> dict[str, Any]:
-    return {"over": over, "fleet": [], "learner": {"last_seen": learner_seen}}
+def answer(*, over: bool, learner_seen: float | None = 0.0) -> RunStatus:
+    return RunStatus(over=over, learner=LearnerStatus(last_seen=learner_seen))
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ def test_who_leaves_while_the_run_goes_on_is_started_again(
     answers.answer = answer(over=False)
     turn_until(run, lambda: times_started(tmp_path, "learner") == 2)
     assert not run.problem
-    assert "learner left and is started again (1/2)" in run.status["message"]
+    assert "learner left and is started again (1/2)" in run.status.message
 
 
 @pytest.mark.parametrize(("over", "late"), [(True, 0.0), (None, 0.0), (False, 3600.0)])
@@ -156,7 +157,7 @@ def test_a_run_that_was_stopped_by_ctrl_z_kills_nobody(
     now = time.monotonic
     monkeypatch.setattr("asyncds.launch.children.time.monotonic", lambda: now() + 3600)
     active.turn(0.0)
-    assert "killed" not in str(active.status.get("message"))
+    assert "killed" not in active.status.message
 
 
 FAILS = """import sys

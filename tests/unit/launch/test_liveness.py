@@ -1,20 +1,22 @@
 """Who hangs, by the statuses that the coordinator sends."""
 
-from typing import Any
-
 from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncds.launch.liveness import LivenessMonitor
+from asyncds.protocol.records import LearnerStatus, MemberStatus, RunStatus
 
 SILENT, START = 10.0, 100.0
 STARTED = {"coordinator": 0.0, "learner": 0.0, "generator-0": 0.0}
 
 
-def status(learner: float | None, **generators: float) -> dict[str, Any]:
+def status(learner: float | None, **generators: float) -> RunStatus:
     """learner, generators: seconds since they were heard of."""
-    fleet = [{"name": n.replace("_", "-"), "last_seen": ago} for n, ago in generators.items()]
-    return {"learner": {"last_seen": learner}, "fleet": fleet}
+    fleet = [
+        MemberStatus(name=n.replace("_", "-"), health="healthy", version=0, last_seen=ago)
+        for n, ago in generators.items()
+    ]
+    return RunStatus(learner=LearnerStatus(last_seen=learner), fleet=fleet)
 
 
 def silence() -> LivenessMonitor:

@@ -23,6 +23,7 @@ from asyncds.protocol.codec import (
     unpack_group,
     unpack_shard,
 )
+from asyncds.protocol.records import MemberStatus, RunStatus
 from asyncds.protocol.sharding import make_shards
 from tests.support.rollout_groups import group_arrays, make_group
 
@@ -43,6 +44,7 @@ LEASE = wire.Lease(
     straggler_seconds=2.0,
     min_group=1,
 )
+MEMBER = MemberStatus(name="g", health="dead", version=1, last_seen=9.0)
 TO_COORDINATOR = [
     wire.GeneratorHello(
         name="g",
@@ -106,7 +108,7 @@ FROM_COORDINATOR = [
     wire.Drain(reason="done"),
     wire.Dump(reason="nobody moves"),
     wire.LearnerAck(keep=[4, 8], evaluating=True),
-    wire.Status(run={"step": 1, "fleet": [{"name": "g"}]}),
+    wire.Status(run=RunStatus(step=1, fleet=[MEMBER])),
 ]
 
 

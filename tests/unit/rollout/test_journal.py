@@ -16,6 +16,7 @@ from asyncds.rollout.journal import Journal
 from asyncds.rollout.journal_file import JournalDamagedError, JournalError
 from tests.support.journal_killed_writer import deliver
 from tests.support.paths import SUPPORT
+from tests.support.records import evaluation_record, step_record
 
 
 @pytest.fixture
@@ -110,7 +111,7 @@ def test_rewind_frees_what_came_after_and_only_that(
             journal.batch(step, step, [2 * step + 1, 2 * step + 2])
             if step < batches - 1 or not in_hand:
                 journal.consume(step)
-                journal.add_step(step, {"step": step + 1})
+                journal.add_step(step_record({"step": step + 1}))
         free, unfinished, failed = 100, 101, 102
         deliver(journal, free)
         journal.add_lease(id=unfinished, purpose="train", row=1, attempt=1, evaluation=None)
@@ -130,7 +131,7 @@ def test_rewind_frees_what_came_after_and_only_that(
                 assert after[lease] == (state, step)
                 if lease not in (free, unfinished):
                     assert lag_after[lease] == lag[lease]
-        assert [m["step"] for m in journal.steps()] == [s + 1 for s in range(trained) if s < resume]
+        assert [r.step for r in journal.steps()] == [s for s in range(trained) if s < resume]
         journal.rewind(resume)
         assert states(journal) == after, "a second rewind changes nothing"
     with closing(Journal(path)) as again:
@@ -141,17 +142,17 @@ def test_restart_reads_back_the_same(path: Path) -> None:
     with closing(Journal(path)) as journal, journal.transaction():
         deliver(journal, 1, version=2)
         journal.batch(0, 2, [1])
-        journal.add_step(0, {"step": 1, "loss": 0.5})
+        journal.add_step(record := step_record({"step": 1, "learner/loss": 0.5}))
         journal.set_meta("cursor", "7")
         id = journal.add_evaluation(version=2, step=2, n_samples=4)
-        journal.finish_evaluation(id, {"version": 2})
+        journal.finish_evaluation(result := evaluation_record(id, {"version": 2}))
         before = list(journal.groups()), journal.leases("batched"), journal.totals()
     with closing(Journal(path)) as journal:
         assert (list(journal.groups()), journal.leases("batched"), journal.totals()) == before
-        assert journal.steps() == [{"step": 1, "loss": 0.5}]
+        assert journal.steps() == [record]
         assert journal.meta("cursor") == "7"
         assert journal.meta("nothing") is None
-        assert journal.evaluations() == [{"id": id, "version": 2}]
+        assert journal.evaluations() == [result]
         assert [g.lease for g in journal.groups("l.step = 0")] == [1]
         assert journal.next_lease_id() == 2
 
@@ -266,12 +267,12 @@ def test_dropped_evaluations_free_nothing_that_is_finished(journal: Journal) -> 
     for step in (0, 2, 4):
         ids.append(journal.add_evaluation(version=step, step=step, n_samples=4))
         journal.add_lease(id=step + 1, purpose="eval", row=0, attempt=1, evaluation=ids[-1])
-    journal.finish_evaluation(ids[0], {"step": 0})
-    journal.finish_evaluation(ids[2], {"step": 4})
+    journal.finish_evaluation(evaluation_record(ids[0], {"step": 0}))
+    journal.finish_evaluation(evaluation_record(ids[2], {"step": 4}))
     journal.drop_evaluations()
-    assert [e["step"] for e in journal.evaluations()] == [0, 4]
+    assert [e.step for e in journal.evaluations()] == [0, 4]
     journal.drop_evaluations(from_step=2)
-    assert [e["step"] for e in journal.evaluations()] == [0]
+    assert [e.step for e in journal.evaluations()] == [0]
     assert journal.counts("eval") == {"failed": 2, "leased": 1}
     assert journal.add_evaluation(version=1, step=1, n_samples=4) not in ids, "not used twice"
 
@@ -282,6 +283,18 @@ def test_another_schema_is_refused_in_words(path: Path) -> None:
     for read_only in (False, True):
         with pytest.raises(JournalError, match=r"journal\.db has journal schema 99.*reads 1"):
             Journal(path, read_only=read_only)
+
+
+def test_a_record_that_another_version_wrote_is_refused_in_words(path: Path) -> None:
+    with closing(Journal(path)) as journal:
+        journal.add_step(step_record({"step": 1}))
+        journal._db.execute("""UPDATE steps SET metrics = '{"step": 1, "reward": 0.5}'""")
+        with pytest.raises(JournalError, match=r"step 0 in the journal .* use the version that"):
+            journal.steps()
+        id = journal.add_evaluation(version=0, step=0, n_samples=1)
+        journal._db.execute("UPDATE evaluations SET result = '{}'")
+        with pytest.raises(JournalError, match=rf"evaluation {id} in the journal .*missing"):
+            journal.evaluations()
 
 
 def damage(path: Path, *, page: int) -> None:

@@ -20,6 +20,7 @@ from asyncds.rollout.retention import StoredGroup, is_needed, oldest_kept, to_de
 from services.coordinator.checkpoints import CheckpointTracker
 from services.coordinator.retention import LOOKED_AT, Retention
 from tests.support.paths import SUPPORT
+from tests.support.records import evaluation_record
 
 PER_STEP = 3
 BYTES = 20_000
@@ -161,8 +162,8 @@ class Run:
         ((id, *_),) = [list(self.open.values())]
         chance = self.rng.random()
         step = self.rng.choice([self.step, *self.disk])
-        result = {"version": step, "step": step, "temperature": 1.0, "pass@k": {"1": chance}}
-        self.journal.finish_evaluation(id, result)
+        result = {"version": step, "step": step, "pass@k": {"1": chance}}
+        self.journal.finish_evaluation(evaluation_record(id, result))
         self.desk.evaluated()
         self.unneeded |= set(self.open)
         self.open = {}

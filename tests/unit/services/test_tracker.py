@@ -20,6 +20,7 @@ from asyncds.telemetry.trackers.follower import read_place, unsent
 from asyncds.transport.observer import Observer
 from services.coordinator import trackers
 from services.coordinator.trackers import TrackerProcesses
+from tests.support.records import step_record
 from tests.unit.services.coordinator.test_process import DEADLINE, coordinator, free_port
 
 SUMMARY: dict[str, Any] = {"status": "finished", "steps": 2, "eval": []}
@@ -40,7 +41,7 @@ def config(tmp_path: Path) -> RunConfig:
     (run / "config.yaml").write_text(dump_config(config))
     with closing(Journal(run / "journal.db")) as journal, journal.transaction():
         for step in (1, 2):
-            journal.add_step(step - 1, {"step": step, "reward": 0.5})
+            journal.add_step(step_record({"step": step, "reward": 0.5}))
     return config
 
 

@@ -356,7 +356,7 @@ def test_the_coordinator_process_encrypts_and_counts_and_shows_no_secret(
         ):
             status = o.status(60.0)
             assert status is not None
-            assert status["state"] == "starting"
+            assert status.state == "starting"
             assert plain.status(0.01) is None
             page, deadline = "", time.monotonic() + DEADLINE
             counted = 'asyncds_coordinator_rejected_connections_total{reason="handshake"} 0.0'

@@ -19,6 +19,7 @@ from asyncds.protocol.codec import (
     decode_to_coordinator,
     encode,
 )
+from asyncds.protocol.records import RunStatus
 from asyncds.transport.link import GivenUpError, Link, LinkLostError, RefusedError
 from asyncds.transport.observer import Observer
 from asyncds.transport.router import BindError, Router
@@ -397,8 +398,8 @@ def test_an_observer_gets_the_newest_status_or_nothing(router: Router) -> None:
         peers: list[bytes] = []
         while len(peers) < 2:  # an answer to the first question would come too late
             peers += [peer for peer, _ in router.receive(DEADLINE)]
-        router.send(peers[0], encode(wire.Status(run={"step": 1})))
+        router.send(peers[0], encode(wire.Status(run=RunStatus(step=1))))
         asking.join(DEADLINE)
-        assert answers == [{"step": 1}]
+        assert answers == [RunStatus(step=1)]
         observer.stop("enough")
         expect(router, wire.Stop(reason="enough"))

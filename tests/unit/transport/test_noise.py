@@ -23,6 +23,7 @@ from asyncds.protocol.codec import (
     decode_to_coordinator,
     encode,
 )
+from asyncds.protocol.records import RunStatus
 from asyncds.transport.keys import load_client_keys, load_server_keys, make_keys
 from asyncds.transport.observer import Observer
 from asyncds.transport.router import UNFINISHED_BYTES, Router
@@ -74,7 +75,7 @@ class Served:
     def answers(self) -> bool:
         address = f"tcp://127.0.0.1:{self.router.port}"
         with closing(Observer(address, keys=self.keys)) as observer:
-            return observer.status(DEADLINE) == {"well": True}
+            return observer.status(DEADLINE) == RunStatus(name="well")
 
     def settled(self, files: int) -> bool:
         """Whether no more than `files` are open, once what was closed has been noticed."""
@@ -94,7 +95,7 @@ class Served:
                     self.noise += 1
                     continue
                 if isinstance(message, wire.Observe):
-                    self.router.send(peer, encode(wire.Status(run={"well": True})))
+                    self.router.send(peer, encode(wire.Status(run=RunStatus(name="well"))))
 
     def close(self) -> None:
         self._stop.set()

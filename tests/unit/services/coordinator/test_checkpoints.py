@@ -15,6 +15,7 @@ from tests.support.coordinator_fixture import (
     only,
     running,
 )
+from tests.support.records import evaluation_record
 
 
 def test_the_best_checkpoint_is_kept_also_after_a_restart(tmp_path: Path) -> None:
@@ -27,9 +28,9 @@ def test_the_best_checkpoint_is_kept_also_after_a_restart(tmp_path: Path) -> Non
         ),
         chance=0.0,
     )
-    sim.run(limit=300, until=lambda: any(e["step"] == 2 for e in sim.evaluations))
+    sim.run(limit=300, until=lambda: any(e.step == 2 for e in sim.evaluations))
     sim.chance = 1.0
-    sim.run(limit=300, until=lambda: any(e["step"] == 4 for e in sim.evaluations))
+    sim.run(limit=300, until=lambda: any(e.step == 4 for e in sim.evaluations))
     sim.chance = 0.0
     assert sim.coordinator is not None
     assert sim.coordinator.checkpoints.best == 4
@@ -56,8 +57,8 @@ def test_what_the_learner_lost_is_not_the_best(
         running(desk)
         for step, chance in ((2, 0.5), (4, 0.9)):
             id = desk.journal.add_evaluation(version=step, step=step, n_samples=2)
-            result = {"version": step, "step": step, "temperature": 1.0, "pass@k": {"1": chance}}
-            desk.journal.finish_evaluation(id, result)
+            result = {"version": step, "step": step, "pass@k": {"1": chance}}
+            desk.journal.finish_evaluation(evaluation_record(id, result))
             desk.say(b"l", wire.LearnerHeartbeat(rank=0, staged=0, checkpoint=step, phase=""))
         assert desk.c.checkpoints.best == 4
         beat = wire.LearnerHeartbeat(rank=0, staged=0, checkpoint=2, phase="")

@@ -16,14 +16,16 @@ from pydantic import ValidationError
 
 from asyncds.fleet.membership import Fleet
 from asyncds.protocol.codec import GroupArrays
+from asyncds.protocol.records import EvaluationRecord
 from asyncds.rollout.journal import Journal
 from asyncds.rollout.scheduler import Scheduler
 from asyncds.telemetry.metrics.registry import build_metrics
-from services.coordinator.batches import _diversity
+from services.coordinator.batches import batch_facts
 from services.coordinator.evaluation import EvaluationRound, best_step
 from services.coordinator.leases import LeaseBook
 from services.coordinator.telemetry import CoordinatorTelemetry
 from tests.simulation.simulated_config import make_config
+from tests.support.records import evaluation_record
 from tests.support.rollout_groups import make_group
 
 Samples = list[tuple[str, bool]]
@@ -41,7 +43,7 @@ def group(samples: Samples, logprob: float = -0.5) -> GroupArrays:
     return GroupArrays(**(vars(made) | {"answers": answers, "logprobs": logprobs}))
 
 
-def evaluate(problems: list[Samples], *, order: list[int] | None = None) -> dict[str, Any]:
+def evaluate(problems: list[Samples], *, order: list[int] | None = None) -> EvaluationRecord:
     n = len(problems)
     round = EvaluationRound(
         version=4,
@@ -53,7 +55,9 @@ def evaluate(problems: list[Samples], *, order: list[int] | None = None) -> dict
     for row in order or range(n):
         round.add(10 + row, group(problems[row]))
     assert round.complete
-    return round.results(split="eval", pass_at=(1, 2, 4, 5), multiplicity=MULTIPLICITY)[1]
+    (result,) = round.results(split="eval", pass_at=(1, 2, 4, 5), multiplicity=MULTIPLICITY)
+    assert result.id == 1
+    return result
 
 
 def pairs_that_agree(samples: Samples) -> float | None:
@@ -76,37 +80,37 @@ def test_a_result_is_what_counting_by_hand_gives(some: list[Samples], random: An
     order = list(range(len(some)))
     random.shuffle(order)
     assert result == evaluate(some, order=order), "the order of arrival counts for nothing"
-    assert (result["version"], result["temperature"], result["split"]) == (4, 0.7, "eval")
-    assert (result["n_problems"], result["n_samples"]) == (len(some), 4)
+    assert (result.version, result.temperature, result.split) == (4, 0.7, "eval")
+    assert (result.n_problems, result.n_samples) == (len(some), 4)
     taken = min(map(len, some))
-    assert list(result["pass@k"]) == [str(k) for k in (1, 2, 4, 5) if k <= taken]
-    for k, chance in result["pass@k"].items():
+    assert list(result.pass_at_k) == [str(k) for k in (1, 2, 4, 5) if k <= taken]
+    for k, chance in result.pass_at_k.items():
         by_hand = fmean(
             fmean(any(ok for _, ok in drawn) for drawn in combinations(samples, int(k)))
             for samples in some
         )
         assert chance == pytest.approx(by_hand)
-        low, high = result["pass@k_interval"][k]
+        low, high = result.pass_at_k_interval[k]
         assert low - 1e-12 <= chance <= high + 1e-12
     distinct = [len({key for key, ok in samples if ok}) for samples in some]
     loose = [len({key.lower() for key, ok in samples if ok}) for samples in some]
-    assert result["equivalence"] == "written"
-    assert result["distinct_correct"] == pytest.approx(fmean(distinct))
-    assert result["distinct"] == pytest.approx({"written": fmean(distinct), "loose": fmean(loose)})
-    low, high = result["distinct_correct_interval"]
+    assert result.equivalence == "written"
+    assert result.distinct_correct == pytest.approx(fmean(distinct))
+    assert result.distinct == pytest.approx({"written": fmean(distinct), "loose": fmean(loose)})
+    low, high = result.distinct_correct_interval
     assert min(distinct) <= low <= high <= max(distinct)
     overlaps = [pairs_that_agree(samples) for samples in some]
     known = [o for o in overlaps if o is not None]
-    assert result["n_defined"]["self_overlap"] == len(known)
-    assert result["self_overlap"] == (pytest.approx(fmean(known)) if known else None)
+    assert result.n_defined["self_overlap"] == len(known)
+    assert result.self_overlap == (pytest.approx(fmean(known)) if known else None)
     exist = [*MULTIPLICITY["written"], 0, 0]
     variances = [
         float(Fraction(o).limit_denominator(1000) / m - Fraction(1, m * m))
         for o, m in zip(overlaps, exist, strict=False)
         if o is not None and m
     ]
-    assert result["n_defined"]["normalised_variance"] == len(variances)
-    assert result["normalised_variance"] == (
+    assert result.n_defined["normalised_variance"] == len(variances)
+    assert result.normalised_variance == (
         pytest.approx(fmean(variances), abs=1e-9) if variances else None
     )
     shares = [
@@ -114,11 +118,11 @@ def test_a_result_is_what_counting_by_hand_gives(some: list[Samples], random: An
         for samples in some
         if (right := [key for key, ok in samples if ok])
     ]
-    assert result["n_defined"]["top_share"] == len(shares)
-    assert result["top_share"] == (pytest.approx(fmean(shares)) if shares else None)
-    assert result["entropy"] == pytest.approx(0.5)
-    assert result["solution_multiplicity"] == 4.5, "of the problems where it is known"
-    assert result["multiplicity"] == {"written": 4.5, "loose": 1.5}
+    assert result.n_defined["top_share"] == len(shares)
+    assert result.top_share == (pytest.approx(fmean(shares)) if shares else None)
+    assert result.entropy == pytest.approx(0.5)
+    assert result.solution_multiplicity == 4.5, "of the problems where it is known"
+    assert result.multiplicity == {"written": 4.5, "loose": 1.5}
 
 
 def test_a_round_in_which_no_problem_could_be_evaluated() -> None:
@@ -127,9 +131,9 @@ def test_a_round_in_which_no_problem_could_be_evaluated() -> None:
     )
     round.give_up(10)
     assert round.complete
-    (result,) = round.results(split="eval", pass_at=(1,), multiplicity={}).values()
-    assert (result["n_problems"], result["pass@k"], result["distinct_correct"]) == (0, {}, 0.0)
-    assert result["self_overlap"] is result["entropy"] is None
+    (result,) = round.results(split="eval", pass_at=(1,), multiplicity={})
+    assert (result.n_problems, result.pass_at_k, result.distinct_correct) == (0, {}, 0.0)
+    assert result.self_overlap is result.entropy is None
 
 
 def open_round(path: Path, **config: Any) -> tuple[LeaseBook, Journal]:
@@ -166,10 +170,7 @@ def test_every_problem_is_sampled_at_every_temperature(tmp_path: Path) -> None:
         right = lease.temperature == 1.0
         book.round.add(lease.id, group([("a", right), ("b", right)]))
     results = book.round.results(split="eval", pass_at=(1,), multiplicity={})
-    assert [(r["temperature"], r["pass@k"]["1"]) for r in results.values()] == [
-        (1.0, 1.0),
-        (0.6, 0.0),
-    ]
+    assert [(r.temperature, r.pass_at_k["1"]) for r in results] == [(1.0, 1.0), (0.6, 0.0)]
 
 
 def test_the_validation_split_is_evaluated_where_it_is_asked_for(tmp_path: Path) -> None:
@@ -243,7 +244,9 @@ def test_the_best_step_is_the_newest_with_the_highest_chance(
     found: list[tuple[int, float, float | None]],
 ) -> None:
     results = [
-        {"step": step, "temperature": t, "pass@k": {"4": 0.9} if p is None else {"1": p, "4": 0.1}}
+        evaluation_record(
+            1, {"step": step, "temperature": t, "pass@k": {} if p is None else {"1": p}}
+        )
         for step, t, p in found
     ]
     best = best_step(results, temperature=1.0, k=1)
@@ -263,14 +266,11 @@ def test_diversity_of_a_training_batch() -> None:
         group([("b", True), ("y", False), ("y", False), ("z", False)]),
         group([("y", False)] * 4),
     ]
-    assert _diversity(groups) == pytest.approx(
-        {
-            "solved_groups": 2 / 3,
-            "distinct_correct": 1.0,
-            "distinct/written": 1.0,
-            "distinct/loose": 2 / 3,
-            "top_share": (2 / 3 + 1) / 2,
-            "self_overlap": 1 / 3,
-        }
-    )
-    assert _diversity(groups[2:])["top_share"] is None
+    facts = batch_facts(groups, lags=[0, 2, 1])
+    assert facts.solved_groups == facts.mixed_groups == pytest.approx(2 / 3)
+    assert facts.distinct == pytest.approx({"written": 1.0, "loose": 2 / 3})
+    assert facts.distinct_correct == 1.0, "under the first"
+    assert facts.top_share == pytest.approx((2 / 3 + 1) / 2)
+    assert facts.self_overlap == pytest.approx(1 / 3)
+    assert (facts.lag_mean, facts.lag_max) == (1.0, 2)
+    assert batch_facts(groups[2:], lags=[0]).top_share is None

@@ -23,6 +23,7 @@ from asyncds.rollout.journal import Journal
 from asyncds.transport.link import Link
 from asyncds.transport.observer import Observer
 from asyncds.transport.router import Router
+from tests.support.records import evaluation_record
 
 DEADLINE = 60.0
 HEAVY = ("torch", "transformers", "vllm", "deepspeed", "datasets", "ray")
@@ -84,8 +85,8 @@ def test_it_starts_well_under_a_second_of_work(config: Path) -> None:
     ):
         status = observer.status(DEADLINE)
         assert status is not None
-        assert (status["state"], status["step"]) == ("starting", 0)
-        assert status["waiting_for"] == "everybody waits for the learner to join"
+        assert (status.state, status.step) == ("starting", 0)
+        assert status.waiting_for == "everybody waits for the learner to join"
         ticks = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
         assert sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK") < 1.0
 
@@ -146,7 +147,7 @@ def test_the_live_page_is_where_the_status_says(config: Path) -> None:
     ):
         status = observer.status(DEADLINE)
         assert status is not None
-        page = status["page"]
+        page = status.page
         assert page.startswith("http://127.0.0.1:")
         assert get(page)[1].startswith(b"<!doctype html>")
         live = json.loads(get(f"{page}status.json")[1])
@@ -175,7 +176,7 @@ def test_rollouts_are_shown_to_a_network_only_if_asked_for(
     ):
         seen = observer.status(DEADLINE)
         assert seen is not None
-        assert bool(seen["page"]) == (status == 200)
+        assert bool(seen.page) == (status == 200)
         code, text = get(f"http://127.0.0.1:{web}/")
         assert code == status
         assert status == 200 or b"set telemetry.page to true" in text
@@ -274,7 +275,7 @@ def test_garbage_is_counted_and_does_no_harm(config: Path) -> None:
         assert stranger.poll(int(DEADLINE * 1000)), "it came after the garbage, and was answered"
         status = observer.status(DEADLINE)
         assert status is not None
-        assert status["state"] == "starting"
+        assert status.state == "starting"
 
 
 def test_a_killed_coordinator_starts_again(config: Path) -> None:
@@ -345,7 +346,7 @@ def test_a_finished_run_that_is_started_again_is_over_and_keeps_its_summary(conf
         journal.checkpointed(1)
         for step in (0, 1):
             evaluation = journal.add_evaluation(version=step, step=step, n_samples=1)
-            journal.finish_evaluation(evaluation, {"step": step, "temperature": 1.0})
+            journal.finish_evaluation(evaluation_record(evaluation, {"step": step}))
     (run / "summary.json").write_text('{"status": "finished", "steps": 1}')
     with coordinator(config, free_port()) as process:
         assert process.wait(DEADLINE) == 0

@@ -140,6 +140,7 @@ def test_a_batch_whose_report_came_after_its_checkpoint_is_written_down(
             told = report if ended == "coordinator" else REPLACE(report, report={})
             desk.say(b"l", REPLACE(learner, step=1), told, told)
             found = desk.journal.steps()
-    [line] = found
-    assert (line["step"], line["groups"]) == (1, 3)
-    assert line.get("learner/loss") == (0.5 if ended == "coordinator" else None)
+    [record] = found
+    assert record.batch is not None
+    assert (record.step, record.batch.groups) == (0, 3)
+    assert record.learner.get("loss") == (0.5 if ended == "coordinator" else None)

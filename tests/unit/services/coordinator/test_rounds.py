@@ -36,7 +36,7 @@ def test_weights_stay_put_while_an_evaluation_is_open(desk: Desk) -> None:
     desk.tick(b"l")
     assert desk.c.weights.current is not None
     (result,) = desk.journal.evaluations()
-    assert (result["version"], result["n_problems"], result["pass@k"]["1"]) == (0, 3, 0.0)
+    assert (result.version, result.n_problems, result.pass_at_k["1"]) == (0, 3, 0.0)
 
 
 def test_whoever_dies_the_base_model_is_evaluated_first(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_whoever_dies_the_base_model_is_evaluated_first(tmp_path: Path) -> None:
     sim.run(limit=300)
     assert sim.coordinator is not None
     assert sim.coordinator.state is State.FINISHED
-    evaluated = [(e["version"], e["step"]) for e in sim.journal.evaluations()]
+    evaluated = [(e.version, e.step) for e in sim.journal.evaluations()]
     assert (evaluated[0], evaluated[-1]) == ((0, 0), (6, 6))
 
 

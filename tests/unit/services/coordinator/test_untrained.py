@@ -40,8 +40,8 @@ def test_it_is_evaluated_once_and_finished(desk: Desk, tmp_path: Path) -> None:
         assert not desk.c.state.final
         said += desk.say(b"g", delivered(lease, correct=(True,) * lease.group_size))
     (result,) = desk.journal.evaluations()
-    assert (result["version"], result["step"], result["n_problems"]) == (0, 0, 3)
-    assert result["pass@k"]["1"] == 1.0
+    assert (result.version, result.step, result.n_problems) == (0, 0, 3)
+    assert result.pass_at_k["1"] == 1.0
     assert (desk.c.state, desk.c.found_finished) == (State.FINISHED, False)
     assert only(said, wire.Drain)
     assert not only(said, wire.Prepare)
@@ -60,7 +60,7 @@ def test_a_generator_that_comes_later_serves_too(desk: Desk) -> None:
     for lease in leases(desk.say(b"h", REPLACE(HELLO, name="h", incarnation="h1"))):
         desk.say(b"h", delivered(lease))
     assert desk.c.state is State.FINISHED
-    assert desk.journal.evaluations()[0]["n_problems"] == 3
+    assert desk.journal.evaluations()[0].n_problems == 3
 
 
 def test_a_group_of_other_weights_is_refused(desk: Desk) -> None:

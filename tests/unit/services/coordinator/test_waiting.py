@@ -50,7 +50,7 @@ def test_whoever_is_there_is_asked_what_it_does_while_nothing_moves(tmp_path: Pa
         [dump] = only(said_at(30), wire.Dump)
         assert dump.reason == f"no progress for 30 s: {desk.c.waiting_for()}"
         assert desk.stalls == [dump.reason]
-        assert desk.c.status(desk.now)["message"] == "no progress for 30 s"
+        assert desk.c.status(desk.now).message == "no progress for 30 s"
 
 
 @pytest.mark.parametrize(

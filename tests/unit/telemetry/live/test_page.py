@@ -16,6 +16,7 @@ import pytest
 
 from asyncds.config.load import load_config
 from asyncds.protocol.codec import GroupArrays, encode, pack_group
+from asyncds.protocol.records import RunStatus
 from asyncds.rollout.journal import Journal
 from asyncds.telemetry.live import view as live_view
 from asyncds.telemetry.live.page import live_pages, no_live_page
@@ -24,6 +25,7 @@ from asyncds.telemetry.metrics.registry import build_metrics
 from asyncds.telemetry.server import MetricsServer
 from tests.support.browser import Tab, browser
 from tests.support.html_page import Page
+from tests.support.records import run_status, step_record
 from tests.support.synthetic_run import WORDS, make_run
 
 HOSTILE = "<script>alert(1)</script>"
@@ -85,7 +87,7 @@ class Live:
 
     def publish(self, **changes: Any) -> None:
         self.status |= changes
-        self.view.publish(dict(self.status))
+        self.view.publish(run_status(self.status))
 
     def start(self) -> None:
         self.server = MetricsServer(
@@ -113,8 +115,8 @@ class Live:
 
     def add_step(self, step: int, **values: Any) -> None:
         with closing(Journal(self.run / "journal.db")) as journal, journal.transaction():
-            last = journal.steps()[-1]
-            journal.add_step(step - 1, last | {"step": step} | values)
+            last = journal.steps()[-1].line()
+            journal.add_step(step_record(last | {"step": step} | values))
 
     def add_group(self, words: list[str], *, correct: bool) -> None:
         """A group of two equal completions."""
@@ -245,7 +247,7 @@ def test_drawing_takes_a_small_share_of_the_time(live: Live) -> None:
     config = load_config(live.run / "config.yaml")
     view = LiveView(config=config, run_dir=live.run, share=0.05, now=lambda: next(times))
     for revision, drawn in (("0.1", "0.1"), ("0.2", "0.1"), ("0.3", "0.3")):
-        view.publish({"revision": revision})
+        view.publish(RunStatus(revision=revision))
         assert json.loads(view.details())["revision"] == drawn
 
 
@@ -395,8 +397,7 @@ def test_before_anything_happened(tmp_path: Path) -> None:
         journal._db.execute("DELETE FROM groups")
         journal._db.execute("DELETE FROM steps")
         journal._db.execute("DELETE FROM evaluations")
-    nothing = dict.fromkeys(key for key in STATUS if key not in ("name", "state", "revision"))
-    live.publish(**nothing | {"step": 0, "steps": 200, "version": 0, "state": "starting"})
+    live.view.publish(RunStatus(name="quickstart", steps=200))
     with browser(tmp_path / "profile") as tab:
         tab.open(f"http://127.0.0.1:{live.port}/")
         tab.until("document.getElementById('state').innerText", lambda t: t == "starting")

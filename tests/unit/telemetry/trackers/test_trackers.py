@@ -33,6 +33,7 @@ from asyncds.telemetry.trackers.tracker import (
     step_numbers,
     summary_numbers,
 )
+from tests.support.records import evaluation_record, step_record
 
 SUMMARY = {"status": "finished", "steps": 6, "lag": {"max": 2}, "eval": [{"pass@k": {"1": 1}}]}
 CONFIG = {"seed": 3, "learner": {"lr": 1e-4, "betas": [0.9, 0.95]}}
@@ -76,12 +77,12 @@ class Run:
         with self.journal.transaction():
             for _ in range(steps):
                 self.reached += 1
-                self.journal.add_step(self.reached - 1, line(self.reached, self.life))
+                self.journal.add_step(step_record(line(self.reached, self.life)))
 
     def evaluate(self) -> None:
         with self.journal.transaction():
             id = self.journal.add_evaluation(version=self.reached, step=self.reached, n_samples=16)
-            self.journal.finish_evaluation(id, result(self.reached))
+            self.journal.finish_evaluation(evaluation_record(id, result(self.reached)))
 
     def rewind(self, step: int) -> None:
         with self.journal.transaction():
@@ -170,8 +171,8 @@ class Followed:
     def holds(self) -> bool:
         """The server has the journal's steps, each once, and its evaluations."""
         with closing(Journal(self.run.path / "journal.db", read_only=True)) as journal:
-            steps = [(s["step"], s["reward"]) for s in journal.steps()]
-            evaluations = [e["step"] for e in journal.evaluations()]
+            steps = [(s.step + 1, s.line()["reward"]) for s in journal.steps()]
+            evaluations = [e.step for e in journal.evaluations()]
         return (self.server.steps, self.server.evaluations) == (steps, evaluations)
 
 
