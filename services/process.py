@@ -38,11 +38,6 @@ def dump(config: RunConfig, *, name: str, reason: str, state: Mapping[str, Any])
         log.error("%s; what this process is doing could not be written: %s", reason, error)
 
 
-def coordinator_address(config: RunConfig) -> str:
-    """Where the control plane is."""
-    return f"tcp://{config.coordinator.host}:{config.coordinator.port}"
-
-
 def client_keys(config: RunConfig) -> ClientKeys | None:
     """Keys of a link to the coordinator; None if links are not encrypted. Raises KeyFileError."""
     curve = config.coordinator.curve

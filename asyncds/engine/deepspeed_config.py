@@ -4,26 +4,23 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from asyncds.config.schema import LearnerConfig
+
 DType = Literal["float32", "bfloat16"]
-Schedule = Literal["constant", "linear", "cosine"]
 
 
-def deepspeed_config(
-    *, zero_stage: int, dtype: DType, max_grad_norm: float, extra: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Build what ``deepspeed.initialize`` takes; ``extra`` is merged in, key by key, and wins.
+def deepspeed_config(settings: LearnerConfig, *, dtype: DType) -> dict[str, Any]:
+    """Build what ``deepspeed.initialize`` takes.
 
-    max_grad_norm: global 2-norm that gradients are clipped to, 0 for no clipping.
-
-    Raises ValueError for a stage and dtype that DeepSpeed does not train well together.
+    ``settings.deepspeed`` is merged in, key by key, and wins. Raises ValueError for a stage and
+    dtype that DeepSpeed does not train well together.
     """
-    if zero_stage not in (0, 1, 2, 3):
-        raise ValueError(f"zero_stage = {zero_stage}: choose 0, 1, 2 or 3")
+    zero_stage = settings.zero_stage
     config: dict[str, Any] = {
         # The engine counts its own batches and sets the accumulation boundary itself.
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
-        "gradient_clipping": max_grad_norm,
+        "gradient_clipping": settings.max_grad_norm,
         "zero_allow_untested_optimizer": True,
         "zero_optimization": {"stage": zero_stage},
     }
@@ -40,7 +37,7 @@ def deepspeed_config(
         # Summed in bfloat16, the gradient would depend on the number of micro-batches.
         config["data_types"] = {"grad_accum_dtype": "fp32"}
         config["communication_data_type"] = "fp32"
-    return _merged(config, extra)
+    return _merged(config, settings.deepspeed)
 
 
 def _merged(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,12 +51,13 @@ def _merged(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def lr_factor(step: int, *, schedule: Schedule, warmup_steps: int, total_steps: int) -> float:
-    """What the peak learning rate is multiplied by in optimizer step ``step`` (from 0), in [0, 1].
+def lr_factor(step: int, *, settings: LearnerConfig, total_steps: int) -> float:
+    """Compute the factor of the peak learning rate in optimizer step ``step`` (from 0), in [0, 1].
 
     It rises linearly over ``warmup_steps`` (the first step is not zero), then stays, or falls to
     zero at ``total_steps`` along a line or half a cosine.
     """
+    schedule, warmup_steps = settings.lr_schedule, settings.warmup_steps
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     if schedule == "constant":

@@ -21,6 +21,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.metrics.loggers import StatLoggerBase
 
+from asyncds.config.schema import GeneratorConfig
 from asyncds.engine.sampling_clock import SamplingClock
 from asyncds.weights.communicator import TransferFailed
 from asyncds.weights.plugin import BACKEND
@@ -79,73 +80,59 @@ class GenerationEngine:
     paused (running requests are kept, new ones wait) until an ``update_weights`` succeeds.
     """
 
-    def __init__(self, *, engine: AsyncLLM, tokenizer: Any, version: int, stats: "_Stats") -> None:
-        self.version = version
+    def __init__(self, *, engine: AsyncLLM, stats: "_Stats") -> None:
+        self.version = 0
         self.weights_valid = True
         self.sampling_clock = SamplingClock()
         self._engine = engine
-        self._tokenizer = tokenizer
+        self._tokenizer = engine.get_tokenizer()
         self._stats = stats
         self._updating = asyncio.Lock()
 
     @classmethod
     async def start(
         cls,
+        settings: GeneratorConfig,
         *,
         model: str,
-        dtype: str = "auto",
-        max_model_len: int | None = None,
-        tensor_parallel_size: int = 1,
-        pipeline_parallel_size: int = 1,
-        gpu_memory_utilization: float = 0.9,
-        kv_cache_bytes: int | None = None,
-        max_num_seqs: int = 256,
-        enforce_eager: bool = False,
-        seed: int = 0,
-        version: int = 0,
-        cpu_threads: int = 1,
-        cpu_bind: str = "nobind",
-        engine_args: Mapping[str, Any] | None = None,
-        environment: Mapping[str, str] | None = None,
-        timeout: float = 600.0,
+        dtype: str,
+        seed: int,
+        cpu_threads: int,
     ) -> Self:
-        """Start the engine's processes with the weights of ``model``, labelled ``version``.
+        """Start the engine's processes with the weights of ``model``, labelled version 0.
 
-        kv_cache_bytes: size of the KV cache, None to let vLLM take what
-        ``gpu_memory_utilization`` leaves (of main memory, where there is no GPU).
-        cpu_threads, cpu_bind: on a CPU, the threads of each worker and vLLM's
-        ``VLLM_CPU_OMP_THREADS_BIND``: ``"nobind"`` pins nothing; ``"auto"`` and lists like
-        ``"0-3"`` pin workers to cores, and choose the number of threads themselves (``"auto"``
-        chooses the same cores in every engine on a machine).
-        engine_args: more arguments of vLLM's ``AsyncEngineArgs``. environment: variables that are
-        set for the engine's processes. Raises TimeoutError after ``timeout`` seconds.
+        dtype: name of a torch dtype. cpu_threads: on a CPU, the threads of each worker. Raises
+        TimeoutError after ``settings.start_seconds``.
         """
+        cpu = current_platform.is_cpu()
+        workers = settings.tensor_parallel * settings.pipeline_parallel
         arguments = AsyncEngineArgs(
             model=model,
             dtype=dtype,
-            max_model_len=max_model_len,
-            tensor_parallel_size=tensor_parallel_size,
-            pipeline_parallel_size=pipeline_parallel_size,
-            gpu_memory_utilization=gpu_memory_utilization,
-            kv_cache_memory_bytes=kv_cache_bytes,
-            max_num_seqs=max_num_seqs,
-            enforce_eager=enforce_eager,
+            max_model_len=settings.max_model_len,
+            tensor_parallel_size=settings.tensor_parallel,
+            pipeline_parallel_size=settings.pipeline_parallel,
+            gpu_memory_utilization=settings.gpu_memory_utilization,
+            kv_cache_memory_bytes=int(settings.kv_cache_gb * 2**30) if cpu else None,
+            max_num_seqs=settings.max_num_seqs,
+            enforce_eager=settings.enforce_eager,
             seed=seed,
             logprobs_mode="processed_logprobs",
             weight_transfer_config={"backend": BACKEND},
             worker_extension_cls=WORKER_EXTENSION,
             disable_log_stats=True,
-            **(engine_args or {}),
+            **settings.engine_args,
         )
-        variables = dict(environment or {})
-        if current_platform.is_cpu():
+        variables: dict[str, str] = {}
+        if cpu:
             if arguments.enable_chunked_prefill is None:
                 # A prompt cut in two makes vLLM rewind the request's random generator, which
                 # generators of a CPU cannot do: the engine would die.
                 arguments.enable_chunked_prefill = False
-            variables["VLLM_CPU_OMP_THREADS_BIND"] = cpu_bind
+            # Pinned, engines on one machine would all choose the same cores.
+            variables["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
             variables["OMP_NUM_THREADS"] = str(cpu_threads)
-            if cpu_bind == "nobind" and tensor_parallel_size * pipeline_parallel_size == 1:
+            if workers == 1:
                 # One process for scheduler and model instead of two, which would spin on shared
                 # memory while they wait for each other: a third less CPU time per token. vLLM
                 # refuses it on CPU by default only because it couldn't bind threads then.
@@ -161,12 +148,10 @@ class GenerationEngine:
             with _environment(variables):
                 return AsyncLLM.from_engine_args(arguments, stat_loggers=[make_logger])
 
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(settings.start_seconds):
             engine = await asyncio.to_thread(make_engine)
-            await engine.update_weight_version(str(version))
-        return cls(
-            engine=engine, tokenizer=engine.get_tokenizer(), version=version, stats=loggers[0]
-        )
+            await engine.update_weight_version("0")
+        return cls(engine=engine, stats=loggers[0])
 
     async def generate(
         self,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import deepspeed
 import numpy as np
@@ -23,7 +23,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.integrations import HfDeepSpeedConfig
 
 from asyncds.algo.sums import Sums
-from asyncds.engine.deepspeed_config import DType, Schedule, deepspeed_config, lr_factor
+from asyncds.config.schema import LearnerConfig
+from asyncds.engine.deepspeed_config import DType, deepspeed_config, lr_factor
 from asyncds.engine.micro_batches import MicroBatch, ShardIndex, plan_micro_batches, plan_updates
 from asyncds.engine.policy_model import PolicyModel, TokenScores, check_head
 from asyncds.engine.process_group import join, set_deadline
@@ -34,8 +35,8 @@ class NonFiniteError(ArithmeticError):
     """A NaN or an infinity where training needs a number. The weights are as before the step."""
 
 
-class Objective(Protocol):
-    """What is minimised. Called once per micro-batch, with its t completion tokens in a row.
+class LossFunction(Protocol):
+    """The loss that is minimised, called once per micro-batch with its t completion tokens.
 
     All arguments are flat, [t], on the learner's device. log_probs carries the gradient, and so
     does entropy, where asked for. sequence int64: each token's row of the batch table. token_index
@@ -61,17 +62,15 @@ class Objective(Protocol):
 class UpdateMetrics:
     """What one call of ``update`` did, the same on every rank but for ``seconds``.
 
-    optimizer_steps: taken so far in the run. skipped: updates of this call that were not applied.
-    loss: per token of the batch. grad_norm: 2-norm of the whole gradient before clipping, the
-    largest of this call's updates, infinity where one was skipped. lr: of the last update.
+    optimizer_steps: taken so far in the run. loss: per token of the batch. grad_norm: 2-norm of the
+    whole gradient before clipping, the largest of this call's updates. lr: of the last update.
     tokens: completion tokens of the batch. micro_batches: forward passes of each rank. sums: the
-    objective's, over all ranks. seconds: wall time of this rank by phase (forward, backward, step,
-    reduce). deepspeed_seconds: of DeepSpeed's own timers on this rank, where its configuration has
-    ``wall_clock_breakdown``.
+    loss function's, over all ranks. seconds: wall time of this rank by phase (forward, backward,
+    step, reduce). deepspeed_seconds: of DeepSpeed's own timers on this rank, where its
+    configuration has ``wall_clock_breakdown``.
     """
 
     optimizer_steps: int
-    skipped: int
     loss: float
     grad_norm: float
     lr: float
@@ -85,70 +84,49 @@ class UpdateMetrics:
 class TrainingEngine:
     """A causal language model in training over all ranks.
 
-    model: Hugging Face directory or hub id. reference_model: a frozen second model for
-    ``reference_log_probs``, loaded only if given. temperature: that of the sampler, which logits
-    are divided by. micro_batch_tokens: padded tokens of one forward pass. logprob_chunk_tokens:
-    positions whose logits exist at a time. max_grad_norm: 0 for no clipping. lr is the peak of the
-    schedule, ``total_steps`` its end (unused by ``constant``). on_non_finite: raise, or skip
-    the update and count it. deadline_s: after which a collective fails. deepspeed_extra: merged
-    into the DeepSpeed configuration (offload, buckets, ...).
-
     Run by torchrun, or as a single process without it. Raises UnsupportedModelError for a model
     whose logits cannot be reproduced, ValueError for settings that do not go together.
     """
 
     def __init__(
         self,
+        settings: LearnerConfig,
         *,
         model: str | Path,
-        dtype: DType = "float32",
-        zero_stage: int = 1,
-        lr: float,
-        betas: tuple[float, float] = (0.9, 0.95),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        lr_schedule: Schedule = "constant",
-        warmup_steps: int = 0,
-        total_steps: int = 0,
-        max_grad_norm: float = 1.0,
-        micro_batch_tokens: int = 8192,
-        temperature: float = 1.0,
-        logprob_chunk_tokens: int = 1024,
-        gradient_checkpointing: bool = False,
+        dtype: DType,
+        temperature: float,
+        total_steps: int,
+        seed: int,
         reference_model: str | Path | None = None,
-        on_non_finite: Literal["raise", "skip"] = "raise",
-        seed: int = 0,
-        deadline_s: float = 600.0,
-        deepspeed_extra: Mapping[str, Any] | None = None,
     ) -> None:
-        config = deepspeed_config(
-            zero_stage=zero_stage,
-            dtype=dtype,
-            max_grad_norm=max_grad_norm,
-            extra=deepspeed_extra or {},
-        )
+        """model: Hugging Face directory or hub id. temperature: that of the sampler, which logits
+        are divided by. total_steps: optimizer steps after which the learning rate's schedule ends.
+        reference_model: a frozen second model for ``reference_log_probs``, loaded only if given.
+        """
+        config = deepspeed_config(settings, dtype=dtype)
         self.model_source = str(model)
-        self.zero_stage = zero_stage
+        self.zero_stage = settings.zero_stage
         self.dtype = dtype
-        self.device = join(deadline_s=deadline_s)
+        self.device = join(deadline_s=settings.collective_seconds)
         self.rank, self.ranks = dist.get_rank(), dist.get_world_size()
         self._temperature = temperature
-        self._micro_batch_tokens = micro_batch_tokens
-        self._max_grad_norm = max_grad_norm
-        self._raise_non_finite = on_non_finite == "raise"
+        self._micro_batch_tokens = settings.micro_batch_tokens
+        self._max_grad_norm = settings.max_grad_norm
         torch.manual_seed(seed)
 
-        load = functools.partial(_load_policy, dtype, config, logprob_chunk_tokens)
+        load = functools.partial(_load_policy, dtype, config, settings.logprob_chunk_tokens)
         policy = load(model)
-        if gradient_checkpointing:
+        if settings.gradient_checkpointing:
             policy.causal_lm.gradient_checkpointing_enable()
-        factor = functools.partial(
-            lr_factor, schedule=lr_schedule, warmup_steps=warmup_steps, total_steps=total_steps
-        )
+        factor = functools.partial(lr_factor, settings=settings, total_steps=total_steps)
         self.deepspeed, *_ = deepspeed.initialize(
             model=policy,
             optimizer=torch.optim.AdamW(
-                policy.parameters(), lr=lr, betas=betas, eps=eps, weight_decay=weight_decay
+                policy.parameters(),
+                lr=settings.lr,
+                betas=settings.betas,
+                eps=settings.eps,
+                weight_decay=settings.weight_decay,
             ),
             lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, factor),
             config=config,
@@ -158,7 +136,7 @@ class TrainingEngine:
             self.deepspeed.data_parallel_group,
             self.deepspeed.seq_data_parallel_group,
         }
-        set_deadline(groups, deadline_s=deadline_s)
+        set_deadline(groups, deadline_s=settings.collective_seconds)
         self._finish(self.deepspeed)
         self._reference: nn.Module | None = None
         if reference_model is not None:
@@ -183,7 +161,7 @@ class TrainingEngine:
     def update(
         self,
         shard: Shard,
-        objective: Objective,
+        loss_function: LossFunction,
         *,
         minibatches: int = 1,
         old_log_probs: Float32 | None = None,
@@ -197,7 +175,7 @@ class TrainingEngine:
         reference_log_probs: what ``log_probs`` and ``reference_log_probs`` returned for the shard.
 
         Raises NonFiniteError, naming the step, for a log-probability or a gradient that is not
-        finite (the gradient: unless ``on_non_finite`` is skip).
+        finite; the weights are then as they were.
         """
         table, index = shard.table, ShardIndex(shard)
         old, reference = (
@@ -210,7 +188,7 @@ class TrainingEngine:
         total_loss = torch.zeros((), dtype=torch.float64, device=self.device)
         total_sums: Sums | None = None
         grad_norms: list[float] = []
-        micro_batches = skipped = 0
+        micro_batches = 0
         for rows in plan_updates(table, minibatches=minibatches):
             lr = self.deepspeed.get_lr()[0]
             # DeepSpeed averages gradients over ranks; this makes it a sum over the batch.
@@ -222,7 +200,7 @@ class TrainingEngine:
                 with timed("forward"):
                     scores = self._score(self.deepspeed, batch, with_entropy=with_entropy)
                     self._require_finite(scores.log_probs, shard, batch)
-                    loss, sums = objective(
+                    loss, sums = loss_function(
                         log_probs=scores.log_probs,
                         entropy=scores.entropy,
                         old_log_probs=None if old is None else old[batch.token_index],
@@ -237,10 +215,8 @@ class TrainingEngine:
                 total_loss += loss.detach()
                 total_sums = sums if total_sums is None else total_sums + sums
             with timed("step"):
-                grad_norm, applied = self._step(shard.step)
-            grad_norms.append(grad_norm)
-            skipped += not applied
-            if self.deepspeed.wall_clock_breakdown() and applied:
+                grad_norms.append(self._step(shard.step))
+            if self.deepspeed.wall_clock_breakdown():
                 for name, value in _whole(self.deepspeed.get_wall_clock_timers()).items():
                     timers[name] += value
             micro_batches += len(mine)
@@ -250,7 +226,6 @@ class TrainingEngine:
         tokens = int(table.length.sum())
         return UpdateMetrics(
             optimizer_steps=self.optimizer_steps,
-            skipped=skipped,
             loss=loss_sum / tokens,
             grad_norm=max(grad_norms),
             lr=lr,
@@ -266,7 +241,10 @@ class TrainingEngine:
         return self._flat_log_probs(self.deepspeed, shard)
 
     def reference_log_probs(self, shard: Shard) -> Float32:
-        """Those of the frozen reference model. Raises ValueError where none was loaded."""
+        """Log-probabilities [Σ length] of the same tokens under the frozen reference model.
+
+        Raises ValueError where none was loaded.
+        """
         if self._reference is None:
             raise ValueError("no reference model was loaded: give reference_model")
         return self._flat_log_probs(self._reference, shard)
@@ -274,7 +252,7 @@ class TrainingEngine:
     def probe(self, token_ids: Int32) -> Float32:
         """Log-probabilities [n - 1] at temperature 1 of token_ids [n] after the first.
 
-        What an inference engine must agree on once it has the same weights.
+        An inference engine must agree on them once it has the same weights.
         """
         ids = torch.tensor(token_ids, dtype=torch.int64, device=self.device)
         column = torch.arange(len(ids) - 1, device=self.device)
@@ -323,8 +301,8 @@ class TrainingEngine:
                 f"are not finite, the first in sequence {first}"
             )
 
-    def _step(self, step: int) -> tuple[float, bool]:
-        """Apply the accumulated gradient unless it is not finite; return its norm, and whether."""
+    def _step(self, step: int) -> float:
+        """Apply the accumulated gradient and return its norm. Raises NonFiniteError."""
         if self.zero_stage == 0:
             limit = self._max_grad_norm or math.inf
             norm = nn.utils.clip_grad_norm_(self.deepspeed.module.parameters(), limit).item()
@@ -332,15 +310,14 @@ class TrainingEngine:
             if applied:
                 self.deepspeed.step()
             else:
-                norm = math.inf
                 self.deepspeed.zero_grad()
         else:
             self.deepspeed.step()
             norm = float(self.deepspeed.get_global_grad_norm())
             applied = self.deepspeed.was_step_applied()
-        if not applied and self._raise_non_finite:
+        if not applied:
             raise NonFiniteError(f"step {step}: the gradient is not finite (its norm is {norm})")
-        return norm, applied
+        return norm
 
     def _frozen(self, policy: PolicyModel, config: dict[str, Any]) -> nn.Module:
         policy.requires_grad_(False)
@@ -396,14 +373,16 @@ def _reduced(loss: Tensor, sums: Sums) -> tuple[float, Sums]:
 
 
 def _whole(milliseconds: Mapping[str, float]) -> dict[str, float]:
-    """DeepSpeed's timers of a whole update, in seconds: each has a twin for micro-batches, which is
-    the same here, where one step follows all of them."""
+    """DeepSpeed's timers of a whole update, in seconds.
+
+    Each has a twin for micro-batches, which is the same here, where one step follows all of them.
+    """
     return {k: v / 1000 for k, v in milliseconds.items() if not k.endswith("_microstep")}
 
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """No gradient, and evaluation mode, so that gradient checkpointing does nothing."""
+    """Compute without gradients, in evaluation mode, so that checkpointing does nothing."""
     training = model.training
     model.eval()
     try:

@@ -1,24 +1,20 @@
 """The scorer that a configuration asks for."""
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
+from asyncds.config.schema import ScoringConfig
 from asyncds.scoring.pool import PoolScorer
 from asyncds.scoring.process_pool import ProcessPoolScorer
 
 
-def make_scorer(
-    backend: Literal["processes", "ray"],
-    *,
-    ray_address: str | None,
-    cpus_per_worker: float,
-    **settings: Any,
-) -> PoolScorer:
-    """A scorer to enter with ``async with``. settings: what both kinds of pool take.
+def make_scorer(settings: ScoringConfig, *, kind: str, options: Mapping[str, Any]) -> PoolScorer:
+    """Make the scorer of a task (kind, options), to be entered with ``async with``.
 
-    Raises ScorerUnavailableError if backend is ray and the package is missing.
+    Raises ScorerUnavailableError if the backend is ray and the package is missing.
     """
-    if backend == "processes":
-        return ProcessPoolScorer(**settings)
+    if settings.backend == "processes":
+        return ProcessPoolScorer(kind=kind, options=options, settings=settings)
     from asyncds.scoring.ray_pool import RayScorer
 
-    return RayScorer(address=ray_address, cpus_per_worker=cpus_per_worker, **settings)
+    return RayScorer(kind=kind, options=options, settings=settings)

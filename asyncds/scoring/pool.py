@@ -3,16 +3,21 @@
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from types import MappingProxyType
-from typing import Protocol, Self, get_args
+from typing import Protocol, Self
 
 from asyncds.scoring.frames import Reply
-from asyncds.scoring.scorer import NO_SCORE, Reason, ScorerUnavailableError
+from asyncds.scoring.scorer import NO_SCORE, GroupScores, Reason, ScorerUnavailableError
 from asyncds.tasks.base import Row, Score
 
 log = logging.getLogger(__name__)
+
+START_SECONDS = 60.0
+"""Deadline for a worker to be ready."""
+CLOSE_SECONDS = 5.0
+"""Deadline for all workers to end by themselves, after which they are killed."""
 
 
 class Worker(Protocol):
@@ -47,14 +52,13 @@ class PoolScorer(ABC):
     A completion that hangs, crashes or exhausts its worker costs only itself: the worker is
     replaced, and the completions after it are scored by the new one.
 
-    workers: how many rows are scored at the same time. start_seconds: deadline for a worker to be
-    ready. close_seconds: for all workers to end by themselves, after which they are killed.
+    workers: how many rows are scored at the same time. start_seconds, close_seconds: deadlines, see
+    START_SECONDS and CLOSE_SECONDS.
     """
 
     def __init__(self, *, workers: int, start_seconds: float, close_seconds: float) -> None:
         self._start_seconds = start_seconds
         self._close_seconds = close_seconds
-        self._errors: dict[Reason, int] = dict.fromkeys(get_args(Reason), 0)
         self._closed = False
         self._workers: list[Worker] = []
         # One place per worker; None stands for a worker that is still to be started.
@@ -66,10 +70,6 @@ class PoolScorer(ABC):
     @abstractmethod
     async def _spawn(self) -> Worker:
         """A new worker, not yet ready. Raises ScorerUnavailableError."""
-
-    @property
-    def errors(self) -> Mapping[Reason, int]:
-        return MappingProxyType(self._errors)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -102,11 +102,21 @@ class PoolScorer(ABC):
             await self.close()
             raise failures.exceptions[0] from None
 
-    async def score(self, row: Row, completions: Sequence[str]) -> list[Score]:
-        return [self._settle(reply, row) async for reply in self.judge(row, completions)]
+    async def score(self, row: Row, completions: Sequence[str]) -> GroupScores:
+        scores: list[Score] = []
+        errors: Counter[Reason] = Counter()
+        async for reply in self.judge(row, completions):
+            if reply.score is None:
+                reason = reply.reason or "crash"
+                errors[reason] += 1
+                log.warning(
+                    "row %d: a completion has no score: %s %s", row.index, reason, reply.detail
+                )
+            scores.append(reply.score or NO_SCORE)
+        return GroupScores(scores, errors)
 
     async def judge(self, row: Row, completions: Sequence[str]) -> AsyncIterator[Reply]:
-        """One reply per completion, in order; errors are not counted. To be read to its end.
+        """Yield one reply per completion, in order; to be read to its end.
 
         Raises ScorerUnavailableError.
         """
@@ -151,11 +161,3 @@ class PoolScorer(ABC):
             worker.kill()
             raise
         return worker
-
-    def _settle(self, reply: Reply, row: Row) -> Score:
-        if reply.score is not None:
-            return reply.score
-        reason = reply.reason or "crash"
-        self._errors[reason] += 1
-        log.warning("no score for a completion of row %d: %s %s", row.index, reason, reply.detail)
-        return NO_SCORE

@@ -3,16 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
+from asyncds.config.schema import ScoringConfig
 from asyncds.scoring.frames import Setup
-from asyncds.scoring.pool import PoolScorer
+from asyncds.scoring.pool import CLOSE_SECONDS, START_SECONDS, PoolScorer
 from asyncds.scoring.worker_process import WorkerProcess
 
 
 class ProcessPoolScorer(PoolScorer):
-    """Worker processes that each make the task once, from (kind, options).
+    """A pool of worker processes that each make the task once, from (kind, options).
 
-    time_limit: seconds for one completion. memory_limit: bytes of address space of a worker, the
-    interpreter and the task included. The others: see ``PoolScorer``.
+    settings.memory_mb limits a worker's address space, the interpreter and the task included. The
+    deadlines: see ``PoolScorer``.
     """
 
     def __init__(
@@ -20,14 +21,14 @@ class ProcessPoolScorer(PoolScorer):
         *,
         kind: str,
         options: Mapping[str, Any],
-        workers: int = 1,
-        time_limit: float = 10.0,
-        memory_limit: int = 2**30,
-        start_seconds: float = 60.0,
-        close_seconds: float = 5.0,
+        settings: ScoringConfig,
+        start_seconds: float = START_SECONDS,
+        close_seconds: float = CLOSE_SECONDS,
     ) -> None:
-        super().__init__(workers=workers, start_seconds=start_seconds, close_seconds=close_seconds)
-        self._setup = Setup(kind, dict(options), time_limit, memory_limit)
+        super().__init__(
+            workers=settings.workers, start_seconds=start_seconds, close_seconds=close_seconds
+        )
+        self._setup = Setup(kind, dict(options), settings.timeout_seconds, settings.memory_mb << 20)
 
     async def _spawn(self) -> WorkerProcess:
         return await WorkerProcess.spawn(self._setup)

@@ -16,8 +16,9 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
 
+from asyncds.config.schema import ScoringConfig
 from asyncds.scoring.frames import Reply
-from asyncds.scoring.pool import PoolScorer
+from asyncds.scoring.pool import CLOSE_SECONDS, START_SECONDS, PoolScorer
 from asyncds.scoring.process_pool import ProcessPoolScorer
 from asyncds.scoring.scorer import ScorerUnavailableError
 from asyncds.tasks.base import Row
@@ -43,15 +44,12 @@ OBJECT_STORE_BYTES = 128 * 2**20
 
 
 class RayScorer(PoolScorer):
-    """Actors that each make the task once, from (kind, options). One ``RayScorer`` per process.
+    """A pool of Ray actors that each make the task once, from (kind, options); one per process.
 
-    address: of a cluster that runs: "host:port", "ray://host:port", or "auto" for this machine's.
-    None starts a cluster for this scorer alone, on this machine, that ends with it.
-    cpus_per_worker: what an actor reserves of the cluster; a cluster started here has just enough.
-    time_limit: seconds for one completion. memory_limit: bytes of address space of a verifier's
-    process. start_seconds: deadline for the connection, and again for an actor to be placed and
-    ready. close_seconds: for all actors to end by themselves, after which they are killed, and
-    again for the connection to close.
+    Without settings.ray_address it starts a cluster for itself alone, on this machine, with just
+    enough CPUs, that ends with it. start_seconds: deadline for the connection, and again for an
+    actor to be placed and ready. close_seconds: for all actors to end by themselves, after which
+    they are killed, and again for the connection to close.
 
     An actor that is lost with its node is placed anew, and what it was asked is asked again, once.
     """
@@ -61,33 +59,33 @@ class RayScorer(PoolScorer):
         *,
         kind: str,
         options: Mapping[str, Any],
-        address: str | None = None,
-        cpus_per_worker: float = 1.0,
-        workers: int = 1,
-        time_limit: float = 10.0,
-        memory_limit: int = 2**30,
-        start_seconds: float = 60.0,
-        close_seconds: float = 5.0,
+        settings: ScoringConfig,
+        start_seconds: float = START_SECONDS,
+        close_seconds: float = CLOSE_SECONDS,
     ) -> None:
-        super().__init__(workers=workers, start_seconds=start_seconds, close_seconds=close_seconds)
-        self._cluster = _Cluster(address, cpus=math.ceil(workers * cpus_per_worker))
-        self._cpus = cpus_per_worker
-        self._process_settings: dict[str, Any] = {
+        super().__init__(
+            workers=settings.workers, start_seconds=start_seconds, close_seconds=close_seconds
+        )
+        self._cpus = settings.cpus_per_worker
+        self._cluster = _Cluster(
+            settings.ray_address, cpus=math.ceil(settings.workers * self._cpus)
+        )
+        self._pool_arguments: dict[str, Any] = {
             "kind": kind,
             "options": dict(options),
-            "time_limit": time_limit,
-            "memory_limit": memory_limit,
+            # An actor judges one completion at a time.
+            "settings": settings.model_copy(update={"workers": 1}),
             "start_seconds": start_seconds,
             "close_seconds": close_seconds,
         }
-        self._patience = start_seconds + time_limit + GRACE_SECONDS
+        self._patience = start_seconds + settings.timeout_seconds + GRACE_SECONDS
 
     async def _spawn(self) -> "RayWorker":
         await self._cluster.connect(deadline=self._start_seconds)
         actor_class = ray.remote(ScoringActor).options(
             num_cpus=self._cpus, max_restarts=-1, max_task_retries=1
         )
-        return RayWorker(actor_class.remote(self._process_settings), self._patience)
+        return RayWorker(actor_class.remote(self._pool_arguments), self._patience)
 
     async def close(self) -> None:
         await super().close()
@@ -95,10 +93,10 @@ class RayScorer(PoolScorer):
 
 
 class ScoringActor:
-    """What runs on the cluster. settings: of its ``ProcessPoolScorer``."""
+    """The actor that runs on the cluster. arguments: of its ``ProcessPoolScorer``."""
 
-    def __init__(self, settings: dict[str, Any]) -> None:
-        self._pool = ProcessPoolScorer(**settings)
+    def __init__(self, arguments: dict[str, Any]) -> None:
+        self._pool = ProcessPoolScorer(**arguments)
 
     async def start(self) -> None:
         await self._pool.start()

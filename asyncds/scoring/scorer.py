@@ -1,6 +1,7 @@
 """The interface of a scorer: completions in, judgements out, whatever the verifier does."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from asyncds.tasks.base import Row, Score
@@ -13,21 +14,24 @@ NO_SCORE = Score(0.0, False)
 
 
 class ScorerUnavailableError(RuntimeError):
-    """There is nothing to score with: it did not start, or has been closed."""
+    """The scorer did not start, or has been closed, so that nothing can be scored."""
+
+
+@dataclass(frozen=True)
+class GroupScores:
+    """One score per completion, in order, and how many of them are NO_SCORE, by reason."""
+
+    scores: list[Score]
+    errors: Mapping[Reason, int]
 
 
 class Scorer(Protocol):
     """Judges the completions of a row, under a time limit for each."""
 
-    async def score(self, row: Row, completions: Sequence[str]) -> list[Score]:
-        """One score per completion, in order; NO_SCORE, counted in ``errors``, where the verifier
-        hung, crashed, ran out of memory or raised. Raises ScorerUnavailableError.
+    async def score(self, row: Row, completions: Sequence[str]) -> GroupScores:
+        """Judge every completion; NO_SCORE where the verifier hung, crashed, ran out of memory or
+        raised. Raises ScorerUnavailableError.
         """
-        ...
-
-    @property
-    def errors(self) -> Mapping[Reason, int]:
-        """Completions without a judgement so far, by reason; every reason is there."""
         ...
 
     async def close(self) -> None:

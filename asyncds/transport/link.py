@@ -6,18 +6,19 @@ reconnects and introduces itself again by itself.
 """
 
 import logging
-import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 
 import zmq
 
+from asyncds.config.schema import CoordinatorConfig
 from asyncds.protocol.codec import MAX_FRAME_BYTES, decode_from_coordinator, encode
 from asyncds.protocol.wire import FromCoordinator, GivenUp, Identify, Message, Refused, Welcome
+from asyncds.transport.handshakes import HANDSHAKES, Handshakes
 from asyncds.transport.keys import ClientKeys
 from asyncds.transport.monitor import monitored, read_events
+from asyncds.transport.outbox import Outbox
 
 log = logging.getLogger(__name__)
 
@@ -26,12 +27,6 @@ HELLO_SECONDS = 1.0
 CONNECT_MS = 3000
 """How long one attempt to connect may take. The system's own repetitions of an attempt become ever
 rarer, so that a network that was cut for minutes would be found whole only minutes later."""
-HANDSHAKES = (
-    zmq.EVENT_HANDSHAKE_SUCCEEDED
-    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
-)
 
 
 class RefusedError(Exception):
@@ -47,40 +42,32 @@ class LinkLostError(Exception):
 
 
 class Link:
-    """Link to the coordinator. `on_message` runs in the link's thread and must not block; it also
-    gets every `Welcome`, the moment to repeat what is unacknowledged.
+    """A link to the coordinator.
 
-    hello, heartbeat: make the message of the moment. lost_seconds: `check` raises when the
-    coordinator was silent for longer. keys: of an encrypted link; None if the coordinator's links
-    are not encrypted.
+    `on_message` runs in the link's thread and must not block; it also gets every `Welcome`, the
+    moment to repeat what is unacknowledged.
     """
 
     def __init__(
         self,
+        settings: CoordinatorConfig,
         *,
-        address: str,
         identity: str,
         hello: Callable[[], Message],
         heartbeat: Callable[[], Message] | None,
-        heartbeat_seconds: float,
-        lost_seconds: float,
         on_message: Callable[[FromCoordinator], None],
-        keys: ClientKeys | None = None,
+        keys: ClientKeys | None,
     ) -> None:
-        self._address = address
+        """hello, heartbeat: make the message of the moment. keys: of an encrypted link; None if the
+        coordinator's links are not encrypted."""
+        self._settings = settings
         self._identity = identity
         self._hello = hello
         self._heartbeat = heartbeat
-        self._heartbeat_seconds = heartbeat_seconds
-        self._lost_seconds = lost_seconds
         self._on_message = on_message
         self._keys = keys
-        self._trouble = ""
-        self._outbox: deque[bytes] = deque()
-        self._wake_read, self._wake_write = os.pipe()
-        os.set_blocking(self._wake_read, False)
-        os.set_blocking(self._wake_write, False)
-        self._pipe = threading.Lock()
+        self._handshakes = Handshakes(self.address, keys=keys)
+        self._outbox = Outbox()
         self._welcomed = threading.Event()
         self._closing = threading.Event()
         self._failure: BaseException | None = None
@@ -88,10 +75,14 @@ class Link:
         self._thread = threading.Thread(target=self._run, name="link", daemon=True)
         self._thread.start()
 
+    @property
+    def address(self) -> str:
+        """The coordinator's."""
+        return f"tcp://{self._settings.host}:{self._settings.port}"
+
     def send(self, message: Message) -> None:
         """Queue a message; from any thread."""
-        self._outbox.append(encode(message))
-        self._wake()
+        self._outbox.put(encode(message))
 
     def beat(self) -> None:
         """Send a heartbeat now, because what it says has changed."""
@@ -108,18 +99,18 @@ class Link:
             self._raise_failure()
             if time.monotonic() > deadline:
                 raise LinkLostError(
-                    f"no coordinator answered at {self._address} within {timeout:g} s: "
-                    + (self._trouble or "is it running, and is the address right?")
+                    f"no coordinator answered at {self.address} within {timeout:g} s: "
+                    + (self._handshakes.trouble or "is it running, and is the address right?")
                 )
 
     def check(self) -> None:
         """Raise what ended the link, or LinkLostError if the coordinator is silent too long."""
         self._raise_failure()
         silent = time.monotonic() - self._heard
-        if silent > self._lost_seconds:
+        if silent > self._settings.lost_seconds:
             raise LinkLostError(
-                f"the coordinator at {self._address} has been silent for {silent:.0f} s"
-                + (f": {self._trouble}" if self._trouble else "")
+                f"the coordinator at {self.address} has been silent for {silent:.0f} s"
+                + (f": {self._handshakes.trouble}" if self._handshakes.trouble else "")
             )
 
     def close(self, timeout: float = 5.0) -> None:
@@ -127,28 +118,16 @@ class Link:
         if self._closing.is_set():
             return
         self._closing.set()
-        self._wake()
+        self._outbox.wake()
         self._thread.join(timeout)
         if self._thread.is_alive():
             log.warning("the link's thread did not end within %g s", timeout)
             return
-        with self._pipe:
-            os.close(self._wake_read)
-            os.close(self._wake_write)
-            self._wake_write = -1
+        self._outbox.close()
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
             raise self._failure
-
-    def _wake(self) -> None:
-        with self._pipe:
-            if self._wake_write < 0:
-                return
-            try:
-                os.write(self._wake_write, b"\0")
-            except BlockingIOError:
-                log.debug("the wake-up pipe is full: the link's thread has been woken already")
 
     def _run(self) -> None:
         context = zmq.Context()
@@ -181,11 +160,12 @@ class Link:
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 20000)
         if self._keys is not None:
             self._keys.apply(socket)
-        socket.connect(self._address)
+        socket.connect(self.address)
         poller = zmq.Poller()
         poller.register(socket, zmq.POLLIN)
-        poller.register(self._wake_read, zmq.POLLIN)
+        poller.register(self._outbox.readable, zmq.POLLIN)
         poller.register(handshakes, zmq.POLLIN)
+        pause = min(HELLO_SECONDS, self._settings.heartbeat_seconds)
         next_hello = next_heartbeat = 0.0
         sent = True
         while not (self._closing.is_set() and not self._outbox):
@@ -197,58 +177,31 @@ class Link:
             else:
                 if self._heartbeat is not None and now >= next_heartbeat:
                     _send(socket, encode(self._heartbeat()))
-                    next_heartbeat = now + self._heartbeat_seconds
-                while self._outbox and (sent := _send(socket, self._outbox[0])):
-                    self._outbox.popleft()
+                    next_heartbeat = now + self._settings.heartbeat_seconds
+                while self._outbox and (sent := _send(socket, self._outbox.first)):
+                    self._outbox.drop_first()
             if self._closing.is_set() and not (self._welcomed.is_set() and sent):
                 break
-            pause = min(HELLO_SECONDS, self._heartbeat_seconds)
             ready = dict(poller.poll(int(pause * 1000)))
-            if self._wake_read in ready:
-                os.read(self._wake_read, 4096)
+            if self._outbox.readable in ready:
+                self._outbox.awake()
             if handshakes in ready:
                 for event, value in read_events(handshakes):
-                    self._shake_hands(event, value)
-                if self._failure is not None:
-                    return
-            while socket in ready:
-                try:
-                    frame = socket.recv(zmq.NOBLOCK)
-                except zmq.Again:
-                    break
-                self._heard = time.monotonic()
-                self._receive(decode_from_coordinator(frame))
-                if self._failure is not None:
-                    return
+                    if reason := self._handshakes.refusal(event, value):
+                        self._failure = RefusedError(reason)
+            if socket in ready:
+                self._receive_all(socket)
+            if self._failure is not None:
+                return
 
-    def _shake_hands(self, event: zmq.Event, value: int) -> None:
-        """What can't become right by itself ends the link; ZeroMQ does not try again either."""
-        if event & zmq.EVENT_HANDSHAKE_SUCCEEDED:
-            self._trouble = ""
-        elif event & zmq.EVENT_HANDSHAKE_FAILED_AUTH and self._keys is not None:
-            self._failure = RefusedError(
-                f"the coordinator at {self._address} does not allow the key in "
-                f"{self._keys.secret_file}: put its public key into the coordinator's directory of "
-                "allowed clients"
-            )
-        elif value == zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH:
-            self._failure = RefusedError(
-                f"the coordinator at {self._address} wants encrypted links: set coordinator.curve "
-                "to this process's keys"
-                if self._keys is None
-                else f"the coordinator at {self._address} does not encrypt its links: set "
-                "coordinator.curve for it too, or for neither"
-            )
-        else:
-            trouble = (
-                "who listens there breaks every handshake off: is it the coordinator?"
-                if self._keys is None
-                else "who listens there breaks every handshake off: is the public key in "
-                f"{self._keys.server_file} the coordinator's?"
-            )
-            if trouble != self._trouble:
-                log.warning("the coordinator at %s: %s", self._address, trouble)
-                self._trouble = trouble
+    def _receive_all(self, socket: zmq.Socket[bytes]) -> None:
+        while self._failure is None:
+            try:
+                frame = socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self._heard = time.monotonic()
+            self._receive(decode_from_coordinator(frame))
 
     def _receive(self, message: FromCoordinator) -> None:
         match message:

@@ -35,7 +35,7 @@ class BindError(Exception):
 
 
 class Router:
-    """Receives frames from any peer and sends frames to a peer it has heard from.
+    """A socket that receives frames from any peer and sends frames to a peer it has heard from.
 
     keys: links are encrypted, and only peers whose keys are allowed are heard and spoken to; a key
     that is taken off the list counts no more from then on, even on a link that is up.
@@ -75,8 +75,7 @@ class Router:
             )
         )
         self._poller.register(self._monitor, zmq.POLLIN)
-        self._addresses: dict[int, str] = {}
-        self._failing = False
+        self._failed = _FailedHandshakes()
         self._allowed: AllowList | None = None
         self._gate: Gate | None = None
         self._users: dict[bytes, bytes] = {}
@@ -189,32 +188,48 @@ class Router:
         return False
 
     def _watch(self, now: float) -> None:
-        """Learn whose handshakes failed. ZeroMQ tells the failure first, then which file descriptor
-        is closed for it, so addresses are looked up while the connection is up; the address of one
-        that was too short is not known."""
+        """Take note of connections that came, went, or failed to shake hands."""
         for event, value in read_events(self._monitor):
             if event & zmq.EVENT_ACCEPTED:
-                self._addresses[value] = _peer_address(value)
                 self._unfinished.accepted(value)
-            elif event & FAILED:
-                self._failing = True
-            else:
-                address = self._addresses.pop(value, UNKNOWN)
+            elif not event & FAILED:
                 self._unfinished.closed(value)
-                if self._failing:
-                    self._failing = False
-                    what = (
-                        "it did not complete the handshake"
-                        if self._allowed is None
-                        else "it did not complete the handshake: is it encrypted, and has it this "
-                        "coordinator's public key?"
-                    )
-                    self.rejections.add("handshake", address=address, what=what, now=now)
+            if (address := self._failed.note(event, value)) is not None:
+                what = "it did not complete the handshake"
+                if self._allowed is not None:
+                    what += ": is it encrypted, and has it this coordinator's public key?"
+                self.rejections.add("handshake", address=address, what=what, now=now)
+
+
+class _FailedHandshakes:
+    """Finds out whose handshakes failed.
+
+    ZeroMQ tells the failure first, then which file descriptor is closed for it, so addresses are
+    looked up while the connection is up; the address of one that was too short is not known.
+    """
+
+    def __init__(self) -> None:
+        self._addresses: dict[int, str] = {}
+        self._failing = False
+
+    def note(self, event: zmq.Event, value: int) -> str | None:
+        """Take note of an event; returns the address if it ends a failed handshake."""
+        if event & zmq.EVENT_ACCEPTED:
+            self._addresses[value] = _peer_address(value)
+        elif event & FAILED:
+            self._failing = True
+        else:
+            address, failing = self._addresses.pop(value, UNKNOWN), self._failing
+            self._failing = False
+            return address if failing else None
+        return None
 
 
 def _property(frame: zmq.Frame, name: str | int) -> Any:
-    """What ZeroMQ knows of who sent a frame; None where its connection was reset before it was
-    accepted: nothing is known then."""
+    """Ask ZeroMQ what it knows of who sent a frame.
+
+    None where its connection was reset before it was accepted: nothing is known then.
+    """
     try:
         return frame.get(name)
     except zmq.ZMQError as error:
@@ -224,7 +239,8 @@ def _property(frame: zmq.Frame, name: str | int) -> Any:
 
 
 def _peer_address(descriptor: int) -> str:
-    """By now the connection may be closed, and the number another file's."""
+    """Look up who is at the other end of a connection, which by now may be closed, its number
+    another file's."""
     try:
         copy = os.dup(descriptor)
     except OSError:

@@ -6,8 +6,6 @@ import os
 from pathlib import Path
 from typing import Any, Self
 
-import torch
-
 from asyncds.config.schema import RunConfig
 from asyncds.engine.generation import GenerationEngine
 from asyncds.engine.tokenizer import load_tokenizer, vocabulary_fingerprint
@@ -37,7 +35,10 @@ class EngineCache:
         await self._stop()
 
     async def started(self, config: RunConfig) -> GenerationEngine:
-        """The engine that a run asks for. Raises ValueError, OSError, TimeoutError."""
+        """Return the engine that a run asks for, started if it is not the one there is.
+
+        Raises ValueError, OSError, TimeoutError.
+        """
         wanted = _engine_settings(config)
         if self._engine is None or wanted != self._made_for:
             await self._stop()
@@ -56,7 +57,7 @@ class EngineCache:
 
 
 def _engine_settings(config: RunConfig) -> dict[str, Any]:
-    """What an engine is made from. Models of one shape and vocabulary can take turns in it."""
+    """What an engine is made from; models of one shape and vocabulary can take turns in it."""
     source = Path(config.generator.model or config.model)
     shape = source / "config.json"
     return {
@@ -74,28 +75,21 @@ def _engine_settings(config: RunConfig) -> dict[str, Any]:
 
 async def _start_engine(config: RunConfig) -> GenerationEngine:
     c = config.generator
-    cpu = not torch.cuda.is_available()
     cores = os.cpu_count() or 1
     return await GenerationEngine.start(
+        c,
         model=c.model or config.model,
         dtype=config.dtype,
-        max_model_len=c.max_model_len,
-        tensor_parallel_size=c.tensor_parallel,
-        pipeline_parallel_size=c.pipeline_parallel,
-        gpu_memory_utilization=c.gpu_memory_utilization,
-        kv_cache_bytes=int(c.kv_cache_gb * 2**30) if cpu else None,
-        max_num_seqs=c.max_num_seqs,
-        enforce_eager=c.enforce_eager,
         seed=config.seed,
         cpu_threads=c.cpu_threads or max(1, cores - config.learner_ranks),
-        engine_args=c.engine_args,
-        timeout=c.start_seconds,
     )
 
 
 async def _warm(engine: GenerationEngine, config: RunConfig) -> None:
-    """The first request takes a new engine many times as long as those after it. That must not be
-    the probe of its first broadcast: everybody in it would wait for this one engine."""
+    """Make the first request of a new engine, which takes many times as long as those after it.
+
+    That must not be the probe of its first weight sync: everybody in it would wait for this engine.
+    """
     c = config.generator
     probe = probe_tokens(vocab_size=engine.vocab_size, max_length=c.max_model_len)
     try:

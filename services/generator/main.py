@@ -5,8 +5,9 @@ import logging
 import uuid
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, closing
-from typing import get_args
+from typing import Any, get_args
 
+from msgspec.structs import replace
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from asyncds.config.schema import RunConfig
@@ -24,12 +25,13 @@ from asyncds.transport.link import GivenUpError, Link, LinkLostError, RefusedErr
 from asyncds.weights.probe import probe_tokens
 from services.generator.engine_cache import EngineCache
 from services.generator.generator import Generator
+from services.generator.weight_updates import WeightUpdates
+from services.generator.work import GroupSampler
 from services.process import (
     BAD_INPUT,
     DONE,
     FAILURE,
     client_keys,
-    coordinator_address,
     dump,
     make_traces,
     metrics_server,
@@ -99,17 +101,8 @@ async def _serve(config: RunConfig, engine: EngineCache, *, name: str, index: in
 
 
 def _scorer(config: RunConfig) -> AbstractAsyncContextManager[Scorer]:
-    s = config.scoring
-    return make_scorer(
-        s.backend,
-        ray_address=s.ray_address,
-        cpus_per_worker=s.cpus_per_worker,
-        kind=config.task.kind,
-        options=config.task.model_dump(exclude={"kind"}),
-        workers=s.workers,
-        time_limit=s.timeout_seconds,
-        memory_limit=s.memory_mb << 20,
-    )
+    options = config.task.model_dump(exclude={"kind"})
+    return make_scorer(config.scoring, kind=config.task.kind, options=options)
 
 
 async def _generate(
@@ -123,30 +116,29 @@ async def _generate(
     index: int,
 ) -> int:
     """Be one incarnation, until the run is over. Returns the exit code."""
-    c = config.generator
     tokenizer = load_tokenizer(config.tokenizer or config.model)
     metrics = build_metrics("generator")
     metrics.registry.register(VllmMetrics())
     traces = make_traces(config, role="generator", name=name)
-    incarnation = uuid.uuid4().hex
+    introduction = _introduction(config, task, tokenizer, name)
+    length = config.generator.max_model_len
     generator = Generator(
         engine=engine,
-        scorer=scorer,
-        task=task,
-        tokenizer=tokenizer,
-        probe=probe_tokens(vocab_size=engine.vocab_size, max_length=c.max_model_len),
-        max_model_len=engine.max_model_len,
-        incarnation=incarnation,
+        sampler=GroupSampler(
+            engine=engine, scorer=scorer, task=task, tokenizer=tokenizer, metrics=metrics
+        ),
+        updates=WeightUpdates(
+            engine=engine,
+            probe=probe_tokens(vocab_size=engine.vocab_size, max_length=length),
+            incarnation=introduction.incarnation,
+            metrics=metrics,
+            traces=traces,
+            version=-1 if config.trains else engine.version,
+        ),
         metrics=metrics,
         traces=traces,
-        version=-1 if config.trains else engine.version,
     )
     loop = asyncio.get_running_loop()
-    vocabulary, data = vocabulary_fingerprint(tokenizer.get_vocab()), task.fingerprint()
-    splits: tuple[Split, ...] = get_args(Split)
-    rows: dict[str, int] = {split: len(task.rows(split)) for split in splits}
-    counted = min(config.eval.n_problems or COUNTED, COUNTED)
-    multiplicity = _multiplicity(task, task.rows(config.eval.split)[:counted])
 
     def receive(message: FromCoordinator) -> None:
         if isinstance(message, Dump):
@@ -165,47 +157,57 @@ async def _generate(
     )
     with closing(traces), server as address:
         link = Link(
-            address=coordinator_address(config),
-            identity=f"{name}:{incarnation[:8]}",
-            hello=lambda: GeneratorHello(
-                name=name,
-                incarnation=incarnation,
-                protocol=PROTOCOL,
-                workers=c.tensor_parallel * c.pipeline_parallel,
-                capacity=2 * c.max_num_seqs,
-                tokenizer=vocabulary,
-                data=data,
-                rows=rows,
-                multiplicity=multiplicity,
-                leases=generator.leases,
-                metrics=address,
-            ),
+            config.coordinator,
+            identity=f"{name}:{introduction.incarnation[:8]}",
+            hello=lambda: replace(introduction, leases=generator.leases, metrics=address),
             heartbeat=generator.heartbeat,
-            heartbeat_seconds=config.coordinator.heartbeat_seconds,
-            lost_seconds=config.coordinator.lost_seconds,
             on_message=receive,
             keys=keys,
         )
         try:
             await asyncio.to_thread(link.wait_welcome, config.coordinator.lost_seconds)
-            serving = asyncio.create_task(generator.run(link))
-
-            def leave(signal: str) -> None:
-                serving.cancel(signal)
-
-            with signals_async(loop, leave):
-                try:
-                    reason = await serving
-                except asyncio.CancelledError as cancelled:
-                    reason = f"told to stop by {cancelled}"
-                except GivenUpError:
-                    await generator.abandon()
-                    raise
-            link.send(Bye(leases=await generator.abandon(), reason=reason))
-            log.info("leaving: %s", reason)
-            return DONE
+            return await _until_told_to_leave(generator, link)
         finally:
             await asyncio.to_thread(link.close)
+
+
+async def _until_told_to_leave(generator: Generator, link: Link) -> int:
+    """Serve until the coordinator or a signal says that it is over. Returns the exit code."""
+    serving = asyncio.create_task(generator.run(link))
+
+    def leave(signal: str) -> None:
+        serving.cancel(signal)
+
+    with signals_async(asyncio.get_running_loop(), leave):
+        try:
+            reason = await serving
+        except asyncio.CancelledError as cancelled:
+            reason = f"told to stop by {cancelled}"
+        except GivenUpError:
+            await generator.abandon()
+            raise
+    link.send(Bye(leases=await generator.abandon(), reason=reason))
+    log.info("leaving: %s", reason)
+    return DONE
+
+
+def _introduction(config: RunConfig, task: Task, tokenizer: Any, name: str) -> GeneratorHello:
+    """What a new incarnation says of itself."""
+    c = config.generator
+    splits: tuple[Split, ...] = get_args(Split)
+    counted = min(config.eval.n_problems or COUNTED, COUNTED)
+    return GeneratorHello(
+        name=name,
+        incarnation=uuid.uuid4().hex,
+        protocol=PROTOCOL,
+        workers=c.tensor_parallel * c.pipeline_parallel,
+        capacity=2 * c.max_num_seqs,
+        tokenizer=vocabulary_fingerprint(tokenizer.get_vocab()),
+        data=task.fingerprint(),
+        rows={split: len(task.rows(split)) for split in splits},
+        multiplicity=_multiplicity(task, task.rows(config.eval.split)[:counted]),
+        leases=[],
+    )
 
 
 def _multiplicity(task: Task, rows: Sequence[Row]) -> dict[str, list[int]]:

@@ -1,4 +1,4 @@
-"""One lease: sample the group, score it, pack it."""
+"""From a lease to a group: its completions are sampled, scored and packed."""
 
 import asyncio
 import time
@@ -8,93 +8,118 @@ from typing import Any
 import numpy as np
 
 from asyncds.engine.generation import Completion, GenerationEngine
+from asyncds.protocol.batch import Int32
 from asyncds.protocol.codec import GroupArrays, pack_group
 from asyncds.protocol.wire import Delivered, Lease
 from asyncds.scoring.scorer import Scorer
-from asyncds.tasks.base import Row, Score, Task, encode_prompt
+from asyncds.tasks.base import Score, Task, encode_prompt
+from asyncds.telemetry.metrics.registry import Metrics
 from asyncds.telemetry.traces.spans import Trace, attempt_key, nanoseconds
 
 
 class LeaseError(Exception):
-    """A lease that can't be fulfilled; `permanent` if another attempt would fail too."""
+    """A lease can't be fulfilled; `permanent` if another attempt would fail too."""
 
     def __init__(self, reason: str, *, permanent: bool) -> None:
         super().__init__(reason)
         self.permanent = permanent
 
 
-async def fulfil(
-    lease: Lease,
-    *,
-    task: Task,
-    tokenizer: Any,
-    engine: GenerationEngine,
-    scorer: Scorer,
-    max_model_len: int,
-    cache_salt: Callable[[], str],
-    trace: Trace | None = None,
-) -> Delivered:
-    """Sample and score a group. Raises LeaseError. trace: the lease's.
+class GroupSampler:
+    """Samples, scores and packs the group that a lease asks for.
 
-    Past `lease.straggler_seconds` the group is made of the completions that are there, if they are
-    at least `lease.min_group`.
+    Many leases are worked on at the same time; nothing is kept between them.
     """
-    try:
-        row = task.rows(lease.split)[lease.row]
-        prompt = np.asarray(encode_prompt(task, row, tokenizer), dtype=np.int32)
-    except (IndexError, ValueError) as error:
-        raise LeaseError(f"row {lease.row} is unusable: {error}", permanent=True) from error
-    if len(prompt) + lease.max_tokens > max_model_len:
-        raise LeaseError(
-            f"a prompt of {len(prompt)} tokens and {lease.max_tokens} of answer exceed "
-            f"generator.max_model_len {max_model_len}",
-            permanent=True,
-        )
-    started, began = time.monotonic(), time.time_ns()
-    completions = await _survivors(
-        [
-            engine.generate(
-                prompt,
-                request_id=f"{lease.id}-{lease.attempt}-{i}",
-                max_tokens=lease.max_tokens,
-                temperature=lease.temperature,
-                top_p=lease.top_p,
-                top_k=max(lease.top_k, 0),
-                min_p=lease.min_p,
-                seed=lease.seed + i,
-                cache_salt=cache_salt(),
+
+    def __init__(
+        self,
+        *,
+        engine: GenerationEngine,
+        scorer: Scorer,
+        task: Task,
+        tokenizer: Any,
+        metrics: Metrics,
+    ) -> None:
+        self._engine = engine
+        self._scorer = scorer
+        self._task = task
+        self._tokenizer = tokenizer
+        self._metrics = metrics
+
+    async def fulfil(
+        self, lease: Lease, *, cache_salt: str, trace: Trace | None = None
+    ) -> Delivered:
+        """Sample and score a group. Raises LeaseError. trace: the lease's.
+
+        Past `lease.straggler_seconds` the group is made of the completions that are there, if they
+        are at least `lease.min_group`.
+        """
+        try:
+            row = self._task.rows(lease.split)[lease.row]
+            prompt = np.asarray(encode_prompt(self._task, row, self._tokenizer), dtype=np.int32)
+        except (IndexError, ValueError) as error:
+            raise LeaseError(f"row {lease.row} is unusable: {error}", permanent=True) from error
+        started, began = time.monotonic(), time.time_ns()
+        completions = await self._sample(lease, prompt, cache_salt)
+        sampled = time.monotonic()
+        if trace is not None:
+            _trace_sampling(trace, lease, completions, began)
+        if len(completions) < lease.min_group:
+            raise LeaseError(
+                f"only {len(completions)} of {lease.group_size} completions within "
+                f"{lease.straggler_seconds:g} s",
+                permanent=False,
             )
-            for i in range(lease.group_size)
-        ],
-        seconds=lease.straggler_seconds,
-        clock=engine.sampling_clock,
-    )
-    sampled = time.monotonic()
-    if trace is not None:
-        _trace_sampling(trace, lease, completions, began)
-    if len(completions) < lease.min_group:
-        raise LeaseError(
-            f"only {len(completions)} of {lease.group_size} completions within "
-            f"{lease.straggler_seconds:g} s",
-            permanent=False,
+        unscored = time.time_ns()
+        judged = await self._scorer.score(row, [c.text for c in completions])
+        score_seconds, errors = time.monotonic() - sampled, sum(judged.errors.values())
+        if trace is not None:
+            parent = attempt_key(lease.attempt)
+            trace.span("score", start=unscored, end=time.time_ns(), parent=parent, errors=errors)
+        for reason, n in judged.errors.items():
+            self._metrics.counter("score_errors_total", reason=reason).inc(n)
+        self._metrics.histogram("score_seconds").observe(score_seconds)
+        return Delivered(
+            lease=lease.id,
+            attempt=lease.attempt,
+            group=pack_group(_arrays(prompt, completions, judged.scores, self._task)),
+            sample_seconds=sampled - started,
+            score_seconds=score_seconds,
+            score_errors=errors,
         )
-    unscored = time.time_ns()
-    scores, errors = await _score(scorer, row, completions)
-    if trace is not None:
-        parent = attempt_key(lease.attempt)
-        trace.span("score", start=unscored, end=time.time_ns(), parent=parent, errors=errors)
-    return Delivered(
-        lease=lease.id,
-        attempt=lease.attempt,
-        group=pack_group(_arrays(prompt, completions, scores, task)),
-        sample_seconds=sampled - started,
-        score_seconds=time.monotonic() - sampled,
-        score_errors=errors,
-    )
+
+    async def _sample(self, lease: Lease, prompt: Int32, cache_salt: str) -> list[Completion]:
+        """Completions of `prompt`, int32 [T]; fewer than the lease asks for if some are late."""
+        engine, room = self._engine, self._engine.max_model_len
+        if len(prompt) + lease.max_tokens > room:
+            raise LeaseError(
+                f"a prompt of {len(prompt)} tokens and {lease.max_tokens} of answer exceed "
+                f"generator.max_model_len {room}",
+                permanent=True,
+            )
+        return await _survivors(
+            [
+                engine.generate(
+                    prompt,
+                    request_id=f"{lease.id}-{lease.attempt}-{i}",
+                    max_tokens=lease.max_tokens,
+                    temperature=lease.temperature,
+                    top_p=lease.top_p,
+                    top_k=max(lease.top_k, 0),
+                    min_p=lease.min_p,
+                    seed=lease.seed + i,
+                    cache_salt=cache_salt,
+                )
+                for i in range(lease.group_size)
+            ],
+            seconds=lease.straggler_seconds,
+            clock=engine.sampling_clock,
+        )
 
 
 def _trace_sampling(trace: Trace, lease: Lease, completions: list[Completion], began: int) -> None:
-    """The group waits until the engine begins with the first of its completions."""
+    """Trace how long the group waited for the engine to begin with its first completion, and how
+    long it was sampled."""
     parent, ended = attempt_key(lease.attempt), time.time_ns()
     waited = min((c.queue_seconds for c in completions), default=0.0)
     decoding = min(began + nanoseconds(waited), ended)
@@ -113,6 +138,7 @@ def _trace_sampling(trace: Trace, lease: Lease, completions: list[Completion], b
 async def _survivors(
     requests: list[Coroutine[Any, Any, Completion]], *, seconds: float, clock: Callable[[], float]
 ) -> list[Completion]:
+    """The results of `requests` that are there after `seconds` by `clock`; the rest is ended."""
     tasks = [asyncio.create_task(request) for request in requests]
     pending, end = set(tasks), clock() + seconds
     try:
@@ -125,16 +151,8 @@ async def _survivors(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _score(
-    scorer: Scorer, row: Row, completions: list[Completion]
-) -> tuple[list[Score], int]:
-    before = sum(scorer.errors.values())
-    scores = await scorer.score(row, [c.text for c in completions])
-    return scores, sum(scorer.errors.values()) - before
-
-
 def _arrays(
-    prompt: "np.ndarray[Any, np.dtype[np.int32]]",
+    prompt: Int32,
     completions: list[Completion],
     scores: list[Score],
     task: Task,
@@ -154,7 +172,7 @@ def _arrays(
 
 
 def _by_equivalence(answers: list[tuple[str, ...]], task: Task) -> dict[str, list[str]]:
-    """Columns of keys, that of the primary equivalence first."""
+    """Columns of answer keys by equivalence, the primary one first."""
     nothing = ("",) * len(task.equivalences)
     columns = zip(*(a or nothing for a in answers), strict=True)
     by_name = {name: list(c) for name, c in zip(task.equivalences, columns, strict=True)}

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import torch.distributed as dist
 
 from asyncds.algo.diagnostics import summarise
 from asyncds.algo.objective import Objective
-from asyncds.engine import checkpoint
+from asyncds.config.schema import RunConfig
+from asyncds.engine.checkpoint import NoRoomError
 from asyncds.engine.training import TrainingEngine, UpdateMetrics
 from asyncds.protocol.batch import Int32, Shard
 from asyncds.protocol.wire import BatchRequest, LearnerHeartbeat
@@ -21,11 +22,15 @@ from asyncds.telemetry.traces.traces import Traces
 from asyncds.transport.link import Link
 from asyncds.weights.source import iterate_weights
 from asyncds.weights.staging import StagedWeights
+from services.learner.checkpoints import Checkpoints
 from services.learner.inbox import Inbox, PreemptedError
 from services.learner.objective import BatchObjective
 from services.learner.publisher import Publisher
 
 log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 5.0
+"""How often it is looked whether there is room for the last checkpoint."""
 
 
 class Learner:
@@ -37,70 +42,61 @@ class Learner:
 
     def __init__(
         self,
+        config: RunConfig,
         *,
         engine: TrainingEngine,
         objective: Objective,
         staged: StagedWeights,
         probe: Int32,
-        checkpoints: Path,
         metrics: Metrics,
         traces: Traces,
         step: int,
-        publish_every: int,
-        max_lag: int,
-        checkpoint_every: int,
-        keep_last: int,
-        batch_seconds: float,
-        end_seconds: float,
-        retry_seconds: float = 5.0,
     ) -> None:
-        """step: batches the weights have seen. probe: its tokens, int32. end_seconds: to wait for
-        the run's end, and for room for the last checkpoint, which is looked for every
-        retry_seconds."""
+        """probe: its tokens, int32. step: batches the weights have seen."""
+        self._config = config
         self._engine = engine
         self._objective = objective
-        self._staged = staged
+        self.staged = staged
         self._probe = probe
-        self._checkpoints = checkpoints
         self._metrics = metrics
         self._traces = traces
-        self._publish_every = publish_every
-        self._max_lag = max_lag
-        self._checkpoint_every = checkpoint_every
-        self._keep_last = keep_last
-        self._batch_seconds = batch_seconds
-        self._end_seconds = end_seconds
-        self._retry_seconds = retry_seconds
         self.step = step
         self.phase = "starting"
-        self._saved = step if step else -1
-        self._kept: frozenset[int] = frozenset()
+        self.checkpoints = Checkpoints(
+            Path(config.runs_dir) / config.name / "checkpoints",
+            engine=engine,
+            keep_last=config.checkpoint.keep_last,
+            metrics=metrics,
+            loaded=step,
+        )
         self._report: dict[str, float] = {}
+
+    @property
+    def version(self) -> int:
+        """The version that the weights are, or become when they are published next."""
+        return self.step // self._config.weights.publish_every
 
     def heartbeat(self) -> LearnerHeartbeat:
         """The state that the coordinator goes by."""
-        version = self._staged.version
+        version = self.staged.version
         return LearnerHeartbeat(
             rank=self._engine.rank,
             staged=-1 if version is None or self._engine.rank else version,
-            checkpoint=self._saved,
+            checkpoint=self.checkpoints.newest,
             phase=self.phase,
         )
 
-    def keep(self, steps: Iterable[int]) -> None:
-        """These checkpoints must not be deleted; from any thread."""
-        self._kept = frozenset(steps)
-
     def state(self) -> dict[str, Any]:
-        """What it is doing, for people."""
-        return {"phase": self.phase, "step": self.step, "staged": self._staged.version}
+        """Describe what it is doing, for people."""
+        return {"phase": self.phase, "step": self.step, "staged": self.staged.version}
 
     def run(self, *, link: Link, inbox: Inbox, publisher: Publisher | None) -> str:
-        """Train until told to leave; returns the reason. A checkpoint that there is no room for is
-        left out, but for the last, which is tried again until there is.
+        """Train until told to leave; returns the reason.
 
-        publisher: on rank 0. Raises BatchLateError, LinkLostError, DrainedError, NonFiniteError,
-        NoRoomError, and PreemptedError, then with everything saved, if there is room.
+        A checkpoint that there is no room for is left out, but for the last, which is tried again
+        until there is. publisher: on rank 0. Raises BatchLateError, LinkLostError, DrainedError,
+        NonFiniteError, NoRoomError, and PreemptedError, then with everything saved, if there is
+        room.
         """
         self._publish(publisher, link)  # the fleet is brought to these weights before it serves
         waited_since: float | None = None  # the wait for the fleet to start is not idleness
@@ -116,21 +112,23 @@ class Learner:
             self._trace(shard, update, began)
             self.step += 1
             published = saved = 0.0
-            if self.step % self._publish_every == 0:
+            if self.step % self._config.weights.publish_every == 0:
                 published = _timed(lambda: self._publish(publisher, link))
-            if self.step % self._checkpoint_every == 0:
+            if self.step % self._config.checkpoint.every == 0:
                 saved = _timed(lambda: self._save(link))
             waited_since = time.perf_counter()
             self._record(update, waited, updated, published, saved)
-        if self._saved != self.step:
+        if self.checkpoints.newest != self.step:
             self._save_at_last(link)
         self.phase = "done"
         link.beat()
-        return inbox.wait_drain(check=link.check, timeout=self._end_seconds)
+        return inbox.wait_drain(check=link.check, timeout=self._config.coordinator.stall_seconds)
 
     def _next_batch(self, link: Link, inbox: Inbox) -> Shard | None:
-        """None if there are no more. Raises as `run` does: all ranks leave at the same step, also
-        if only one of them is told to."""
+        """Wait for this rank's shard of the next batch; None if there are no more.
+
+        Raises as `run` does: all ranks leave at the same step, also if only one is told to.
+        """
         shard, told = None, ""
         try:
             shard = inbox.wait_batch(
@@ -139,12 +137,12 @@ class Learner:
                     BatchRequest(rank=self._engine.rank, step=self.step, report=self._report)
                 ),
                 check=link.check,
-                timeout=self._batch_seconds,
+                timeout=self._config.learner.batch_seconds,
             )
         except PreemptedError as error:
             told = str(error)
         if self._of_any_rank(bool(told)):
-            if self.step and self._saved != self.step:
+            if self.step and self.checkpoints.newest != self.step:
                 self._save(link)
             raise PreemptedError(told or "another rank was told to leave")
         return shard
@@ -167,8 +165,8 @@ class Learner:
                 objective,
                 shard,
                 device=engine.device,
-                version=self.step // self._publish_every,
-                max_lag=self._max_lag,
+                version=self.version,
+                max_lag=self._config.rollout.max_lag,
                 old_log_probs=old,
             ),
             minibatches=objective.config.updates_per_batch,
@@ -178,7 +176,7 @@ class Learner:
         )
 
     def _trace(self, shard: Shard, update: UpdateMetrics, began: int) -> None:
-        """All groups of a batch are trained at once, by all ranks; rank 0 says so."""
+        """Trace the training of a batch's groups, which all ranks do at once: rank 0 says so."""
         ended = time.time_ns()
         for lease in shard.leases if self._engine.rank == 0 else ():
             if trace := self._traces.lease(lease):
@@ -187,58 +185,50 @@ class Learner:
                     start=began,
                     end=ended,
                     step=shard.step,
-                    version=self.step // self._publish_every,
+                    version=self.version,
                     ranks=self._engine.ranks,
                     loss=update.loss,
                 )
 
     def _begin(self, phase: str, link: Link) -> None:
-        """A phase that takes a while: the coordinator is told at once."""
+        """Enter a phase that takes a while: the coordinator is told at once."""
         self.phase = phase
         link.beat()
 
     def _publish(self, publisher: Publisher | None, link: Link) -> None:
-        """Stage the weights for broadcast, which itself is not waited for."""
+        """Stage the weights for their sync, which itself is not waited for."""
         self.phase = "publishing"
-        version = self.step // self._publish_every
+        version = self.version
         probe = self._engine.probe(self._probe)
-        source = iterate_weights(self._engine.causal_lm, gather_bytes=self._staged.bucket_bytes)
+        source = iterate_weights(self._engine.causal_lm, gather_bytes=self.staged.bucket_bytes)
         if publisher is None:
-            self._staged.stage(source, version=version)
+            self.staged.stage(source, version=version)
             return
         with publisher.hold:
-            self._staged.stage(source, version=version)
+            self.staged.stage(source, version=version)
             publisher.probe = probe
         link.beat()
 
     def _save_at_last(self, link: Link) -> None:
-        """The run is not over without it. Raises NoRoomError if there was no room in time."""
-        deadline = time.monotonic() + self._end_seconds
+        """Write the last checkpoint, without which the run is not over.
+
+        Raises NoRoomError if there was no room in time.
+        """
+        deadline = time.monotonic() + self._config.coordinator.stall_seconds
         while (problem := self._save(link)) is not None:
             link.check()
             if self._of_any_rank(time.monotonic() > deadline):
                 raise problem
             self._begin("waiting for room for the last checkpoint", link)
-            time.sleep(self._retry_seconds)
+            time.sleep(RETRY_SECONDS)
 
-    def _save(self, link: Link) -> checkpoint.NoRoomError | None:
-        """Returns why it could not be written, all ranks alike."""
+    def _save(self, link: Link) -> NoRoomError | None:
+        """Write a checkpoint. Returns why it could not be written, all ranks alike."""
         self._begin("writing a checkpoint", link)
-        target = self._checkpoints / f"step-{self.step}"
-        try:
-            seconds = _timed(
-                lambda: checkpoint.save(self._engine, target, state={"step": self.step})
-            )
-        except checkpoint.NoRoomError as error:
-            log.error("%s", error)
-            self._metrics.counter("checkpoint_failures_total").inc()
-            return error
-        self._saved = self.step
-        if self._engine.rank == 0:
-            checkpoint.prune(self._checkpoints, keep_last=self._keep_last, keep=self._kept)
-        self._metrics.histogram("checkpoint_seconds").observe(seconds)
-        link.beat()
-        return None
+        problem = self.checkpoints.save(self.step)
+        if problem is None:
+            link.beat()
+        return problem
 
     def _record(
         self,
@@ -269,7 +259,7 @@ class Learner:
         }
         m = self._metrics
         m.record("batch", self._report)
-        m.gauge("policy_version").set(self.step // self._publish_every)
+        m.gauge("policy_version").set(self.version)
         m.counter("idle_seconds_total").inc(waited)
         seconds = {
             StepPhase.WAIT: waited,
@@ -292,7 +282,7 @@ class Learner:
 
 
 def agree_on(value: str) -> str:
-    """Rank 0's value, on every rank."""
+    """Return rank 0's value, on every rank."""
     values = [value]
     if dist.get_world_size() > 1:
         dist.broadcast_object_list(values, src=0)

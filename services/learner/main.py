@@ -3,11 +3,14 @@
 import logging
 import threading
 import uuid
-from contextlib import closing
+from collections.abc import Callable
+from contextlib import closing, nullcontext
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.distributed as dist
+from msgspec.structs import replace
 
 from asyncds.algo.objective import Objective
 from asyncds.config.schema import RunConfig
@@ -23,9 +26,11 @@ from asyncds.protocol.wire import (
     FromCoordinator,
     LearnerAck,
     LearnerHello,
+    Message,
     Welcome,
 )
-from asyncds.telemetry.metrics.registry import build_metrics
+from asyncds.telemetry.metrics.registry import Metrics, build_metrics
+from asyncds.telemetry.traces.traces import Traces
 from asyncds.transport.keys import ClientKeys, KeyFileError
 from asyncds.transport.link import Link, LinkLostError, RefusedError
 from asyncds.weights.probe import probe_tokens
@@ -41,7 +46,6 @@ from services.process import (
     FAILURE,
     PREEMPTED,
     client_keys,
-    coordinator_address,
     dump,
     first_signal,
     make_traces,
@@ -118,33 +122,22 @@ def _leave_group() -> None:
 
 
 def _make_engine(config: RunConfig) -> TrainingEngine:
-    c = config.learner
     return TrainingEngine(
+        config.learner,
         model=config.model,
         dtype=config.dtype,
-        zero_stage=c.zero_stage,
-        lr=c.lr,
-        betas=c.betas,
-        eps=c.eps,
-        weight_decay=c.weight_decay,
-        lr_schedule=c.lr_schedule,
-        warmup_steps=c.warmup_steps,
-        total_steps=config.steps * config.algorithm.updates_per_batch,
-        max_grad_norm=c.max_grad_norm,
-        micro_batch_tokens=c.micro_batch_tokens,
         temperature=config.sampling.temperature,
-        logprob_chunk_tokens=c.logprob_chunk_tokens,
-        gradient_checkpointing=c.gradient_checkpointing,
-        reference_model=config.model if config.algorithm.needs_reference else None,
+        total_steps=config.steps * config.algorithm.updates_per_batch,
         seed=config.seed,
-        deadline_s=c.collective_seconds,
-        deepspeed_extra=c.deepspeed,
+        reference_model=config.model if config.algorithm.needs_reference else None,
     )
 
 
 def _restore(engine: TrainingEngine, config: RunConfig) -> int:
-    """Load the newest checkpoint of the run that is whole, if it has any; the number of batches it
-    has seen. Rank 0 looks for it: if it finds none that is whole, the gang ends with it."""
+    """Load the newest checkpoint that is whole, if there is any; returns the batches it has seen.
+
+    Rank 0 looks for it: if it finds none that is whole, the worker group ends with it.
+    """
     root = run_directory(config) / "checkpoints"
     newest = agree_on(str(checkpoint.newest(root) or "") if engine.rank == 0 else "")
     if not newest:
@@ -154,54 +147,13 @@ def _restore(engine: TrainingEngine, config: RunConfig) -> int:
 
 
 def _train(engine: TrainingEngine, config: RunConfig, step: int, keys: ClientKeys | None) -> str:
+    """Be one rank of one worker group, until the run is over. Returns the reason."""
+    name = f"learner-{engine.rank}"
     metrics = build_metrics("learner")
-    traces = make_traces(config, role="learner", name=f"learner-{engine.rank}")
-    first = engine.rank == 0
-    vocab_size = engine.causal_lm.config.get_text_config().vocab_size
-    transport = config.weights.transport
-    if transport == "auto":
-        transport = "nccl" if torch.cuda.is_available() else "gloo"
-    device = engine.device if transport == "nccl" else torch.device("cpu")
-    staged = StagedWeights(
-        specs=weight_specs(engine.causal_lm),
-        bucket_bytes=config.weights.bucket_mb << 20,
-        keep=first,
-        device=device,
-    )
-    learner = Learner(
-        engine=engine,
-        objective=Objective(config.algorithm, max_tokens=config.sampling.max_tokens),
-        staged=staged,
-        probe=probe_tokens(vocab_size=vocab_size, max_length=config.generator.max_model_len),
-        checkpoints=run_directory(config) / "checkpoints",
-        metrics=metrics,
-        traces=traces,
-        step=step,
-        publish_every=config.weights.publish_every,
-        max_lag=config.rollout.max_lag,
-        checkpoint_every=config.checkpoint.every,
-        keep_last=config.checkpoint.keep_last,
-        batch_seconds=config.learner.batch_seconds,
-        end_seconds=config.coordinator.stall_seconds,
-    )
-    vocabulary = load_tokenizer(config.tokenizer or config.model).get_vocab()
-    fingerprint = vocabulary_fingerprint(vocabulary)
-    gang = agree_on(uuid.uuid4().hex)
+    traces = make_traces(config, role="learner", name=name)
+    learner = _make_learner(engine, config, step, metrics, traces)
+    introduction = _introduction(engine, config, name)
     inbox, ready = Inbox(), threading.Event()
-    publisher: Publisher | None = None
-
-    def receive(message: FromCoordinator) -> None:
-        if isinstance(message, Dump):
-            name = f"learner-{engine.rank}"
-            dump(config, name=name, reason=message.reason, state=learner.state())
-        if isinstance(message, LearnerAck):
-            learner.keep(message.keep)
-        if isinstance(message, Welcome):
-            traces.run_id = message.id
-        inbox.receive(message)
-        if publisher is not None:
-            publisher.receive(message)
-
     server = metrics_server(
         config,
         metrics,
@@ -209,48 +161,111 @@ def _train(engine: TrainingEngine, config: RunConfig, step: int, keys: ClientKey
         healthy=lambda: "",
         ready=lambda: "" if ready.is_set() else "starting",
     )
+
+    def receive(message: FromCoordinator) -> None:
+        if isinstance(message, Dump):
+            dump(config, name=name, reason=message.reason, state=learner.state())
+        if isinstance(message, LearnerAck):
+            learner.checkpoints.keep(message.keep)
+        if isinstance(message, Welcome):
+            traces.run_id = message.id
+        inbox.receive(message)
+        if publisher is not None:
+            publisher.receive(message)
+
     with closing(traces), server as address:
+        publisher = None
+        if engine.rank == 0:
+            publisher = _make_publisher(engine, config, learner, traces, lambda m: link.send(m))
         link = Link(
-            address=coordinator_address(config),
-            identity=f"learner-{engine.rank}:{gang[:8]}",
-            hello=lambda: LearnerHello(
-                name=f"learner-{engine.rank}",
-                incarnation=gang,
-                protocol=PROTOCOL,
-                rank=engine.rank,
-                ranks=engine.ranks,
-                step=learner.step,
-                tokenizer=fingerprint,
-                vocab_size=vocab_size,
-                metrics=address,
-            ),
+            config.coordinator,
+            identity=f"{name}:{introduction.incarnation[:8]}",
+            hello=lambda: replace(introduction, step=learner.step, metrics=address),
             heartbeat=learner.heartbeat,
-            heartbeat_seconds=config.coordinator.heartbeat_seconds,
-            lost_seconds=config.coordinator.lost_seconds,
             on_message=receive,
             keys=keys,
         )
-        try:
-            if first:
-                publisher = Publisher(
-                    staged=staged,
-                    sender=WeightSender(
-                        transport=transport, host=config.weights.host, device=device
-                    ),
-                    go_seconds=config.weights.prepare_seconds + 5,
-                    send=link.send,
-                    traces=traces,
-                )
+        # The publisher ends first: what it says of a transfer under way still leaves by the link.
+        with closing(link), closing(publisher) if publisher is not None else nullcontext():
             link.wait_welcome(config.coordinator.lost_seconds)
             ready.set()
-            with first_signal(inbox.leave):
-                reason = learner.run(link=link, inbox=inbox, publisher=publisher)
+            try:
+                with first_signal(inbox.leave):
+                    reason = learner.run(link=link, inbox=inbox, publisher=publisher)
+            except PreemptedError as told:
+                link.send(Bye(leases=[], reason=str(told)))
+                raise
             link.send(Bye(leases=[], reason=reason))
             return reason
-        except PreemptedError as told:
-            link.send(Bye(leases=[], reason=str(told)))
-            raise
-        finally:
-            if publisher is not None:
-                publisher.close()
-            link.close()
+
+
+def _make_learner(
+    engine: TrainingEngine, config: RunConfig, step: int, metrics: Metrics, traces: Traces
+) -> Learner:
+    return Learner(
+        config,
+        engine=engine,
+        objective=Objective(config.algorithm, max_tokens=config.sampling.max_tokens),
+        staged=StagedWeights(
+            specs=weight_specs(engine.causal_lm),
+            bucket_bytes=config.weights.bucket_mb << 20,
+            keep=engine.rank == 0,
+            device=_staging_device(engine, config),
+        ),
+        probe=probe_tokens(
+            vocab_size=_vocab_size(engine), max_length=config.generator.max_model_len
+        ),
+        metrics=metrics,
+        traces=traces,
+        step=step,
+    )
+
+
+def _make_publisher(
+    engine: TrainingEngine,
+    config: RunConfig,
+    learner: Learner,
+    traces: Traces,
+    send: Callable[[Message], None],
+) -> Publisher:
+    return Publisher(
+        staged=learner.staged,
+        sender=WeightSender(
+            transport=_transport(config),
+            host=config.weights.host,
+            device=_staging_device(engine, config),
+        ),
+        go_seconds=config.weights.prepare_seconds + 5,
+        send=send,
+        traces=traces,
+    )
+
+
+def _introduction(engine: TrainingEngine, config: RunConfig, name: str) -> LearnerHello:
+    """What this rank says of itself; the incarnation is one for all ranks."""
+    vocabulary = load_tokenizer(config.tokenizer or config.model).get_vocab()
+    return LearnerHello(
+        name=name,
+        incarnation=agree_on(uuid.uuid4().hex),
+        protocol=PROTOCOL,
+        rank=engine.rank,
+        ranks=engine.ranks,
+        step=0,
+        tokenizer=vocabulary_fingerprint(vocabulary),
+        vocab_size=_vocab_size(engine),
+    )
+
+
+def _vocab_size(engine: TrainingEngine) -> int:
+    return int(engine.causal_lm.config.get_text_config().vocab_size)
+
+
+def _transport(config: RunConfig) -> Literal["gloo", "nccl"]:
+    if config.weights.transport == "auto":
+        return "nccl" if torch.cuda.is_available() else "gloo"
+    return config.weights.transport
+
+
+def _staging_device(engine: TrainingEngine, config: RunConfig) -> torch.device:
+    """Where weights lie that wait to be sent: NCCL sends from a GPU, gloo from main memory."""
+    return engine.device if _transport(config) == "nccl" else torch.device("cpu")

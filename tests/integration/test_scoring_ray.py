@@ -15,8 +15,9 @@ from typing import Any
 import psutil
 import pytest
 
+from asyncds.config.schema import ScoringConfig
 from asyncds.scoring.process_pool import ProcessPoolScorer
-from asyncds.scoring.scorer import NO_SCORE, ScorerUnavailableError
+from asyncds.scoring.scorer import NO_SCORE, GroupScores, ScorerUnavailableError
 from asyncds.tasks.base import Row, Score
 from tests.support.paths import ROOT
 
@@ -43,6 +44,13 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv(MARK, uuid.uuid4().hex)
         yield
+
+
+def ray_scorer(
+    *, deadlines: dict[str, float] | None = None, task: dict[str, Any] = TASK, **settings: Any
+) -> RayScorer:
+    settings = {"backend": "ray", "timeout_seconds": 10, **settings}
+    return RayScorer(**task, settings=ScoringConfig(**settings), **deadlines or {})
 
 
 def left() -> list[str]:
@@ -78,7 +86,7 @@ class TestOwnCluster:
 
     @pytest.fixture(scope="class")
     def scorer(self, loop: asyncio.Runner) -> Iterator[RayScorer]:
-        scorer = RayScorer(**TASK, workers=2, time_limit=1.0)
+        scorer = ray_scorer(workers=2, timeout_seconds=1)
         loop.run(scorer.start())
         yield scorer
         loop.run(scorer.close())
@@ -90,12 +98,11 @@ class TestOwnCluster:
         groups = [[f"{g}-{i}" for i in range(5)] for g in range(10)]
 
         async def both() -> None:
-            async with ProcessPoolScorer(**TASK) as processes:
+            async with ProcessPoolScorer(**TASK, settings=ScoringConfig()) as processes:
                 expected = [await processes.score(ROW, group) for group in groups]
             scores = await asyncio.gather(*(scorer.score(ROW, group) for group in groups))
             assert scores == expected
-            assert await scorer.score(ROW, []) == []
-            assert not any(scorer.errors.values())
+            assert await scorer.score(ROW, []) == GroupScores([], {})
 
         loop.run(both())
 
@@ -113,40 +120,34 @@ class TestOwnCluster:
     def test_a_broken_verification_costs_only_itself(
         self, loop: asyncio.Runner, scorer: RayScorer, completion: str, reason: str
     ) -> None:
-        before = dict(scorer.errors)
-        scores = loop.run(scorer.score(ROW, ["a", completion, "b"]))
-        assert scores == [good("a"), NO_SCORE, good("b")]
-        assert {r: n - before[r] for r, n in scorer.errors.items() if n > before[r]} == {reason: 1}
+        judged = loop.run(scorer.score(ROW, ["a", completion, "b"]))
+        assert judged == GroupScores([good("a"), NO_SCORE, good("b")], {reason: 1})
 
     def test_an_actor_that_does_not_answer_is_replaced(
         self, loop: asyncio.Runner, scorer: RayScorer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        before, actors = scorer.errors["timeout"], list(scorer._workers)
+        actors = list(scorer._workers)
         for worker in actors:
             monkeypatch.setattr(worker, "_patience", 0.2)
 
         async def hang_all() -> None:
             groups = await asyncio.gather(*(scorer.score(ROW, ["hang", "a"]) for _ in actors))
-            assert groups == [[NO_SCORE, good("a")]] * 2
+            assert groups == [GroupScores([NO_SCORE, good("a")], {"timeout": 1})] * 2
 
         loop.run(hang_all())
-        assert scorer.errors["timeout"] == before + 2
         assert not any(worker.is_alive for worker in actors)
 
     def test_an_actor_that_died_costs_nothing(
         self, loop: asyncio.Runner, scorer: RayScorer
     ) -> None:
-        before = dict(scorer.errors)
-
         async def kill_all() -> None:
             pids = await asyncio.gather(*(scorer.score(ROW, ["pid"]) for _ in range(2)))
-            for (verifier,) in pids:
-                os.kill(psutil.Process(int(verifier.answers[0])).ppid(), signal.SIGKILL)
+            for one in pids:
+                os.kill(psutil.Process(int(one.scores[0].answers[0])).ppid(), signal.SIGKILL)
             groups = await asyncio.gather(*(scorer.score(ROW, ["a", "b"]) for _ in range(4)))
-            assert groups == [[good("a"), good("b")]] * 4
+            assert groups == [GroupScores([good("a"), good("b")], {})] * 4
 
         loop.run(kill_all())
-        assert scorer.errors == before
 
 
 class TestGivenCluster:
@@ -173,14 +174,11 @@ class TestGivenCluster:
 
     def test_scores_and_leaves_nothing_behind(self, address: str) -> None:
         async def test() -> None:
-            scorer = RayScorer(**TASK, address=address, cpus_per_worker=0.5, workers=2)
+            scorer = ray_scorer(ray_address=address, cpus_per_worker=0.5, workers=2)
             async with scorer:
                 assert any("asyncds.scoring.worker" in line for line in left())
-                assert await scorer.score(ROW, ["a", "abort", "b"]) == [
-                    good("a"),
-                    NO_SCORE,
-                    good("b"),
-                ]
+                judged = await scorer.score(ROW, ["a", "abort", "b"])
+                assert judged.scores == [good("a"), NO_SCORE, good("b")]
             assert not any("asyncds.scoring.worker" in line for line in left())
             with pytest.raises(ScorerUnavailableError, match="closed"):
                 await scorer.score(ROW, ["a"])
@@ -191,8 +189,10 @@ class TestGivenCluster:
 
     def test_close_ends_what_hangs(self, address: str) -> None:
         async def test() -> None:
-            settings: dict[str, Any] = {"time_limit": 600.0, "close_seconds": 0.1}
-            async with RayScorer(**TASK, **settings, address=address) as scorer:
+            scorer = ray_scorer(
+                ray_address=address, timeout_seconds=600, deadlines={"close_seconds": 0.1}
+            )
+            async with scorer:
                 hanging = asyncio.create_task(scorer.score(ROW, ["hang"]))
                 await asyncio.sleep(0)
             with pytest.raises(ScorerUnavailableError):
@@ -205,13 +205,15 @@ class TestGivenCluster:
         async def test() -> None:
             task = {**TASK, "options": {"start": "fail"}}
             with pytest.raises(ScorerUnavailableError, match="no such data"):
-                await RayScorer(**task, address=address).start()
+                await ray_scorer(task=task, ray_address=address).start()
 
         run(test())
 
     def test_too_few_cpus_are_said_at_start(self, address: str) -> None:
         async def test() -> None:
-            scorer = RayScorer(**TASK, address=address, cpus_per_worker=2, start_seconds=5.0)
+            scorer = ray_scorer(
+                ray_address=address, cpus_per_worker=2, deadlines={"start_seconds": 5.0}
+            )
             with pytest.raises(ScorerUnavailableError, match="enough free CPUs"):
                 await scorer.start()
 
@@ -221,8 +223,9 @@ class TestGivenCluster:
 def test_a_cluster_that_is_not_there_is_said_within_the_deadline() -> None:
     """In a process of its own, which must also be able to end although Ray goes on trying."""
     script = (
-        "import asyncio; from asyncds.scoring.ray_pool import RayScorer\n"
-        f"asyncio.run(RayScorer(**{TASK!r}, address='127.0.0.1:1', start_seconds=1.0).start())"
+        "import asyncio; from tests.integration.test_scoring_ray import ray_scorer\n"
+        "asyncio.run(ray_scorer(\n"
+        "    ray_address='127.0.0.1:1', deadlines={'start_seconds': 1.0}).start())"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60

@@ -15,6 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
+from asyncds.config.schema import GeneratorConfig
 from asyncds.engine.generation import Completion, GenerationEngine
 from asyncds.tiny.model import save_untrained
 from asyncds.weights import plugin
@@ -53,13 +54,11 @@ class Rig:
         self.requests = 0
         self.engine: GenerationEngine = loop.run(
             GenerationEngine.start(
+                GeneratorConfig(max_model_len=256, max_num_seqs=16, kv_cache_gb=1 / 16),
                 model=str(path),
                 dtype="float32",
-                max_model_len=256,
-                max_num_seqs=16,
-                kv_cache_bytes=64 * 2**20,
-                enforce_eager=True,
-                environment={"VLLM_LOGGING_LEVEL": "WARNING"},
+                seed=0,
+                cpu_threads=1,
             )
         )
 

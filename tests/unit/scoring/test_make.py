@@ -6,28 +6,23 @@ from typing import Any
 import pytest
 
 from asyncds.config.load import ConfigError, parse_config
+from asyncds.config.schema import ScoringConfig
 from asyncds.scoring.make import make_scorer
 from asyncds.scoring.process_pool import ProcessPoolScorer
 from asyncds.scoring.scorer import ScorerUnavailableError
 
-SETTINGS: dict[str, Any] = {
-    "ray_address": None,
-    "cpus_per_worker": 1.0,
-    "kind": "countdown",
-    "options": {},
-}
+TASK: dict[str, Any] = {"kind": "countdown", "options": {}}
 
 
 def test_processes_are_the_default() -> None:
-    backend = parse_config({"model": "m"}).scoring.backend
-    assert isinstance(make_scorer(backend, **SETTINGS), ProcessPoolScorer)
+    assert isinstance(make_scorer(ScoringConfig(), **TASK), ProcessPoolScorer)
 
 
 def test_without_ray_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "asyncds.scoring.ray_pool", raising=False)
     with pytest.raises(ScorerUnavailableError, match=r"install `asyncds\[ray\]`"):
-        make_scorer("ray", **SETTINGS)
+        make_scorer(ScoringConfig(backend="ray"), **TASK)
 
 
 def test_an_address_that_nobody_would_use_is_refused() -> None:

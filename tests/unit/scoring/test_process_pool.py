@@ -10,9 +10,10 @@ from typing import Any
 import psutil
 import pytest
 
+from asyncds.config.schema import ScoringConfig
 from asyncds.scoring import worker_process
 from asyncds.scoring.process_pool import ProcessPoolScorer
-from asyncds.scoring.scorer import NO_SCORE, ScorerUnavailableError
+from asyncds.scoring.scorer import NO_SCORE, GroupScores, Scorer, ScorerUnavailableError
 from asyncds.tasks.base import Row, Score
 from tests.support.paths import ROOT
 
@@ -32,9 +33,22 @@ def _no_process_is_left() -> Any:
     assert {child.pid for child in psutil.Process().children(recursive=True)} <= before
 
 
-def pool(**settings: Any) -> ProcessPoolScorer:
-    settings.setdefault("options", {})
-    return ProcessPoolScorer(kind="tests.support.scoring_breaking_task:BreakingTask", **settings)
+def pool(
+    *,
+    options: dict[str, str] | None = None,
+    deadlines: dict[str, float] | None = None,
+    **settings: Any,
+) -> ProcessPoolScorer:
+    return ProcessPoolScorer(
+        kind="tests.support.scoring_breaking_task:BreakingTask",
+        options=options or {},
+        settings=ScoringConfig(**settings),
+        **deadlines or {},
+    )
+
+
+async def scores_of(scorer: Scorer, completions: list[str]) -> list[Score]:
+    return (await scorer.score(ROW, completions)).scores
 
 
 @asynccontextmanager
@@ -55,10 +69,9 @@ def test_scores_come_in_order() -> None:
     async def test() -> None:
         async with started(workers=2) as scorer:
             groups = [[f"{g}-{i}" for i in range(20)] for g in range(30)]
-            scores = await asyncio.gather(*(scorer.score(ROW, group) for group in groups))
+            scores = await asyncio.gather(*(scores_of(scorer, group) for group in groups))
             assert scores == [[good(text) for text in group] for group in groups]
-            assert await scorer.score(ROW, []) == []
-            assert not any(scorer.errors.values())
+            assert await scores_of(scorer, []) == []
 
     run(test)
 
@@ -77,13 +90,23 @@ def test_scores_come_in_order() -> None:
 )
 def test_a_broken_verification_costs_only_itself(completion: str, reason: str) -> None:
     async def test() -> None:
-        async with started(time_limit=1.0) as scorer:
-            (before,) = await scorer.score(ROW, ["pid"])
-            scores = await scorer.score(ROW, ["a", completion, "b", "pid"])
-            assert scores[:3] == [good("a"), NO_SCORE, good("b")]
-            assert (scores[3] != before) == (reason != "exception")
-            expected = dict.fromkeys(["timeout", "memory", "crash", "exception"], 0)
-            assert scorer.errors == {**expected, reason: 1}
+        async with started(timeout_seconds=1.0) as scorer:
+            (before,) = await scores_of(scorer, ["pid"])
+            judged = await scorer.score(ROW, ["a", completion, "b", "pid"])
+            assert judged.scores[:3] == [good("a"), NO_SCORE, good("b")]
+            assert (judged.scores[3] != before) == (reason != "exception")
+            assert judged.errors == {reason: 1}
+
+    run(test)
+
+
+def test_a_group_has_its_own_errors_whatever_is_scored_beside_it() -> None:
+    async def test() -> None:
+        async with started(workers=2) as scorer:
+            groups = [["raise"] * 8, ["a"] * 8]
+            broken, clean = await asyncio.gather(*(scorer.score(ROW, g) for g in groups))
+            assert broken.errors == {"exception": 8}
+            assert clean == GroupScores([good("a")] * 8, {})
 
     run(test)
 
@@ -92,8 +115,9 @@ def test_every_completion_may_break() -> None:
     async def test() -> None:
         async with started(workers=2) as scorer:
             for _ in range(2):
-                assert await scorer.score(ROW, ["abort", "memory", "raise"]) == [NO_SCORE] * 3
-            assert scorer.errors == {"timeout": 0, "memory": 2, "crash": 2, "exception": 2}
+                assert await scorer.score(ROW, ["abort", "memory", "raise"]) == GroupScores(
+                    [NO_SCORE] * 3, {"crash": 1, "memory": 1, "exception": 1}
+                )
 
     run(test)
 
@@ -101,7 +125,7 @@ def test_every_completion_may_break() -> None:
 def test_what_a_verifier_prints_or_reads_does_not_disturb() -> None:
     async def test() -> None:
         async with started() as scorer:
-            assert await scorer.score(ROW, ["print", "read", "a"]) == [
+            assert await scores_of(scorer, ["print", "read", "a"]) == [
                 good("print"),
                 Score(1.0, True, ("''",)),
                 good("a"),
@@ -114,8 +138,8 @@ def test_memory_limit_counts() -> None:
     """The same allocation succeeds where the limit allows it."""
 
     async def test() -> None:
-        async with started(memory_limit=2**33) as scorer:
-            (score,) = await scorer.score(ROW, ["memory"])
+        async with started(memory_mb=2**13) as scorer:
+            (score,) = await scores_of(scorer, ["memory"])
             assert score == good("memory")
 
     run(test)
@@ -124,19 +148,19 @@ def test_memory_limit_counts() -> None:
 def test_workers_import_no_heavy_library() -> None:
     async def test() -> None:
         async with started() as scorer:
-            assert await scorer.score(ROW, ["modules"]) == [Score(1.0, True, ("",))]
+            assert await scores_of(scorer, ["modules"]) == [Score(1.0, True, ("",))]
 
     run(test)
 
 
 def test_a_cancelled_call_leaves_the_pool_usable() -> None:
     async def test() -> None:
-        async with started(time_limit=30.0) as scorer:
-            (before,) = await scorer.score(ROW, ["pid"])
+        async with started(timeout_seconds=30.0) as scorer:
+            (before,) = await scores_of(scorer, ["pid"])
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.1):
-                    await scorer.score(ROW, ["hang", "old"])
-            scores = await scorer.score(ROW, ["new", "pid"])
+                    await scores_of(scorer, ["hang", "old"])
+            scores = await scores_of(scorer, ["new", "pid"])
             assert scores[0] == good("new")
             assert scores[1] != before
 
@@ -146,12 +170,11 @@ def test_a_cancelled_call_leaves_the_pool_usable() -> None:
 def test_a_worker_that_died_while_idle_is_replaced_at_no_cost() -> None:
     async def test() -> None:
         async with started() as scorer:
-            (score,) = await scorer.score(ROW, ["pid"])
+            (score,) = await scores_of(scorer, ["pid"])
             os.kill(int(score.answers[0]), signal.SIGKILL)
             while any(worker.is_alive for worker in scorer._workers):
                 await asyncio.sleep(0.01)
-            assert await scorer.score(ROW, ["a"]) == [good("a")]
-            assert not any(scorer.errors.values())
+            assert await scorer.score(ROW, ["a"]) == GroupScores([good("a")], {})
 
     run(test)
 
@@ -161,8 +184,8 @@ def test_the_pool_does_not_rely_on_the_watchdog(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(worker_process, "GRACE_SECONDS", -9.5)
 
     async def test() -> None:
-        async with started(time_limit=10.0) as scorer:
-            assert await scorer.score(ROW, ["hang", "a"]) == [NO_SCORE, good("a")]
+        async with started(timeout_seconds=10.0) as scorer:
+            assert await scores_of(scorer, ["hang", "a"]) == [NO_SCORE, good("a")]
 
     run(test)
 
@@ -179,7 +202,7 @@ def test_a_task_that_can_not_be_made_is_said_at_start(
     options: dict[str, str], message: str
 ) -> None:
     async def test() -> None:
-        scorer = pool(workers=2, options=options, start_seconds=3.0)
+        scorer = pool(workers=2, options=options, deadlines={"start_seconds": 3.0})
         with pytest.raises(ScorerUnavailableError, match=message):
             await scorer.start()
 
@@ -188,13 +211,13 @@ def test_a_task_that_can_not_be_made_is_said_at_start(
 
 def test_close_kills_what_does_not_end() -> None:
     async def test() -> None:
-        scorer = pool(time_limit=600.0, close_seconds=0.1)
+        scorer = pool(timeout_seconds=600.0, deadlines={"close_seconds": 0.1})
         await scorer.start()
-        hanging = asyncio.create_task(scorer.score(ROW, ["hang"]))
+        hanging = asyncio.create_task(scores_of(scorer, ["hang"]))
         await asyncio.sleep(0)
         await scorer.close()
         with pytest.raises(ScorerUnavailableError, match="closed"):
-            await scorer.score(ROW, ["a"])
+            await scores_of(scorer, ["a"])
         await asyncio.wait([hanging], timeout=30)
         assert hanging.done()
         await scorer.close()

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asyncds.config.schema import ScoringConfig
 from asyncds.scoring.process_pool import ProcessPoolScorer
 from asyncds.scoring.scorer import NO_SCORE
 from asyncds.tasks.base import Row, Score, fingerprint
@@ -294,15 +295,18 @@ class TestTask:
         async def scored() -> None:
             nowhere = [{"dataset": "/nowhere"}]
             async with ProcessPoolScorer(
-                kind="math", options={"train": nowhere, "eval": nowhere}, time_limit=5.0
+                kind="math",
+                options={"train": nowhere, "eval": nowhere},
+                settings=ScoringConfig(timeout_seconds=5),
             ) as scorer:
                 row = Row(0, {"problem": "?", "answer": "5"})
                 hang = box("+".join(["9^{9^{9^{9}}}"] * 3))
-                scores = await scorer.score(row, [box("5"), hang, box("5"), box(EXITS), "none"])
+                judged = await scorer.score(row, [box("5"), hang, box("5"), box(EXITS), "none"])
+                scores = judged.scores
                 right = Score(1.0, True, ("5",))
                 assert [scores[0], scores[1], scores[2]] == [right, NO_SCORE, right]
                 assert not scores[3].correct
                 assert scores[4] == Score(0.0, False)
-                assert sum(scorer.errors.values()) == 1
+                assert sum(judged.errors.values()) == 1
 
         asyncio.run(scored())

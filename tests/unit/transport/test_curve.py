@@ -18,6 +18,7 @@ import yaml
 import zmq
 from zmq.auth import load_certificate
 
+from asyncds.config.schema import CoordinatorConfig
 from asyncds.protocol import wire
 from asyncds.protocol.codec import decode_to_coordinator, encode
 from asyncds.transport.keys import (
@@ -62,12 +63,10 @@ def router(keys: Path) -> Iterator[Router]:
 @contextmanager
 def connected(port: int, keys: ClientKeys | None, name: str = "alice") -> Iterator[Link]:
     link = Link(
-        address=f"tcp://127.0.0.1:{port}",
+        CoordinatorConfig(port=port, heartbeat_seconds=0.05, lost_seconds=DEADLINE),
         identity=name,
         hello=lambda: HELLO,
         heartbeat=lambda: HEARTBEAT,
-        heartbeat_seconds=0.05,
-        lost_seconds=DEADLINE,
         on_message=lambda message: None,
         keys=keys,
     )
@@ -211,10 +210,10 @@ def test_who_has_another_servers_key_is_told_which_file_to_look_at(
     wrong = client(keys, "bob", of=tmp_path / "other")
     file = f"is the public key in {tmp_path}/other/server.key the coordinator's"
     with connected(router.port, client(keys)) as good, connected(router.port, wrong, "b") as bad:
-        serve(router, lambda: bad._trouble and router.rejections.counts["handshake"])
+        serve(router, lambda: bad._handshakes.trouble and router.rejections.counts["handshake"])
         with pytest.raises(LinkLostError, match=f"no coordinator answered.*{file}"):
             bad.wait_welcome(0.05)
-        bad._lost_seconds = 0.0
+        bad._settings = bad._settings.model_copy(update={"lost_seconds": 0.0})
         with pytest.raises(LinkLostError, match=f"has been silent.*{file}"):
             bad.check()
         assert works(router, good)
@@ -229,13 +228,13 @@ def test_trouble_that_passes_is_forgotten(keys: Path) -> None:
         with connected(port, client(keys)) as link:
             listener.accept()[0].close()
             deadline = time.monotonic() + DEADLINE
-            while not link._trouble:
+            while not link._handshakes.trouble:
                 assert time.monotonic() < deadline
                 listener.accept()[0].close()
             listener.close()
             with closing(Router(host="127.0.0.1", port=port, keys=server(keys))) as router:
                 assert works(router, link)
-                assert not link._trouble
+                assert not link._handshakes.trouble
 
 
 def test_a_key_is_added_while_the_coordinator_runs(

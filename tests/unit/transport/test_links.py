@@ -12,6 +12,7 @@ import psutil
 import pytest
 import zmq
 
+from asyncds.config.schema import CoordinatorConfig
 from asyncds.protocol import wire
 from asyncds.protocol.codec import (
     MAX_FRAME_BYTES,
@@ -65,17 +66,18 @@ def router() -> Iterator[Router]:
 
 
 @contextmanager
-def connected(port: int, inbox: Inbox, **changes: Any) -> Iterator[Link]:
+def connected(
+    port: int, inbox: Inbox, *, lost_seconds: float = DEADLINE, **changes: Any
+) -> Iterator[Link]:
+    settings = CoordinatorConfig(port=port, heartbeat_seconds=0.05, lost_seconds=lost_seconds)
     options: dict[str, Any] = {
-        "address": f"tcp://127.0.0.1:{port}",
         "identity": "g:i",
         "hello": lambda: HELLO,
         "heartbeat": lambda: HEARTBEAT,
-        "heartbeat_seconds": 0.05,
-        "lost_seconds": DEADLINE,
         "on_message": inbox.put,
+        "keys": None,
     }
-    with closing(Link(**options | changes)) as link:
+    with closing(Link(settings, **options | changes)) as link:
         yield link
 
 

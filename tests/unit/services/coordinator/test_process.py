@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from asyncds.config.load import load_config
+from asyncds.config.schema import CoordinatorConfig
 from asyncds.launch.errors import UserError
 from asyncds.launch.local import lost, make_run_directory
 from asyncds.protocol import wire
@@ -315,13 +316,12 @@ def test_one_that_stays_tells_latecomers_to_leave_until_it_is_told_itself(config
         assert observer.status(DEADLINE) is not None
         observer.stop("enough")
         link = Link(
-            address=f"tcp://127.0.0.1:{port}",
+            CoordinatorConfig(port=port, lost_seconds=DEADLINE),
             identity="late:1",
             hello=late_generator,
             heartbeat=lambda: wire.GeneratorHeartbeat(version=-1, leases=[], stats={}),
-            heartbeat_seconds=1,
-            lost_seconds=DEADLINE,
             on_message=heard.put,
+            keys=None,
         )
         with closing(link):
             link.wait_welcome(DEADLINE)

@@ -2,15 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
 import pytest
+from prometheus_client import generate_latest
 
-from asyncds.engine.generation import Completion
+from asyncds.engine.generation import Completion, GenerationEngine
 from asyncds.protocol import wire
 from asyncds.protocol.codec import (
     decode_from_coordinator,
@@ -21,12 +22,16 @@ from asyncds.protocol.codec import (
     unpack_shard,
 )
 from asyncds.protocol.sharding import make_shards
+from asyncds.scoring.scorer import NO_SCORE, GroupScores
+from asyncds.tasks.base import Row, Score
 from asyncds.tasks.registry import make_task
 from asyncds.telemetry.metrics.registry import build_metrics
 from asyncds.telemetry.traces.traces import Traces
 from asyncds.weights.communicator import TransferFailed
 from services.generator import generator as module
 from services.generator.generator import Generator
+from services.generator.weight_updates import WeightUpdates
+from services.generator.work import GroupSampler
 from tests.support.otlp_collector import traced
 
 LEASE = wire.Lease(
@@ -56,6 +61,8 @@ GO = wire.Go(
 class MockEngine:
     """Answers at once, but for the sample numbers in `stuck`, which never come. Those in
     `cut_off` reach the largest number of tokens."""
+
+    max_model_len = 8
 
     def __init__(self) -> None:
         self.stuck: set[int] = set()
@@ -95,12 +102,20 @@ class MockEngine:
 
 
 class MockScorer:
-    errors: dict[Any, int] = {}  # noqa: RUF012
+    """Judges at once, but for the rows in `broken`: their verifiers raise once `release` is set."""
 
-    async def score(self, row: Any, completions: list[str]) -> list[Any]:
-        return [
-            SimpleNamespace(reward=1.0, correct=True, answers=("a", "b", "c")) for _ in completions
-        ]
+    def __init__(self) -> None:
+        self.broken: set[int] = set()
+        self.release = asyncio.Event()
+
+    async def score(self, row: Row, completions: Sequence[str]) -> GroupScores:
+        if row.index in self.broken:
+            await self.release.wait()
+            return GroupScores([NO_SCORE] * len(completions), {"exception": len(completions)})
+        return GroupScores([Score(1.0, True, ("a", "b", "c"))] * len(completions), {})
+
+    async def close(self) -> None:
+        """Nothing to free."""
 
 
 class MockLink:
@@ -129,16 +144,27 @@ class Desk:
 
     def __init__(self, traces: Traces | None = None) -> None:
         self.engine, self.link = MockEngine(), MockLink()
+        self.scorer, self.metrics = MockScorer(), build_metrics("generator")
+        traces = traces or Traces(None, run="r", role="generator", name="g")
+        engine = cast(GenerationEngine, self.engine)
         self.generator = Generator(
-            engine=self.engine,  # type: ignore[arg-type]
-            scorer=MockScorer(),  # type: ignore[arg-type]
-            task=make_task("countdown", n_eval=4),
-            tokenizer=SimpleNamespace(encode=lambda text, add_special_tokens: [1, 2, 3]),
-            probe=np.arange(3, dtype=np.int32),
-            max_model_len=8,
-            incarnation="first",
-            metrics=build_metrics("generator"),
-            traces=traces or Traces(None, run="r", role="generator", name="g"),
+            engine=engine,
+            sampler=GroupSampler(
+                engine=engine,
+                scorer=self.scorer,
+                task=make_task("countdown", n_eval=4),
+                tokenizer=SimpleNamespace(encode=lambda text, add_special_tokens: [1, 2, 3]),
+                metrics=self.metrics,
+            ),
+            updates=WeightUpdates(
+                engine=engine,
+                probe=np.arange(3, dtype=np.int32),
+                incarnation="first",
+                metrics=self.metrics,
+                traces=traces,
+            ),
+            metrics=self.metrics,
+            traces=traces,
         )
 
 
@@ -163,6 +189,21 @@ def test_a_lease_becomes_a_group() -> None:
         assert group.lengths.tolist() == [2, 2, 2]
         assert group.logprobs.max() == 0, "rounding above 0 is cut off"
         assert desk.engine.seeds == [5, 6, 7]
+
+    serve(scene)
+
+
+def test_errors_are_those_of_the_group_whatever_is_scored_beside_it() -> None:
+    async def scene(desk: Desk) -> None:
+        broken, clean = REPLACE(LEASE, id=8, row=1), LEASE
+        desk.scorer.broken = {broken.row}
+        desk.generator.receive(wire.Grant(leases=[broken, clean]))
+        await desk.link.said(wire.Delivered)
+        desk.scorer.release.set()
+        delivered = await desk.link.said(wire.Delivered, n=2)
+        assert {d.lease: d.score_errors for d in delivered} == {clean.id: 0, broken.id: 3}
+        text = generate_latest(desk.metrics.registry).decode()
+        assert 'asyncds_generator_score_errors_total{reason="exception"} 3.0' in text
 
     serve(scene)
 

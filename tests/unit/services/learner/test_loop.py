@@ -9,9 +9,9 @@ import pytest
 import torch
 from prometheus_client import generate_latest
 
+from asyncds.config.schema import RunConfig
 from asyncds.engine.checkpoint import NoRoomError
-from asyncds.engine.training import Objective as EngineObjective
-from asyncds.engine.training import UpdateMetrics
+from asyncds.engine.training import LossFunction, UpdateMetrics
 from asyncds.protocol.batch import Shard
 from asyncds.protocol.codec import pack_shard
 from asyncds.protocol.sharding import make_shards
@@ -37,7 +37,7 @@ class MockEngine:
     def probe(self, token_ids: object) -> None:
         return None
 
-    def update(self, shard: Shard, objective: EngineObjective, **_: object) -> UpdateMetrics:
+    def update(self, shard: Shard, objective: LossFunction, **_: object) -> UpdateMetrics:
         log_probs = torch.from_numpy(shard.logprobs - np.float32(0.1))
         loss, sums = objective(
             log_probs=log_probs,
@@ -51,7 +51,6 @@ class MockEngine:
         )
         return UpdateMetrics(
             optimizer_steps=1,
-            skipped=0,
             loss=loss.item(),
             grad_norm=1.0,
             lr=1e-4,
@@ -90,7 +89,8 @@ def saved(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the checkpoints that were written; nothing is."""
     names: list[str] = []
     monkeypatch.setattr(
-        "services.learner.learner.checkpoint.save", lambda _, path, state: names.append(path.name)
+        "services.learner.checkpoints.checkpoint.save",
+        lambda _, path, state: names.append(path.name),
     )
     return names
 
@@ -105,22 +105,24 @@ def make_learner(
     traces: Traces | None = None,
 ) -> Learner:
     staged = SimpleNamespace(bucket_bytes=1, version=0, stage=lambda *_, **__: None)
+    config = RunConfig(
+        model="none",
+        runs_dir=str(path),
+        steps=STEPS,
+        rollout={"max_lag": 3},
+        weights={"publish_every": PUBLISH_EVERY},
+        checkpoint={"every": every, "keep_last": 1},
+        coordinator={"stall_seconds": end_seconds},
+    )
     return Learner(
+        config,
         engine=cast(Any, MockEngine()),
         objective=make_objective(),
         staged=cast(Any, staged),
         probe=np.zeros(1, dtype=np.int32),
-        checkpoints=path,
         metrics=metrics,
         traces=traces or Traces(None, run="r", role="learner", name="l"),
         step=step,
-        publish_every=PUBLISH_EVERY,
-        max_lag=3,
-        checkpoint_every=every,
-        keep_last=1,
-        batch_seconds=10.0,
-        end_seconds=end_seconds,
-        retry_seconds=0.01,
     )
 
 
@@ -194,12 +196,12 @@ def test_checkpoints_to_be_kept_are_not_pruned(
 ) -> None:
     kept: list[set[int]] = []
     monkeypatch.setattr(
-        "services.learner.learner.checkpoint.prune",
+        "services.learner.checkpoints.checkpoint.prune",
         lambda root, keep_last, keep: kept.append(set(keep)),
     )
     learner = make_learner(tmp_path, build_metrics("learner"), every=2)
     inbox = Inbox()
-    learner.keep([2, 3])
+    learner.checkpoints.keep([2, 3])
     learner.run(link=cast(Any, MockLink(inbox)), inbox=inbox, publisher=None)
     assert saved == ["step-2", "step-4"]
     assert kept == [{2, 3}, {2, 3}]
@@ -237,7 +239,8 @@ def test_a_checkpoint_that_there_is_no_room_for(
         if len(tried) <= failures:
             raise NoRoomError(f"the checkpoint {path} was not written")
 
-    monkeypatch.setattr("services.learner.learner.checkpoint.save", save)
+    monkeypatch.setattr("services.learner.checkpoints.checkpoint.save", save)
+    monkeypatch.setattr("services.learner.learner.RETRY_SECONDS", 0.01)
     metrics = build_metrics("learner")
     learner = make_learner(tmp_path, metrics, every=2, end_seconds=0.5)
     inbox = Inbox()

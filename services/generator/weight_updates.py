@@ -1,0 +1,157 @@
+"""A generator's part in weight syncs: agree, receive, answer the probe."""
+
+import asyncio
+import json
+import logging
+import time
+from typing import Any
+
+import numpy as np
+
+from asyncds.engine.generation import GenerationEngine, UpdateResult
+from asyncds.protocol.batch import Float32, Int32
+from asyncds.protocol.wire import Applied, Go, Prepare, Prepared, SyncFailed
+from asyncds.telemetry.metrics.registry import Metrics
+from asyncds.telemetry.traces.traces import Traces
+from asyncds.transport.link import Link
+from asyncds.weights.communicator import TransferFailed
+
+log = logging.getLogger(__name__)
+
+PROBE_SECONDS = 60.0
+"""Deadline of the probe."""
+
+
+class WeightUpdates:
+    """Takes part in the weight syncs that it has agreed to, one at a time, in tasks of its own.
+
+    version: of the weights that are served, -1 until the first have come. failure: why they are not
+    fit to be served, or "". cache_salt: requests that are given it share cached prefixes with no
+    other incarnation's and no other version's.
+    """
+
+    def __init__(
+        self,
+        *,
+        engine: GenerationEngine,
+        probe: Int32,
+        incarnation: str,
+        metrics: Metrics,
+        traces: Traces,
+        version: int = -1,
+    ) -> None:
+        """probe: its tokens, int32. incarnation: of this generator. version: of the engine's
+        weights, if they are to be served; -1: those of a learner are awaited."""
+        self.version = version
+        self.failure = ""
+        self.cache_salt = incarnation
+        self.pause_seconds = 0.0
+        self._engine = engine
+        self._probe = probe
+        self._incarnation = incarnation
+        self._metrics = metrics
+        self._traces = traces
+        self._agreed: Prepare | None = None
+        self._update: asyncio.Task[None] | None = None
+
+    @property
+    def agreed(self) -> int | None:
+        """The weight sync that was agreed to and has not begun."""
+        return None if self._agreed is None else self._agreed.sync
+
+    @property
+    def busy(self) -> bool:
+        """Whether an update is under way."""
+        return self._update is not None and not self._update.done()
+
+    def prepare(self, prepare: Prepare, link: Link) -> None:
+        """Agree to a weight sync, unless an earlier one is still under way."""
+        if self.busy:
+            reason = "is still busy with an earlier update"
+            link.send(SyncFailed(sync=prepare.sync, reason=reason))
+            return
+        self._agreed = prepare
+        link.send(Prepared(sync=prepare.sync))
+
+    def call_off(self, sync: int, reason: str) -> None:
+        """Stay out of a weight sync that was agreed to."""
+        log.warning("weight sync %d was called off: %s", sync, reason)
+        self._agreed = None
+
+    def go(self, go: Go, link: Link) -> None:
+        """Begin with the weight sync that was agreed to; its end is said over the link."""
+        prepare, self._agreed = self._agreed, None
+        if prepare is None or prepare.sync != go.sync:
+            log.warning("weight sync %d begins, but was not agreed to; staying out", go.sync)
+            return
+        self._update = asyncio.create_task(self._apply(prepare, go, link))
+
+    async def over(self) -> None:
+        """Wait for the update under way, if any: it has a deadline."""
+        if self._update is not None:
+            await asyncio.wait([self._update])
+
+    async def _apply(self, prepare: Prepare, go: Go, link: Link) -> None:
+        self.cache_salt = f"{self._incarnation}-{go.sync}"
+        trace, began = self._traces.broadcast(go.sync), time.time_ns()
+        try:
+            result, probe = await self._receive(prepare, go)
+        except (TransferFailed, TimeoutError) as error:
+            slow = f"no answer to the probe within {PROBE_SECONDS:g} s"
+            reason = slow if isinstance(error, TimeoutError) else str(error)
+            log.warning("weight sync %d, version %d failed: %s", go.sync, go.version, reason)
+            self.failure = f"the update to version {go.version} failed: {reason}"
+            if trace is not None:
+                trace.span("receive", start=began, end=time.time_ns(), error=reason)
+            link.send(SyncFailed(sync=go.sync, reason=f"could not receive: {reason}"))
+            return
+        self.failure = ""
+        self.version = go.version
+        self.pause_seconds += result.pause_seconds
+        m = self._metrics
+        m.gauge("policy_version").set(go.version)
+        m.counter("pause_seconds_total").inc(result.pause_seconds)
+        m.histogram("weight_receive_seconds").observe(result.receive_seconds)
+        if trace is not None:
+            trace.span(
+                "receive",
+                start=began,
+                end=time.time_ns(),
+                version=go.version,
+                receive_seconds=result.receive_seconds,
+                pause_seconds=result.pause_seconds,
+                probe=prepare.probe,
+            )
+        link.send(
+            Applied(
+                sync=go.sync,
+                version=go.version,
+                checksums=list(result.checksums),
+                probe=probe.astype("<f4").tobytes(),
+                pause_seconds=result.pause_seconds,
+                receive_seconds=result.receive_seconds,
+            )
+        )
+
+    async def _receive(self, prepare: Prepare, go: Go) -> tuple[UpdateResult, Float32]:
+        """The update, and the log-probabilities of the probe under the new weights, if asked for.
+
+        Raises TransferFailed, and TimeoutError where the probe is not answered.
+        """
+        layout: dict[str, Any] = json.loads(go.layout)
+        specs = layout["specs"]
+        result = await self._engine.update_weights(
+            version=go.version,
+            rendezvous=go.rendezvous,
+            rank_offset=prepare.rank,
+            world_size=prepare.world_size,
+            names=[s["name"] for s in specs],
+            dtypes=[s["dtype"] for s in specs],
+            shapes=[s["shape"] for s in specs],
+            bucket_bytes=layout["bucket_bytes"],
+            timeout=prepare.deadline,
+            expected_checksums=layout["checksums"],
+        )
+        if not prepare.probe:
+            return result, np.empty(0, np.float32)
+        return result, await self._engine.log_probs(self._probe.tolist(), timeout=PROBE_SECONDS)
