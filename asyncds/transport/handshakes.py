@@ -27,7 +27,7 @@ class Handshakes:
     def __init__(self, address: str, *, keys: ClientKeys | None) -> None:
         self.trouble = ""
         self._address = address
-        self._keys = keys
+        self.keys = keys
 
     def refusal(self, event: zmq.Event, value: int) -> str:
         """Take note of an event; returns why the link is over, or "".
@@ -38,25 +38,25 @@ class Handshakes:
         if event & zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self.trouble = ""
             return ""
-        if event & zmq.EVENT_HANDSHAKE_FAILED_AUTH and self._keys is not None:
+        if event & zmq.EVENT_HANDSHAKE_FAILED_AUTH and self.keys is not None:
             return (
                 f"the coordinator at {self._address} does not allow the key in "
-                f"{self._keys.secret_file}: put its public key into the coordinator's directory of "
+                f"{self.keys.secret_file}: put its public key into the coordinator's directory of "
                 "allowed clients"
             )
         if value == zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH:
             return (
                 f"the coordinator at {self._address} wants encrypted links: set coordinator.curve "
                 "to this process's keys"
-                if self._keys is None
+                if self.keys is None
                 else f"the coordinator at {self._address} does not encrypt its links: set "
                 "coordinator.curve for it too, or for neither"
             )
         trouble = (
             "who listens there breaks every handshake off: is it the coordinator?"
-            if self._keys is None
+            if self.keys is None
             else "who listens there breaks every handshake off: is the public key in "
-            f"{self._keys.server_file} the coordinator's?"
+            f"{self.keys.server_file} the coordinator's?"
         )
         if trouble != self.trouble:
             log.warning("the coordinator at %s: %s", self._address, trouble)

@@ -65,7 +65,6 @@ class Link:
         self._hello = hello
         self._heartbeat = heartbeat
         self._on_message = on_message
-        self._keys = keys
         self._handshakes = Handshakes(self.address, keys=keys)
         self._outbox = Outbox()
         self._welcomed = threading.Event()
@@ -158,8 +157,8 @@ class Link:
         socket.setsockopt(zmq.CONNECT_TIMEOUT, CONNECT_MS)
         socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 20000)
-        if self._keys is not None:
-            self._keys.apply(socket)
+        if (keys := self._handshakes.keys) is not None:
+            keys.apply(socket)
         socket.connect(self.address)
         poller = zmq.Poller()
         poller.register(socket, zmq.POLLIN)
