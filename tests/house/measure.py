@@ -18,8 +18,9 @@ from typing import TypeVar
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("asyncds", "services")
 ROOMS = (
-    *("choices", "algo", "config", "protocol", "rollout", "fleet", "transport", "weights"),
-    *("engine", "tasks", "scoring", "tiny", "telemetry", "compare", "launch", "cli", "services"),
+    *("user_code", "choices", "algo", "config", "protocol", "rollout", "fleet", "transport"),
+    *("weights", "engine", "tasks", "scoring", "tiny", "telemetry", "compare", "launch", "cli"),
+    "services",
 )
 """The rooms from the ground up: each may know those before it here, and nobody after."""
 PURE_ROOMS = ("choices", "algo", "config", "protocol", "rollout", "fleet")
