@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.cluster.on_host import host_values
 from tests.support.paths import ROOT
 
 CHART = ROOT / "deploy/helm/asyncds"
@@ -72,6 +73,8 @@ class Cluster:
         command = f'PYTHONPATH={ROOT} exec {sys.executable} {script} "$@"'
         self._renderer.write_text(f"#!/bin/sh\n{command}\n")
         self._renderer.chmod(0o755)
+        self._values = folder / "host.yaml"
+        self._values.write_text(json.dumps(host_values()))
 
     def kubectl(self, *arguments: str, stdin: str = "", check: bool = True) -> str:
         return lab("exec", "kubectl", *arguments, stdin=stdin, check=check).stdout
@@ -80,13 +83,19 @@ class Cluster:
         for o in objects:
             self.kubectl("apply", "-f", "-", stdin=json.dumps(o))
 
-    def helm(self, *arguments: str, timeout: float = 120) -> str:
+    def helm(self, *arguments: str, timeout: float = 600) -> str:
         return lab("exec", helm_program(), *arguments, timeout=timeout).stdout
+
+    def refused(self, *arguments: str) -> str:
+        """What helm says, which does not do what it is asked for."""
+        done = lab("exec", helm_program(), *arguments, timeout=600, check=False)
+        assert done.returncode != 0, done.stdout
+        return done.stderr
 
     def on_host(self, *options: str) -> list[str]:
         """Arguments for helm that make pods run this machine's programs. options: of on_host.py."""
         given = [x for o in options for x in ("--post-renderer-args", o)]
-        return ["--post-renderer", str(self._renderer), *given]
+        return ["-f", str(self._values), "--post-renderer", str(self._renderer), *given]
 
     def objects(self, kind: str, **labels: str) -> list[Object]:
         """labels: `app.kubernetes.io/` is put before their names."""

@@ -1,4 +1,5 @@
-"""A post-renderer for helm: pods run this machine's programs. See cluster.py.
+"""Pods that run this machine's programs: values for the chart, and a post-renderer for helm for
+what values can't say. See cluster.py.
 
 Options: `idle` puts a sleep in the place of every program, and nothing in that of claims of
 storage, to see where pods go.
@@ -20,25 +21,39 @@ def mounted() -> list[str]:
     return sorted(str(p) for p in wanted if not any(q in p.parents for q in wanted))
 
 
+def host_values() -> Object:
+    """The chart's values that mount the directories into the pods of every role."""
+    own = {
+        "extraVolumes": [
+            {"name": f"host-{i}", "hostPath": {"path": path}} for i, path in enumerate(mounted())
+        ],
+        "extraVolumeMounts": mounts(),
+    }
+    return {"coordinator": own, "learner": own, "generators": {"defaults": own}}
+
+
+def mounts() -> list[Object]:
+    return [
+        {"name": f"host-{i}", "mountPath": path, "readOnly": True}
+        for i, path in enumerate(mounted())
+    ]
+
+
 def on_host(o: Object, *, idle: bool) -> Object:
     """The same object, changed."""
     if o["kind"] == "NetworkPolicy":
         for rule in o["spec"].get("ingress", []):
             for port in rule.get("ports", []):
                 port.pop("endPort", None)  # newer than the lab, which enforces no policies
-    storage = o["spec"].pop("volumeClaimTemplates", []) if idle and "spec" in o else []
     for spec in pod_specs(o):
-        volumes = spec["volumes"] = spec.get("volumes") or []
-        for claimed in (v for v in volumes if idle and "persistentVolumeClaim" in v):
+        for claimed in (
+            v for v in spec.get("volumes", []) if idle and "persistentVolumeClaim" in v
+        ):
             claimed["emptyDir"] = {}
             del claimed["persistentVolumeClaim"]
-        volumes.extend({"name": s["metadata"]["name"], "emptyDir": {}} for s in storage)
-        for i, path in enumerate(mounted()):
-            volumes.append({"name": f"host-{i}", "hostPath": {"path": path}})
         for container in [*spec["containers"], *spec.get("initContainers", [])]:
-            mounts = container["volumeMounts"] = container.get("volumeMounts") or []
-            for i, path in enumerate(mounted()):
-                mounts.append({"name": f"host-{i}", "mountPath": path, "readOnly": True})
+            there = {m["name"] for m in container.setdefault("volumeMounts", [])}
+            container["volumeMounts"] += [m for m in mounts() if m["name"] not in there]
             if idle:
                 init = container in spec.get("initContainers", [])
                 container["command"] = ["sleep", "0" if init else "100000"]

@@ -30,7 +30,7 @@ def test_the_demonstration_learns_as_the_quickstart_does(
     cluster.apply(
         volume("demo-models", models, size="1Gi", claim="models"),
         claim("models", size="1Gi"),
-        volume("demo-runs", runs, size="1Gi", claim="runs-demo-asyncds-coordinator-0"),
+        volume("demo-runs", runs, size="1Gi", claim="demo-asyncds-coordinator-runs"),
         volume(
             "demo-learner",
             for_user(tmp_path / "learner", USER),

@@ -28,7 +28,7 @@ from tests.cluster.cluster import (
     lab,
     volume,
 )
-from tests.cluster.on_host import on_host
+from tests.cluster.on_host import host_values, on_host
 from tests.support.helm_chart import helm, one, run_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -54,16 +54,25 @@ class Trial:
         return [
             volume("models", self.models, size="1Gi", claim="models"),
             claim("models", size="1Gi"),
-            volume("runs", self.runs, size="1Gi", claim="runs-trial-asyncds-coordinator-0"),
+            volume("runs", self.runs, size="1Gi", claim="trial-asyncds-coordinator-runs"),
             volume("learner", self.checkpoints, size="5Gi", claim="trial-asyncds-learner"),
         ]
 
-    def helm(self, command: str, *more: str) -> None:
-        self.cluster.helm(
+    def arguments(self, command: str, *more: str) -> list[str]:
+        """Of helm, for this release."""
+        return [
             *(command, "trial", str(self.cluster.chart)),
             *("-f", str(DEMO), "-f", str(VALUES), *more),
             *self.cluster.on_host(),
-        )
+        ]
+
+    def helm(self, command: str, *more: str) -> None:
+        self.cluster.helm(*self.arguments(command, *more))
+
+    def pods(self) -> set[str]:
+        """Those of every role, each by what no other pod has."""
+        roles = ("coordinator", "learner", "generator")
+        return {p["metadata"]["uid"] for role in roles for p in self.cluster.pods(role)}
 
     @property
     def directory(self) -> Path:
@@ -124,18 +133,8 @@ def all_ready(trial: Trial) -> list[Object] | None:
     return pods if all(is_ready(pod) for pod in pods) else None
 
 
-def test_the_pod_of_helm_test_ends_well(trial: Trial) -> None:
-    """Mocked: helm, which gives its hooks to no post-renderer: they would have no programs here."""
-    (pod,) = yaml.safe_load_all(trial.cluster.helm("get", "hooks", "trial"))
-    trial.cluster.apply(on_host(pod, idle=False))
-    name = pod["metadata"]["name"]
-
-    def phase() -> str:
-        return trial.cluster.kubectl("get", "pod", name, "-o", "jsonpath={.status.phase}")
-
-    trial.cluster.wait("the end of the test", lambda: phase() in ("Succeeded", "Failed"))
-    assert phase() == "Succeeded"
-    trial.cluster.kubectl("delete", "pod", name)
+def test_helm_test_sees_a_step(trial: Trial) -> None:
+    assert "Succeeded" in trial.cluster.helm("test", "trial")
 
 
 def test_the_live_page_is_behind_its_service(trial: Trial) -> None:
@@ -226,31 +225,30 @@ def only(trial: Trial, pod: Object) -> bool:
     return [p["metadata"]["uid"] for p in found] == [pod["metadata"]["uid"]]
 
 
-def test_an_upgrade_with_a_mistake_stops_before_anything_runs(trial: Trial) -> None:
-    trial.helm("upgrade", "--set", "config.rollout.groups_per_stp=3")
-    trial.cluster.wait(
-        "a sentence", lambda: "did you mean rollout.groups_per_step" in refusal(trial)
-    )
+def test_an_upgrade_with_a_mistake_changes_nothing(trial: Trial) -> None:
+    before = trial.pods()
+    misspelt = trial.arguments("upgrade", "--set", "config.rollout.groups_per_stp=3")
+    assert "groups_per_stp" in trial.cluster.refused(*misspelt)
+    trial.cluster.refused(*trial.arguments("upgrade", "--set", "config.rollout.target_lag=9"))
+    said = trial.cluster.kubectl("logs", "job/trial-asyncds-check", "-c", "check-coordinator")
+    assert "target_lag 9 is above max_lag 4" in said
+    trial.goes_on()
+    assert trial.pods() == before
 
 
-def refusal(trial: Trial) -> str:
-    """What an init container says that was started again, now and before."""
-    return "".join(
-        trial.cluster.log(pod, "check-config", previous=previous)
-        for pod in trial.cluster.pods("coordinator")
-        for status in pod["status"].get("initContainerStatuses", [])
-        for previous in (False, True)
-        if status["restartCount"]
-    )
+def test_an_upgrade_of_the_generators_leaves_the_others_alone(trial: Trial) -> None:
+    learners, before = trial.cluster.pods("learner"), trial.pods()
+    trial.helm("upgrade", "--set", "config.generator.max_num_seqs=64")
+    trial.cluster.wait("another generator", lambda: trial.pods() != before, seconds=600)
+    trial.cluster.wait("that serves", lambda: generators(trial, 1), seconds=600)
+    trial.goes_on()
+    names = [pod["metadata"]["uid"] for pod in learners]
+    assert [pod["metadata"]["uid"] for pod in trial.cluster.pods("learner")] == names
 
 
 def test_an_upgrade_with_another_value_goes_on_with_the_run(trial: Trial) -> None:
     steps = trial.steps() + MORE_STEPS
     trial.helm("upgrade", "--set", f"config.steps={steps}")
-    # A StatefulSet waits for a pod that can't start, until it is deleted.
-    for pod in [*trial.cluster.pods("coordinator"), *trial.cluster.pods("learner")]:
-        if not is_ready(pod):
-            trial.cluster.kubectl("delete", "pod", pod["metadata"]["name"])
     trial.cluster.wait("the end", lambda: over(trial), seconds=900)
     assert over(trial) == "finished"
     assert trial.steps() == steps
@@ -321,7 +319,7 @@ def test_what_stays_after_uninstall_is_meant_to(trial: Trial) -> None:
                 found[kind] = mine
         return found
 
-    claims = ["runs-trial-asyncds-coordinator-0", "trial-asyncds-learner"]
+    claims = ["trial-asyncds-coordinator-runs", "trial-asyncds-learner"]
     meant = {"persistentvolumeclaims": [f"persistentvolumeclaim/{name}" for name in claims]}
     deadline = time.monotonic() + 120
     while left() != meant and time.monotonic() < deadline:
@@ -332,7 +330,10 @@ def test_what_stays_after_uninstall_is_meant_to(trial: Trial) -> None:
 
 def test_the_values_of_the_scenario_are_accepted(tmp_path: Path) -> None:
     """By the chart and by asyncds; this needs no cluster."""
-    done = helm("template", "trial", str(CHART), "-f", str(DEMO), "-f", str(VALUES))
+    host = tmp_path / "host.yaml"
+    host.write_text(json.dumps(host_values()))
+    files = [x for file in (DEMO, VALUES, host) for x in ("-f", str(file))]
+    done = helm("template", "trial", str(CHART), *files)
     assert done.returncode == 0, done.stderr
     objects = [on_host(o, idle=False) for o in yaml.safe_load_all(done.stdout) if o]
     assert run_config(objects, tmp_path, []).steps > 1000, "it ends when it is told to"
