@@ -10,7 +10,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help quickstart study test test-unit chaos simulate elastic network fuzz k8s-lab tools manifests policy-check image chart image-check docs lint house env install-gpu lock clean
+.PHONY: help quickstart study study-pages test test-unit chaos simulate elastic network fuzz k8s-lab tools manifests policy-check image chart image-check docs lint house env install-gpu lock clean
 
 ARGS ?=
 ALGO ?= ds_grpo
@@ -38,7 +38,12 @@ models_diversity := tiny-countdown-1 tiny-countdown-2
 models_staleness := tiny-countdown-1
 models_tasks := tiny-countdown-1 tiny-countdown-four tiny-knights-knaves
 study: $(INSTALLED) $(addprefix models/,$(models_$(STUDY))) ## make what is missing of a study (hours; Ctrl-C, and go on later)
-	$(RUN) asyncds sweep configs/studies/$(STUDY).yaml --results docs/studies/$(STUDY) $(ARGS)
+	$(RUN) asyncds sweep configs/studies/$(STUDY).yaml --results docs/studies/$(STUDY).jsonl $(ARGS)
+	$(MAKE) study-pages
+
+STUDY_PAGES := $(patsubst %.jsonl,%.md,$(wildcard docs/studies/*.jsonl))
+study-pages: ## make the tables and pictures of the studies' pages from their rows
+	$(RUN) python -m asyncds.compare.pages $(STUDY_PAGES)
 
 models/%: | $(INSTALLED)
 	$(RUN) asyncds tiny-model $@ --held-out 256 $(recipe_$*)

@@ -9,7 +9,8 @@ from rich.text import Text
 from asyncds.cli.compare_view import comparison_view
 from asyncds.compare.comparison import NotComparableError, compare
 from asyncds.compare.report import write_comparison
-from asyncds.compare.runs import LeftOut, NotARunError, RunResult, find_runs, read_result
+from asyncds.compare.rows import RowsError, read_runs
+from asyncds.compare.runs import LeftOut, NotARunError, RunResult
 from asyncds.launch.errors import UserError
 
 
@@ -28,13 +29,13 @@ def compare_command(
     settings.
     """
     try:
-        read = [read_result(run) for run in find_runs(paths)]
+        read = read_runs(paths)
         runs = [one for one in read if isinstance(one, RunResult)]
         left_out = [one for one in read if isinstance(one, LeftOut)]
         if not runs:
             raise UserError(*(f"{one.path} can't be compared: {one.reason}" for one in left_out))
         comparison = compare(runs, over=over, baseline=baseline)
-    except (NotARunError, NotComparableError) as error:
+    except (NotARunError, RowsError, NotComparableError) as error:
         raise UserError(str(error)) from error
     console = Console()
     console.print(comparison_view(comparison, pairs=pairs, width=console.width))

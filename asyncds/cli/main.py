@@ -101,7 +101,7 @@ def sweep(
     ] = False,
     results: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Keep configurations, summaries and comparison here."),
+        typer.Option(metavar="FILE", help="Keep what the runs reach here, as rows (.jsonl)."),
     ] = None,
     only: Annotated[
         list[str] | None,
@@ -277,7 +277,9 @@ def report(run: RunDirectory) -> None:
 def compare(
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN…", help="Run directories, or directories that hold them."),
+        typer.Argument(
+            metavar="RUN…", help="Run directories, directories that hold them, or files of rows."
+        ),
     ],
     baseline: Annotated[
         str | None,

@@ -1,20 +1,22 @@
 """`asyncds sweep`: many runs, a few at a time, in processes that stay warm between them."""
 
-import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import yaml
 from msgspec.structs import replace
 from rich.console import Console
 from rich.live import Live
 
 from asyncds.cli.live import plain_line
-from asyncds.cli.sweep_view import Progress, RunResult, outcome_line, render
-from asyncds.config.load import dump_config, load_config
+from asyncds.cli.sweep_view import Outcome, Progress, outcome_line, render
+from asyncds.compare.rows import RowsError, read_rows, write_rows
+from asyncds.compare.runs import RunResult, make_result
+from asyncds.config.load import dump_config, load_config, parse_config
 from asyncds.config.schema import RunConfig
 from asyncds.config.sweep import SweepRun, load_sweep
 from asyncds.launch import local
@@ -45,10 +47,10 @@ def sweep_command(
 ) -> int:
     """Run what is missing of a sweep, then compare its runs. Returns the exit code.
 
-    jobs: runs at a time. list_only: say what would be run, and start nothing. results: where to
-    keep what the runs reached; what is there already is not run again. only: shell patterns of
-    the names of the runs; the others are left as they are. Raises ConfigError and UserError before
-    anything is started.
+    jobs: runs at a time. list_only: say what would be run, and start nothing. results: a file of
+    rows to keep what the runs reached; what is there already is not run again. only: shell patterns
+    of the names of the runs; the others are left as they are. Raises ConfigError and UserError
+    before anything is started.
     """
     sweep, everything = load_sweep(file, overrides)
     for pattern in only:
@@ -57,7 +59,8 @@ def sweep_command(
                 f"no run of {file} is called {pattern}: `--list` without `--only` names them"
             )
     planned = [p for p in everything if any(fnmatchcase(p.name, pattern) for pattern in only)]
-    missing = [p for p in planned if not _is_finished(p, results)]
+    kept = _read(results)
+    missing = [p for p in planned if not _is_finished(p, kept)]
     console = Console()
     if list_only:
         for one in planned:
@@ -74,7 +77,7 @@ def sweep_command(
 
     def keep() -> None:
         if results is not None:
-            _keep(planned, results)
+            _keep(everything, results)
 
     outcomes, interrupted = _run_all(
         runs, jobs, console, skipped=len(planned) - len(missing), after_each=keep
@@ -89,46 +92,63 @@ def sweep_command(
     if len(failed) < len(planned):
         from asyncds.cli.compare import compare_command  # pandas takes a second to import
 
-        where = results or folder
-        there = [where / one.name for one in everything if (where / one.name).exists()]
-        compare_command(there, baseline=sweep.baseline, output=where, pairs=False)
+        made = [folder / one.name for one in everything if (folder / one.name).exists()]
+        there = made if results is None else [results]
+        compare_command(there, baseline=sweep.baseline, output=folder, pairs=False)
     return 1 if failed else 0
 
 
-def _is_finished(planned: SweepRun, results: Path | None) -> bool:
+def _is_finished(planned: SweepRun, kept: Mapping[str, RunResult]) -> bool:
     """Whether the run is there, or kept among the results. Raises UserError if it is there with
     other settings."""
+    if planned.name in kept:
+        there = parse_config(kept[planned.name].config)
+        _refuse_another(there, planned.config, f"{planned.name} among the results")
+        return True
     run = local.absolute_paths(planned.config)
-    there = [(local.run_directory(run), run)]
-    if results is not None:
-        there.append((results / planned.name, planned.config))
-    return any(_finished(run_dir, config) for run_dir, config in there)
+    return _finished(local.run_directory(run), run)
 
 
 def _finished(run_dir: Path, config: RunConfig) -> bool:
     if not (run_dir / "config.yaml").exists():
         return False
-    found, wanted = load_config(run_dir / "config.yaml").model_dump(), config.model_dump()
-    if differing := [key for key, value in wanted.items() if found[key] != value]:
-        raise UserError(
-            f"{run_dir} was made with another {', '.join(differing)}: delete it, or give the sweep "
-            "another name"
-        )
+    _refuse_another(load_config(run_dir / "config.yaml"), config, str(run_dir))
     summary = read_summary(run_dir / "summary.json")
     return summary is not None and summary["status"] == "finished"
 
 
-def _keep(planned: Sequence[SweepRun], results: Path) -> None:
-    """Copy what finished runs were asked for and what they reached, without paths of this
-    machine."""
-    for one in planned:
-        summary = local.run_directory(one.config) / "summary.json"
-        kept = results / one.name
-        if kept.exists() or not _finished(summary.parent, local.absolute_paths(one.config)):
-            continue
-        kept.mkdir(parents=True)
-        (kept / "config.yaml").write_text(dump_config(one.config))
-        shutil.copy(summary, kept)
+def _refuse_another(there: RunConfig, config: RunConfig, name: str) -> None:
+    found, wanted = there.model_dump(), config.model_dump()
+    if differing := [key for key, value in wanted.items() if found[key] != value]:
+        raise UserError(
+            f"{name} was made with another {', '.join(differing)}: delete it, or give the sweep "
+            "another name"
+        )
+
+
+def _keep(everything: Sequence[SweepRun], results: Path) -> None:
+    """Add what finished runs were asked for and what they reached, without paths of this machine,
+    to the file of rows, in the order of the sweep."""
+    kept = _read(results)
+    there = {name: run for name, run in kept.items() if name not in {p.name for p in everything}}
+    for one in everything:
+        run_dir = local.run_directory(one.config)
+        if one.name in kept:
+            there[one.name] = kept[one.name]
+        elif _finished(run_dir, local.absolute_paths(one.config)):
+            config = yaml.safe_load(dump_config(one.config))
+            summary = read_summary(run_dir / "summary.json") or {}
+            there[one.name] = make_result(one.name, config, summary, [])
+    if there.keys() != kept.keys():
+        write_rows(results, there)
+
+
+def _read(results: Path | None) -> dict[str, RunResult]:
+    """The runs that are kept. Raises UserError where that is no file of rows."""
+    try:
+        return {} if results is None else read_rows(results)
+    except RowsError as error:
+        raise UserError(str(error)) from error
 
 
 def _problems(runs: Sequence[RunConfig], jobs: int) -> list[str]:
@@ -229,13 +249,13 @@ class Slot:
             keys=local.client_keys(run),
         )
 
-    def finish(self) -> RunResult:
+    def finish(self) -> Outcome:
         """The run is over: what became of it."""
         assert self.run is not None
         assert self.active is not None
         self.active.end(hurry=self._hurry)
         run, active, self.run, self.active = self.run, self.active, None, None
-        return RunResult(
+        return Outcome(
             name=run.name,
             summary=read_summary(local.run_directory(run) / "summary.json"),
             problem=active.problem,
@@ -279,7 +299,7 @@ def _run_all(
     *,
     skipped: int,
     after_each: Callable[[], None],
-) -> tuple[list[RunResult], bool]:
+) -> tuple[list[Outcome], bool]:
     """All runs; returns what became of each, and whether it was interrupted."""
     if not runs:
         return [], False
@@ -287,7 +307,7 @@ def _run_all(
     logs.mkdir(parents=True, exist_ok=True)
     devices = local.all_devices() if uses_cuda() else []
     share = len(devices) // jobs
-    waiting, outcomes = deque(runs), list[RunResult]()
+    waiting, outcomes = deque(runs), list[Outcome]()
     started = time.monotonic()
     with interrupts() as signals, ExitStack() as stack, _display(console) as show:
         slots = [

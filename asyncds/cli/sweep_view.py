@@ -17,7 +17,7 @@ from asyncds.telemetry.numbers import duration
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunResult:
+class Outcome:
     """What became of a run. summary: None if it wrote none. problem: why it ended early, or "".
     seconds: that it took."""
 
@@ -63,7 +63,7 @@ def render(progress: Progress) -> RenderableType:
     return Panel(Group(head, *lines), title="sweep", title_align="left", border_style="dim")
 
 
-def outcome_line(outcome: RunResult) -> Text:
+def outcome_line(outcome: Outcome) -> Text:
     """One line for a run that is over."""
     style = "green" if outcome.status == "finished" else "red"
     line = Text.assemble((f"{outcome.status:<9} ", style), (outcome.name, "bold"))

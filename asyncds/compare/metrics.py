@@ -1,7 +1,8 @@
 """Metrics of a comparison: what is read from a run, and how a number of each is shown."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any
 
 from asyncds.compare.estimate import Estimate
@@ -53,6 +54,7 @@ COSTS = (
     Metric(key="tokens_per_second", name="tokens/s", better=1),
 )
 """What a run took."""
+EVALUATED = ("distinct_correct", "solution_multiplicity", "entropy")
 MEASURES = (
     Metric(key="ess", name="effective sample size", better=1, digits=3),
     Metric(key="mismatch_kl", name="mismatch KL, nats per token", better=-1, digits=4),
@@ -61,8 +63,12 @@ MEASURES = (
 """What the learner measured, as means over the steps."""
 
 
+ENTROPY = Metric(key="entropy", name="entropy", better=1, digits=2)
+"""Of an evaluation: nats per sampled token."""
+
+
 def pass_metric(k: str, temperature: float | None) -> Metric:
-    """Pass@k, in percent."""
+    """Pass@k, in percent; k `mean`: the mean over the k of the evaluation."""
     return Metric(
         key=f"pass@{k}", name=f"Pass@{k}", better=1, scale=100, digits=1, temperature=temperature
     )
@@ -85,6 +91,21 @@ def solutions_metric(temperature: float | None) -> Metric:
     return Metric(
         key="solution_multiplicity", name=name, better=1, digits=2, temperature=temperature
     )
+
+
+def metric_of(id: str) -> Metric:
+    """The metric with this id, such as `pass@4 T0.3`. Raises ValueError for another text."""
+    key, _, at = id.partition(" T")
+    temperature = float(at) if at else None
+    kind, _, of = key.replace("@", "/").partition("/")
+    if kind == "pass":
+        return pass_metric(of, temperature)
+    if kind in ("distinct", "distinct_correct"):
+        return distinct_metric(temperature, of)
+    found = {m.key: m for m in (*COSTS, *MEASURES, ENTROPY, solutions_metric(None))}
+    if key not in found:
+        raise ValueError(f"no metric is called {id!r}")
+    return replace(found[key], temperature=temperature)
 
 
 def temperatures(runs: Sequence[RunResult]) -> list[float | None]:
@@ -121,8 +142,9 @@ def observations(run: RunResult) -> Iterator[tuple[str, str, float]]:
 
 def _evaluated(evaluation: Evaluation) -> Values:
     found = {f"pass@{k}": share for k, share in evaluation["pass@k"].items()}
+    found["pass@mean"] = fmean(evaluation["pass@k"].values())
     found |= {f"distinct/{name}": n for name, n in evaluation.get("distinct", {}).items()}
-    found |= {key: evaluation.get(key) for key in ("distinct_correct", "solution_multiplicity")}
+    found |= {key: evaluation.get(key) for key in EVALUATED}
     return {key: value for key, value in found.items() if value is not None}
 
 

@@ -88,17 +88,29 @@ def read_result(path: Path) -> RunResult | LeftOut:
         return LeftOut(path=str(path), reason="has no summary.json yet: it runs, or was killed")
     if (status := summary.get("status")) != "finished":
         return LeftOut(path=str(path), reason=f"its status is {status}, not finished")
-    run = RunResult(
-        path=str(path),
+    return comparable(make_result(str(path), config, summary, lines))
+
+
+def make_result(
+    path: str, config: dict[str, Any], summary: dict[str, Any], lines: list[dict[str, Any]]
+) -> RunResult:
+    """A finished run, of its evaluations those with Pass@k."""
+    evaluations = [e for e in summary.get("eval") or [] if e.get("pass@k")]
+    return RunResult(
+        path=path,
         base=config["model"],
         seed=config.get("seed", 0),
         config=config,
-        summary={**summary, "eval": [e for e in summary.get("eval") or [] if e.get("pass@k")]},
+        summary={**summary, "eval": evaluations},
         lines=lines,
     )
-    if not run.temperatures:
-        return LeftOut(path=str(path), reason="its base and its result were not both evaluated")
-    return run
+
+
+def comparable(run: RunResult) -> RunResult | LeftOut:
+    """The run, if its base and its result were both evaluated."""
+    if run.temperatures:
+        return run
+    return LeftOut(path=run.path, reason="its base and its result were not both evaluated")
 
 
 def _runs_in(path: Path) -> Iterator[Path]:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from asyncds.cli.main import app
 from asyncds.cli.sweep import share_base_evaluation, sweep_command
+from asyncds.compare.rows import read_rows
 from asyncds.config.load import dump_config
 from asyncds.config.sweep import load_sweep
 from asyncds.launch.errors import UserError
@@ -73,29 +74,47 @@ def test_a_run_with_other_settings_is_not_taken_for_this_one(file: Path) -> None
         sweep_command(file=file, overrides=["steps=8"], jobs=1, list_only=True, results=None)
 
 
-def test_results_stand_for_runs_and_need_no_run_directory(file: Path, tmp_path: Path) -> None:
-    kept = tmp_path / "kept"
-    shutil.copytree(finish(file, "a"), kept / "a")
-    shutil.copytree(finish(file, "b"), kept / "b")
-    shutil.rmtree("runs")
-    assert listed(file, "--results", str(kept)) == ["finished a", "finished b"]
-
-
 def test_when_all_runs_are_there_they_are_kept_and_compared(file: Path, tmp_path: Path) -> None:
-    finish(file, "a"), finish(file, "b")
-    kept = tmp_path / "kept"
-    code = sweep_command(file=file, overrides=[], jobs=1, list_only=False, results=kept)
-    assert code == 0
-    assert sorted(p.name for p in kept.iterdir()) == [
-        "a",
-        "b",
+    finish(file, "b"), finish(file, "a")
+    kept = tmp_path / "deeper" / "kept.jsonl"
+    assert sweep_command(file=file, overrides=[], jobs=1, list_only=False, results=kept) == 0
+    assert list(read_rows(kept)) == ["a", "b"]
+    assert str(tmp_path) not in kept.read_text()
+    assert sorted(p.name for p in Path("runs/s").glob("compare.*")) == [
         "compare.html",
         "compare.json",
         "compare.md",
         "compare.svg",
     ]
-    assert sorted(p.name for p in (kept / "a").iterdir()) == ["config.yaml", "summary.json"]
-    assert str(tmp_path) not in (kept / "a" / "config.yaml").read_text()
+
+
+def test_results_stand_for_runs_and_need_no_run_directory(file: Path, tmp_path: Path) -> None:
+    finish(file, "a"), finish(file, "b")
+    kept = tmp_path / "kept.jsonl"
+    sweep_command(file=file, overrides=[], jobs=1, list_only=False, results=kept)
+    shutil.rmtree("runs")
+    before = kept.read_text()
+    assert listed(file, "--results", str(kept)) == ["finished a", "finished b"]
+    assert sweep_command(file=file, overrides=[], jobs=1, list_only=False, results=kept) == 0
+    assert kept.read_text() == before
+    with pytest.raises(UserError, match="a among the results was made with another steps"):
+        sweep_command(file=file, overrides=["steps=8"], jobs=1, list_only=True, results=kept)
+
+
+def test_kept_results_are_added_to_in_the_order_of_the_sweep(file: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "kept.jsonl"
+    for name in ("b", "a"):
+        finish(file, name)
+        sweep_command(file=file, overrides=[], jobs=1, list_only=False, results=kept, only=[name])
+        shutil.rmtree("runs")
+    assert list(read_rows(kept)) == ["a", "b"]
+    assert listed(file, "--results", str(kept)) == ["finished a", "finished b"]
+
+
+def test_results_that_are_no_file_of_rows_are_a_sentence(file: Path, tmp_path: Path) -> None:
+    for place in (tmp_path, file):
+        with pytest.raises(UserError, match="is neither a run directory nor a file of rows"):
+            sweep_command(file=file, overrides=[], jobs=1, list_only=True, results=place)
 
 
 def test_what_can_not_run_is_said_before_anything_starts(file: Path) -> None:
