@@ -1,13 +1,41 @@
 """The task's part of the configuration. docs/tasks.md says what each is."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from asyncds.config.section import Section
 
 
-class CountdownTask(Section):
+class ChatConfig(Section):
+    """How chats are put into words, where a task makes chats."""
+
+    system: str | None = None
+    """Text of the system turn; default: what the template, or the data set, has."""
+    prefix: str = ""
+    """What the assistant's turn begins with, in front of what is sampled."""
+    template: str | None = None
+    """A Jinja chat template, or a file with one; default: the tokenizer's own. A base model without
+    one needs it."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the template, such as `enable_thinking: false`."""
+
+
+class _PlainOrChat(Section):
+    """What tasks share that ask in either of two styles."""
+
+    prompt_style: Literal["plain", "chat"] = "plain"
+    chat: ChatConfig = ChatConfig()
+    """Details of `prompt_style: chat`."""
+
+    @model_validator(mode="after")
+    def _chat_has_effect(self) -> "_PlainOrChat":
+        if self.prompt_style == "plain" and self.chat != ChatConfig():
+            raise ValueError("task.chat has no effect with prompt_style plain: set it to chat")
+        return self
+
+
+class CountdownTask(_PlainOrChat):
     """Reach a target number from given numbers, each used exactly once, with + - * and ( )."""
 
     kind: Literal["countdown"] = "countdown"
@@ -34,11 +62,13 @@ class CountdownTask(Section):
     """Which correct answers count as the same one: those written the same, or the same up to the
     order of operands, or up to their grouping too."""
     dataset: str | None = None
-    """A Hugging Face data set (hub id or local directory) with the columns `nums` and `target`,
-    instead of generated problems."""
+    """A data set with the columns `nums` and `target` instead of generated problems: a hub id, a
+    directory, or a file."""
+    dataset_operands: int | None = Field(None, ge=2, le=6)
+    """Only the problems of the data set with so many numbers; default: all."""
 
 
-class KnightsKnavesTask(Section):
+class KnightsKnavesTask(_PlainOrChat):
     """Tell who always tells the truth and who always lies; each puzzle has one solution."""
 
     kind: Literal["knights_knaves"]
@@ -58,18 +88,21 @@ class KnightsKnavesTask(Section):
 
 
 class MathDataset(Section):
-    """A Hugging Face data set of mathematical problems with their answers."""
+    """A data set of mathematical problems with their answers."""
 
     dataset: str
-    """Hub id, local directory, or a .jsonl, .json or .parquet file."""
+    """Hub id, directory, or a .jsonl, .json, .csv, .tsv or .parquet file, compressed (.gz, .bz2,
+    .xz, .zst) or not."""
     subset: str | None = None
     """The data set's configuration, if it has several."""
     split: str = "train"
     """The split of the data set, by its own name for it; a file is all `train`."""
     problem_field: str = "problem"
-    """Column of the problem; `outer.inner` for a field of a structured one."""
+    """Column of the problem, a text or a chat (a list of turns with `role` and `content`);
+    `outer.inner` for a field of a structured one."""
     answer_field: str = "answer"
-    """Column of the answer: LaTeX, a number, a list, or a solution with a \\boxed answer."""
+    """Column of the answer: LaTeX, a number, a list, or a solution that ends in a \\boxed answer,
+    in `#### 5` or in "The answer is 5"."""
     n: int | None = Field(None, ge=1)
     """Only the first n rows; default: all."""
 
@@ -86,6 +119,20 @@ class MathTask(Section):
     """Problems of `train` held out to tune on (`eval.split`); never trained on."""
     seed: int = 0
     """Decides which problems are held out."""
+    chat: ChatConfig = ChatConfig()
+    """How the problem is put to the model."""
 
 
 TaskConfig = CountdownTask | KnightsKnavesTask | MathTask
+
+
+def data_sets(task: TaskConfig) -> list[str]:
+    """The data sets that a task reads."""
+    if isinstance(task, MathTask):
+        return [source.dataset for source in (*task.train, *task.eval)]
+    return [task.dataset] if isinstance(task, CountdownTask) and task.dataset else []
+
+
+def makes_chats(task: TaskConfig) -> bool:
+    """Whether a task's prompts are chats, which need a chat template."""
+    return isinstance(task, MathTask) or task.prompt_style == "chat"

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from asyncds.config.load import dump_config
 from asyncds.config.schema import CurveConfig, RunConfig
@@ -62,12 +63,24 @@ def damaged_checkpoints(run_dir: Path) -> list[Path]:
 
 
 def absolute_paths(run: RunConfig) -> RunConfig:
-    """With directories of models and key files as absolute paths, so that a run can be read from
-    anywhere."""
+    """With models, data sets, templates and key files of this machine as absolute paths, so that a
+    run can be read from anywhere."""
 
     def whole(name: str | None) -> str | None:
         return str(Path(name).resolve()) if name and Path(name).is_dir() else name
 
+    def here(values: Any, key: str = "") -> Any:
+        """The task's values, where a data set or a template that is here has its whole path."""
+        if isinstance(values, dict):
+            return {key: here(value, key) for key, value in values.items()}
+        if isinstance(values, list | tuple):
+            return [here(value) for value in values]
+        if key not in ("dataset", "template") or not values or "{" in values:
+            return values
+        path = Path(values).expanduser()
+        return str(path.resolve()) if path.exists() else values
+
+    task = type(run.task).model_validate(here(run.task.model_dump()))
     generator = run.generator.model_copy(update={"model": whole(run.generator.model)})
     update = {"model": whole(run.model), "tokenizer": whole(run.tokenizer)}
     coordinator, curve = run.coordinator, run.coordinator.curve
@@ -75,7 +88,8 @@ def absolute_paths(run: RunConfig) -> RunConfig:
         # Not resolved: a link to keys that are replaced is followed when they are read.
         paths = {key: str(Path(value).absolute()) for key, value in curve.model_dump().items()}
         coordinator = coordinator.model_copy(update={"curve": CurveConfig(**paths)})
-    return run.model_copy(update=update | {"generator": generator, "coordinator": coordinator})
+    more = {"generator": generator, "coordinator": coordinator, "task": task}
+    return run.model_copy(update=update | more)
 
 
 def client_keys(run: RunConfig) -> ClientKeys | None:

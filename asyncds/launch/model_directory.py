@@ -143,3 +143,22 @@ def _fits(key: str, model: str, facts: ModelFacts) -> list[str]:
         f"{key} {model}: the tokenizer has token ids up to {highest}, the model's vocabulary "
         f"ends at {facts.vocab_size - 1}: they do not belong together"
     ]
+
+
+def chat_template_problems(tokenizer: str) -> list[str]:
+    """Whether a tokenizer's directory has a chat template; a hub id is taken on trust."""
+    directory = Path(tokenizer).expanduser()
+    if not directory.is_dir() or any(directory.glob("chat_template*")):
+        return []
+    try:
+        settings = json.loads((directory / "tokenizer_config.json").read_text())
+    except (OSError, ValueError):
+        settings = {}
+    if isinstance(settings, dict) and settings.get("chat_template"):
+        return []
+    if (directory / "additional_chat_templates").is_dir():
+        return []
+    return [
+        f"{tokenizer} has no chat template, and the task asks in chats: set task.chat.template to "
+        "one, or train an instruct model"
+    ]

@@ -6,8 +6,11 @@ import socket
 from pathlib import Path
 
 from asyncds.config.schema import RunConfig
+from asyncds.config.tasks import data_sets, makes_chats
 from asyncds.launch.machine import Gpu, existing, free_bytes, gpus, uses_cuda, version
-from asyncds.launch.model_directory import ModelFacts, check_model
+from asyncds.launch.model_directory import ModelFacts, chat_template_problems, check_model
+from asyncds.tasks import data
+from asyncds.tasks.registry import make_task
 from asyncds.telemetry.traces import traces
 from asyncds.telemetry.trackers.make import missing_package
 from asyncds.transport.keys import (
@@ -31,6 +34,7 @@ def preflight(config: RunConfig, *, resume: bool = False) -> list[str]:
     return [
         *problems,
         *_packages(config),
+        *_task(config),
         *_devices(config, gpus() if uses_cuda() else []),
         *_ports(config),
         *_keys(config),
@@ -77,6 +81,22 @@ def _context(config: RunConfig, facts: ModelFacts) -> list[str]:
             f"{facts.positions} positions of model {config.model}: lower it"
         ]
     return []
+
+
+def _task(config: RunConfig) -> list[str]:
+    """Whether the task can be made: its data sets that are on this machine are read."""
+    sources = data_sets(config.task)
+    if problems := [f"task: {why}" for source in sources if (why := data.missing(source))]:
+        return problems
+    try:
+        task = make_task(config.task.kind, **config.task.model_dump(exclude={"kind"}))
+        if sources and all(Path(source).expanduser().exists() for source in sources):
+            task.rows("train")
+    except (ValueError, ImportError) as error:
+        return [f"task: {error}"]
+    if not makes_chats(config.task) or config.task.chat.template is not None:
+        return []
+    return chat_template_problems(config.tokenizer or config.model)
 
 
 def _packages(config: RunConfig) -> list[str]:

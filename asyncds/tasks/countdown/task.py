@@ -1,11 +1,11 @@
 """Countdown as a task: which problems, how they are asked, how answers are judged."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
 from asyncds.tasks import base
-from asyncds.tasks.base import Prompt, Row, Score, Split
+from asyncds.tasks.base import Prompt, Row, Score, Split, make_chat
 from asyncds.tasks.countdown import prompts
 from asyncds.tasks.countdown.dataset import load_problems
 from asyncds.tasks.countdown.enumeration import multiplicity
@@ -32,10 +32,12 @@ class CountdownTask:
     large one, as many and then ``n_train`` others are sampled by ``seed``.
     n_train: how many problems to train on; None for all of a small family or of a data set, 20,000
     of a large family.
-    dataset: instead of a family, a data set of the format ``Jiayi-Pan/Countdown-Tasks-3to4``: a hub
-    id or a local directory. The first ``n_train`` rows are for training, the next ``n_eval`` for
+    dataset: instead of a family, a data set of the format ``Jiayi-Pan/Countdown-Tasks-3to4`` (see
+    ``data.read_rows``); of its rows only those with ``dataset_operands`` numbers, if given. The
+    first ``n_train`` rows are for training, the next ``n_eval`` for
     evaluation and the next ``n_validation`` for validation, as they stand; the published split is
     n_train=327,680, n_eval=1,024.
+    chat: how chats are put into words (fields of ``base.Chat``).
     prompt_style: "plain" for the tiny base model, whose whole completion is the answer (reward 1 or
     0); "chat" asks for tags (reward 0, 0.1 or 1).
     equivalence: which of ``equivalences`` counts where one number must do. The default is the
@@ -60,7 +62,10 @@ class CountdownTask:
         prompt_style: Literal["plain", "chat"] = "plain",
         equivalence: Equivalence = "written",
         dataset: str | None = None,
+        dataset_operands: int | None = None,
+        chat: Mapping[str, Any] | None = None,
     ) -> None:
+        self.chat = make_chat(chat)
         if prompt_style not in ("plain", "chat"):
             raise ValueError(f"prompt_style {prompt_style!r} must be 'plain' or 'chat'")
         self._space = Space(
@@ -73,6 +78,7 @@ class CountdownTask:
         self._prompt_style = prompt_style
         self.equivalence: Equivalence = equivalence
         self._dataset = dataset
+        self._dataset_operands = dataset_operands
 
     def rows(self, split: Split) -> Sequence[Row]:
         """The problems of a split; the fields of a row are ``numbers`` and ``target``."""
@@ -101,7 +107,10 @@ class CountdownTask:
     def _problems(self) -> dict[Split, list[Problem]]:
         if self._dataset is not None:
             train, held_out = load_problems(
-                self._dataset, n_train=self._n_train, n_held_out=self._n_held_out
+                self._dataset,
+                operands=self._dataset_operands,
+                n_train=self._n_train,
+                n_held_out=self._n_held_out,
             )
         elif self._space.is_small:
             train, held_out = hold_out(

@@ -1,11 +1,11 @@
 """Knights and Knaves as a task: which puzzles, how they are asked, how answers are judged."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
 from asyncds.tasks import base
-from asyncds.tasks.base import Prompt, Row, Score, Split
+from asyncds.tasks.base import Prompt, Row, Score, Split, make_chat
 from asyncds.tasks.knights_knaves import prompts
 from asyncds.tasks.knights_knaves.puzzles import (
     ENUMERATED_PEOPLE,
@@ -29,6 +29,7 @@ class KnightsKnavesTask:
     n_train is how many of the others to train on, None for all. Of more people, as many and then
     ``n_train`` others (None: 20,000) are sampled by ``seed``. The tiny base model leaves out the
     same ones for the same seed.
+    chat: how chats are put into words (fields of ``base.Chat``).
     prompt_style: "plain" for the tiny base model, whose whole completion is the answer (reward 1 or
     0); "chat" asks in English and for tags (reward 0, 0.1 or 1).
     """
@@ -46,7 +47,9 @@ class KnightsKnavesTask:
         n_validation: int = 0,
         seed: int = 0,
         prompt_style: Literal["plain", "chat"] = "plain",
+        chat: Mapping[str, Any] | None = None,
     ) -> None:
+        self.chat = make_chat(chat)
         if prompt_style not in ("plain", "chat"):
             raise ValueError(f"prompt_style {prompt_style!r} must be 'plain' or 'chat'")
         if not 2 <= people <= MAX_PEOPLE:

@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import Any
 
 from asyncds.tasks import base
-from asyncds.tasks.base import Prompt, Row, Score, Split
+from asyncds.tasks.base import Prompt, Row, Score, Split, make_chat
 from asyncds.tasks.math.dataset import Problem, Source, different, load_problems
 from asyncds.tasks.math.verifier import score_boxed
 from asyncds.tasks.splits import Rows, hold_out
@@ -18,6 +18,7 @@ class MathTask:
 
     train, eval: data sets (keyword arguments of ``Source``), one after the other. A problem that is
     also in one for evaluation is left out of training, and of equal ones the first is kept.
+    chat: how chats are put into words (fields of ``base.Chat``).
     n_validation, seed: the others are shuffled by ``seed``, and the first ``n_validation`` are held
     out.
 
@@ -35,7 +36,9 @@ class MathTask:
         eval: Sequence[Mapping[str, Any]],
         n_validation: int = 0,
         seed: int = 0,
+        chat: Mapping[str, Any] | None = None,
     ) -> None:
+        self.chat = make_chat(chat)
         self._train = [Source(**source) for source in train]
         self._eval = [Source(**source) for source in eval]
         self._n_validation = n_validation
@@ -46,6 +49,9 @@ class MathTask:
         return Rows(self._problems[split], _fields)
 
     def prompt(self, row: Row) -> Prompt:
+        """A problem with the instruction behind it; a data set's chat as it stands."""
+        if "chat" in row.fields:
+            return list(row.fields["chat"])
         return [{"role": "user", "content": f"{row.fields['problem']}\n\n{INSTRUCTION}"}]
 
     def score(self, row: Row, completion: str) -> Score:
@@ -67,9 +73,14 @@ class MathTask:
             (problem for source in self._train for problem in load_problems(source)),
             besides=held_out,
         )
+        if not others:
+            raise ValueError(
+                "every problem of task.train is in task.eval too: nothing is left to train on"
+            )
         train, validation = hold_out(others, self._n_validation, seed=self._seed)
         return {"train": train, "validation": validation, "eval": held_out}
 
 
 def _fields(problem: Problem) -> dict[str, Any]:
-    return {"problem": problem.problem, "answer": problem.answer}
+    fields: dict[str, Any] = {"problem": problem.problem, "answer": problem.answer}
+    return fields | {"chat": list(problem.chat)} if problem.chat else fields

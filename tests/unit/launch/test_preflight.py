@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from asyncds.config.load import parse_config
+from asyncds.config.load import ConfigError, parse_config
 from asyncds.config.schema import RunConfig
 from asyncds.launch import machine, preflight
+from asyncds.launch.local import absolute_paths
 from asyncds.launch.machine import Gpu, existing, parse_gpus
 from asyncds.launch.model_directory import check_model
 from tests.support.synthetic_run import WORDS, make_model
@@ -323,3 +324,72 @@ def test_the_nearest_directory_that_exists(tmp_path: Path) -> None:
     assert existing(tmp_path / "a" / "b") == tmp_path
     assert machine.cores() >= 1
     assert machine.memory_bytes() > 1 << 20
+
+
+# --- the task -----------------------------------------------------------------------------------
+
+
+def math_task(dataset: Path, **options: Any) -> dict[str, Any]:
+    source = [{"dataset": str(dataset)}]
+    return {"kind": "math", "train": source, "eval": [{"dataset": str(dataset), "n": 1}], **options}
+
+
+@pytest.fixture
+def problems_file(tmp_path: Path) -> Path:
+    path = tmp_path / "problems.jsonl"
+    path.write_text('{"problem": "1 + 1?", "answer": 2}\n{"problem": "2 + 2?", "answer": 4}\n')
+    return path
+
+
+def test_data_that_is_not_there(model: Path, tmp_path: Path, problems_file: Path) -> None:
+    (found,) = problems(model, tmp_path, task=math_task(tmp_path / "problem.jsonl"))[:1]
+    assert found.startswith("task: data set ")
+    assert found.endswith(f"did you mean {problems_file}?")
+
+
+def test_data_that_can_not_be_read(model: Path, tmp_path: Path, problems_file: Path) -> None:
+    problems_file.write_text(problems_file.read_text() + '{"problem": ')
+    (found,) = problems(model, tmp_path, task=math_task(problems_file))
+    assert f"task: {problems_file}, line 3: not JSON" in found
+
+
+def test_a_base_model_is_not_asked_in_chats(
+    model: Path, tmp_path: Path, problems_file: Path
+) -> None:
+    (found,) = problems(model, tmp_path, task=math_task(problems_file))
+    assert f"{model} has no chat template" in found
+    assert "set task.chat.template" in found
+    with_template = math_task(problems_file, chat={"template": "{{ messages }}"})
+    assert problems(model, tmp_path, task=with_template) == []
+    (model / "chat_template.jinja").write_text("{{ messages }}")
+    assert problems(model, tmp_path, task=math_task(problems_file)) == []
+    (found,) = problems(
+        model, tmp_path, task=math_task(problems_file, chat={"template": "no.file"})
+    )
+    assert "chat.template no.file" in found
+
+
+def test_paths_are_absolute_in_the_resolved_configuration(
+    model: Path, tmp_path: Path, problems_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "chat.jinja").write_text("{{ messages }}")
+    task = {
+        "kind": "math",
+        "train": [{"dataset": "problems.jsonl"}],
+        "eval": [{"dataset": "~/problems.jsonl"}, {"dataset": "someone/on-the-hub"}],
+        "chat": {"template": "chat.jinja"},
+    }
+    resolved = absolute_paths(config_of(model, tmp_path, task=task)).task.model_dump()
+    assert resolved["train"][0]["dataset"] == str(problems_file)
+    assert [source["dataset"] for source in resolved["eval"]] == [
+        str(problems_file),
+        "someone/on-the-hub",
+    ]
+    assert resolved["chat"]["template"] == str(tmp_path / "chat.jinja")
+
+
+def test_details_of_chats_need_chats(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"task\.chat has no effect with prompt_style plain"):
+        config_of(model, tmp_path, task={"kind": "countdown", "chat": {"system": "x"}})

@@ -9,6 +9,7 @@ from fractions import Fraction
 from itertools import permutations, product
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -266,12 +267,20 @@ class TestTask:
 
     def test_encoding_of_prompts(self) -> None:
         class Tokenizer:
-            def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+            def encode(
+                self, text: str, *, add_special_tokens: bool, split_special_tokens: bool = False
+            ) -> list[int]:
                 assert not add_special_tokens
                 return [len(text)]
 
             def apply_chat_template(
-                self, conversation: object, *, add_generation_prompt: bool, return_dict: bool
+                self,
+                conversation: object,
+                *,
+                add_generation_prompt: bool,
+                return_dict: bool = True,
+                tokenize: bool = True,
+                **arguments: Any,
             ) -> list[int]:
                 assert add_generation_prompt
                 assert not return_dict
@@ -324,6 +333,22 @@ class TestDataSet:
         assert [len(task.rows(s)) for s in ("train", "eval", "validation")] == [3, 2, 1]  # type: ignore[arg-type]
         rest = CountdownTask(dataset=directory, n_eval=2, n_validation=1)
         assert len(rest.rows("train")) == 7
+
+    def test_only_problems_of_so_many_numbers(self, tmp_path: Path) -> None:
+        rows = [{"target": 9, "nums": [1, 2, 3][: 2 + i % 2]} for i in range(10)]
+        path = tmp_path / "mixed.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        task = CountdownTask(dataset=str(path), dataset_operands=3, n_eval=2)
+        assert (len(task.rows("train")), len(task.rows("eval"))) == (3, 2)
+        assert {len(row.fields["numbers"]) for row in task.rows("train")} == {3}
+        with pytest.raises(ValueError, match="has 5 rows of 3 numbers, not enough"):
+            CountdownTask(dataset=str(path), dataset_operands=3, n_eval=5).rows("train")
+
+    def test_values_that_are_no_numbers_are_refused(self, tmp_path: Path) -> None:
+        path = tmp_path / "odd.jsonl"
+        path.write_text('{"target": 9, "nums": [1, 2]}\n{"target": "9", "nums": [1, 2]}\n')
+        with pytest.raises(ValueError, match=r"row 1 of .* must have whole numbers"):
+            CountdownTask(dataset=str(path), n_eval=1).rows("train")
 
     def test_other_columns_are_refused(self, tmp_path: Path, directory: str) -> None:
         folder = tmp_path / "other"
