@@ -100,12 +100,11 @@ class Task(Protocol):
     def multiplicity(self, row: Row) -> dict[str, int] | None:
         """How many different correct answers the row has, under each of ``equivalences``; None
         where that is not known."""
-        ...
+        return None
 
     def fingerprint(self) -> str:
-        """Differs between processes whose rows, prompts or equivalences differ (see
-        ``fingerprint``)."""
-        ...
+        """Differs between processes whose rows, prompts or equivalences differ."""
+        return fingerprint(self)
 
 
 class ChatTokenizer(Protocol):

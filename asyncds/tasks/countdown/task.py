@@ -47,6 +47,7 @@ class CountdownTask:
 
     name = "countdown"
     equivalences = EQUIVALENCES
+    equivalence: Equivalence = "written"
 
     def __init__(
         self,
@@ -76,7 +77,7 @@ class CountdownTask:
         self._n_held_out = n_eval + n_validation
         self._seed = seed
         self._prompt_style = prompt_style
-        self.equivalence: Equivalence = equivalence
+        self.equivalence = equivalence
         self._dataset = dataset
         self._dataset_operands = dataset_operands
 
