@@ -337,8 +337,11 @@ def tiny_model(
         int, typer.Option(min=0, help="Problems not taught: a run's n_eval + n_validation.")
     ] = 128,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    remake: Annotated[
+        bool, typer.Option("--remake", help="Train the default one too, instead of copying it.")
+    ] = False,
 ) -> None:
-    """Make a tiny base model (minutes), unless OUT is one. The quickstart's is the default."""
+    """Make a tiny base model (minutes), unless OUT is one. The default one is in the package."""
     from asyncds.tiny.__main__ import main as make
 
     try:
@@ -350,6 +353,7 @@ def tiny_model(
             seed=seed,
             held_out=held_out,
             threads=threads,
+            remake=remake,
         )
     except FileExistsError as error:
         raise UserError(str(error)) from error

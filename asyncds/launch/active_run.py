@@ -64,7 +64,13 @@ class ActiveRun:
                     "that)"
                 )
         status = answer or self.status
-        self.status = replace(status, message=self._message or status.message)
+        message = self._message or self._loading(answer) or status.message
+        self.status = replace(status, message=message)
+
+    def _loading(self, answer: RunStatus | None) -> str:
+        """Whose model or engine is being loaded, which takes half a minute and more."""
+        names = self._children.loading(answer) if answer else {}
+        return ", ".join(f"{name} is loading ({seconds:.0f} s)" for name, seconds in names.items())
 
     def _keep_alive(self, answer: RunStatus | None) -> list[str]:
         """Start again what died or left too early; from the first that can't be, the run ends."""

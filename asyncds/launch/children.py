@@ -13,7 +13,7 @@ from pathlib import Path
 
 from asyncds.config.schema import SupervisionConfig
 from asyncds.launch.cause import cause
-from asyncds.launch.liveness import LivenessMonitor
+from asyncds.launch.liveness import LEARNER, LivenessMonitor
 from asyncds.launch.restarts import Restarts
 from asyncds.protocol.records import RunStatus
 
@@ -147,6 +147,19 @@ class Children:
         gone = [child.name for child in self._children[1:] if child.code == 0]
         self._left = {name: self._left.get(name, now) for name in gone}
         return {name: now - since for name, since in self._left.items()}
+
+    def loading(self, status: RunStatus) -> dict[str, float]:
+        """Those beside the coordinator that run and have not been heard of, each with the seconds
+        since its start. status: the coordinator's answer."""
+        heard = {member.name for member in status.fleet}
+        if status.learner.last_seen is not None:
+            heard.add(LEARNER)
+        now = time.monotonic()
+        return {
+            child.name: now - child.started
+            for child in self._children[1:]
+            if child.code is None and child.name not in heard
+        }
 
     def end_hung(self, status: RunStatus | None) -> list[str]:
         """Kill what has been silent for too long; returns what happened, a sentence each.

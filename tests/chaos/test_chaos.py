@@ -27,7 +27,8 @@ import pytest
 from asyncds.config.load import load_config
 from asyncds.rollout.journal import Journal
 from asyncds.telemetry.summary import read_summary
-from asyncds.tiny.model import Recipe, make_tiny_model
+from asyncds.tiny.model import make_tiny_model
+from asyncds.tiny.recipe import Recipe
 from tests.chaos.chaos_run import ChaosRun
 from tests.chaos.faults import make_plan
 from tests.chaos.holding import Holder

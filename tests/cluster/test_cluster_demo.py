@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from asyncds.telemetry.summary import read_summary
-from asyncds.tiny.model import make_tiny_model, tiny_recipe
+from asyncds.tiny.recipe import copy_shipped
 from tests.cluster.cluster import CHART, Cluster, claim, for_user, volume
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -25,7 +25,7 @@ def test_the_demonstration_learns_as_the_quickstart_does(
     if not request.config.getoption("lab", False):
         pytest.skip("a run of ten minutes: `make k8s-lab`")
     models = tmp_path / "models"
-    make_tiny_model(models / "tiny-countdown", recipe=tiny_recipe("countdown", size=3))
+    copy_shipped(models / "tiny-countdown")
     runs = for_user(tmp_path / "coordinator", USER)
     cluster.apply(
         volume("demo-models", models, size="1Gi", claim="models"),

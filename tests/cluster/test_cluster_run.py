@@ -15,7 +15,8 @@ import yaml
 from asyncds.config.load import load_config
 from asyncds.rollout.journal import Journal
 from asyncds.telemetry.summary import read_summary
-from asyncds.tiny.model import Recipe, make_tiny_model
+from asyncds.tiny.model import make_tiny_model
+from asyncds.tiny.recipe import Recipe
 from tests.chaos.invariants import Left, violations
 from tests.cluster.cluster import (
     CHART,

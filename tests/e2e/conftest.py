@@ -1,4 +1,4 @@
-"""Whole runs with the real parts, on a model trained just enough to be right now and then."""
+"""Whole runs with the real parts, on the quickstart's model."""
 
 import subprocess
 import time
@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 import pytest
 
-from asyncds.tiny.model import Recipe, make_tiny_model
+from asyncds.tiny.recipe import copy_shipped
 from tests.e2e.harness import RUN_SECONDS, Runner
 
 
 @pytest.fixture(scope="session")
 def runner(tmp_path_factory: pytest.TempPathFactory) -> Runner:
     root = tmp_path_factory.mktemp("runs")
-    make_tiny_model(root / "tiny", recipe=Recipe(clean_steps=80, babble_steps=0), threads=1)
+    copy_shipped(root / "tiny")
     return Runner(root=root, model=root / "tiny")
 
 

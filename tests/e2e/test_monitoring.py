@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from asyncds.tiny.model import Recipe, make_tiny_model
+from asyncds.tiny.model import make_tiny_model
+from asyncds.tiny.recipe import Recipe
 from tests.e2e.harness import Runner, free_ports
 from tests.support.prometheus_server import (
     ALERTS,

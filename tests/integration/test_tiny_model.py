@@ -1,6 +1,8 @@
 """The tiny base model: an ordinary Hugging Face directory, made once, that learns."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,15 +18,10 @@ from asyncds.tasks.countdown.task import CountdownTask
 from asyncds.tasks.countdown.verifier import score_plain
 from asyncds.tasks.registry import make_task
 from asyncds.tiny import countdown, knights_knaves
+from asyncds.tiny.__main__ import main
 from asyncds.tiny.demonstrations import demonstrations
-from asyncds.tiny.model import (
-    LESSONS,
-    Recipe,
-    TinyTask,
-    make_tiny_model,
-    save_untrained,
-    taught,
-)
+from asyncds.tiny.model import LESSONS, answer_loss, make_tiny_model, save_untrained, taught
+from asyncds.tiny.recipe import SHIPPED, Recipe, TinyTask, is_shipped, tiny_recipe
 from asyncds.tiny.tokenizer import EOS, PAD, word_tokenizer
 
 pytestmark = pytest.mark.slow
@@ -82,6 +79,79 @@ def test_numbers_are_single_tokens_and_text_comes_back(
     stream = DecodeStream(skip_special_tokens=True)
     pieces = [stream.step(tokenizer.backend_tokenizer, i) or "" for i in ids]
     assert "".join(pieces) == text
+
+
+def test_the_quickstarts_model_is_in_the_package(tmp_path: Path) -> None:
+    """It is copied in a moment; whoever changes the recipe has to ship another."""
+    assert is_shipped(tiny_recipe("countdown", size=3))
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from asyncds.tiny.__main__ import main\n"
+        f"main(Path({str(tmp_path / 'deeper' / 'tiny')!r}))\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+    for file in SHIPPED.iterdir():
+        assert (tmp_path / "deeper" / "tiny" / file.name).read_bytes() == file.read_bytes()
+    main(tmp_path / "deeper" / "tiny")
+    with pytest.raises(FileExistsError, match="not a model of this recipe"):
+        main(tmp_path / "deeper" / "tiny", seed=1)
+
+
+def right_answers(model: Path, *, samples: int) -> float:
+    """The share of right answers of a Countdown model to the quickstart's 128 held-out problems."""
+    loaded = AutoModelForCausalLM.from_pretrained(model)
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    task = CountdownTask()
+    rows = task.rows("eval")
+    ids = torch.tensor([encode_prompt(task, row, tokenizer) for row in rows])
+    torch.manual_seed(0)
+    sampled = loaded.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=True,
+        top_k=0,
+        max_new_tokens=8,
+        num_return_sequences=samples,
+    )
+    texts = tokenizer.batch_decode(sampled[:, ids.shape[1] :], skip_special_tokens=True)
+    right = [task.score(rows[i // samples], text).correct for i, text in enumerate(texts)]
+    return sum(right) / len(right)
+
+
+def losses(*models: Path) -> list[float]:
+    """The mean loss of each, in nats a token, on 512 demonstrations with babble."""
+    data = demonstrations(taught(Recipe()), AutoTokenizer.from_pretrained(models[0]))
+    drawn = [torch.from_numpy(x) for x in data.batch(np.random.default_rng(7), 512, babble=0.6)]
+    with torch.no_grad():
+        return [answer_loss(AutoModelForCausalLM.from_pretrained(m), *drawn).item() for m in models]
+
+
+def test_the_shipped_model_leaves_something_to_learn() -> None:
+    assert 0.09 < right_answers(SHIPPED, samples=8) < 0.17
+
+
+@pytest.mark.long
+def test_the_shipped_model_is_what_its_recipe_makes(tmp_path: Path) -> None:
+    """Floating-point sums differ between processors and numbers of threads, and training magnifies
+    that: bits are the same on the machine that made it alone. Elsewhere it is as good a model: its
+    loss within 0.02 nats, its share of right answers within 0.03. Tokenizer and shape are equal."""
+    make_tiny_model(tmp_path / "tiny", threads=1, remake=True)
+    for file in SHIPPED.glob("*.json"):
+        there, here = (
+            json.loads(file.read_text()),
+            json.loads((tmp_path / "tiny" / file.name).read_text()),
+        )
+        version = {"transformers_version": ""}
+        assert {**there, **version} == {**here, **version}, file.name
+    share = [right_answers(path, samples=64) for path in (SHIPPED, tmp_path / "tiny")]
+    loss = losses(SHIPPED, tmp_path / "tiny")
+    bits = {(path / "model.safetensors").read_bytes() for path in (SHIPPED, tmp_path / "tiny")}
+    print(f"right answers {share}, losses {loss} (shipped, remade); equal bits: {len(bits) == 1}")
+    assert share[1] == pytest.approx(share[0], abs=0.03)
+    assert loss[1] == pytest.approx(loss[0], abs=0.02)
 
 
 @pytest.mark.parametrize("text", ["100", "2 5 10 = 130 :", "two", "2 & 3"])

@@ -27,7 +27,7 @@ import psutil
 import pytest
 
 from asyncds.rollout.journal import Journal
-from asyncds.tiny.model import Recipe, make_tiny_model
+from asyncds.tiny.recipe import copy_shipped
 from tests.chaos.holding import Holder
 from tests.chaos.invariants import Left, violations
 from tests.chaos.phases import PHASES
@@ -156,7 +156,7 @@ def test_a_run_survives_its_network(
     folder = request.config.getoption("network_dir", None)
     root = Path(folder).absolute() if folder else tmp_path
     root.mkdir(parents=True, exist_ok=True)
-    make_tiny_model(root / "tiny", recipe=Recipe(clean_steps=80, babble_steps=0))
+    copy_shipped(root / "tiny")
     made = NetworkRun(
         run_dir=root / "network",
         machines=machines,

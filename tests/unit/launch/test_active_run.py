@@ -229,3 +229,15 @@ def test_a_ctrl_c_while_processes_leave_makes_them_leave(
     active.end(hurry=lambda: bool(signals))
     assert active.problem == ""
     assert all(one.code is not None for one in active._children._children)
+
+
+def test_who_is_loading_is_shown_until_it_is_heard(
+    start: Callable[..., tuple[ActiveRun, Answers]],
+) -> None:
+    active, answers = start(LIVES, LIVES)
+    answers.answer = answer(over=False, learner_seen=None)
+    active.turn(0.01)
+    assert active.status.message.startswith("learner is loading (")
+    answers.answer = answer(over=False)
+    active.turn(0.01)
+    assert not active.status.message
