@@ -70,6 +70,15 @@ class LeaseBook:
         self.accepting = True
         self.counts = LeaseCounts()
 
+    def learn_task(self, *, rows: dict[str, int], multiplicity: dict[str, list[int]]) -> None:
+        """What a generator knows of the task: rows by split, and how many distinct correct answers
+        the first problems of the evaluated split have, by equivalence."""
+        self.rows, self.multiplicity = rows, multiplicity
+
+    def learn_vocabulary(self, size: int) -> None:
+        """The learner's: token ids are below it."""
+        self.vocab_size = size
+
     # --- start ----------------------------------------------------------------------------------
 
     def restore(self, step: int) -> None:

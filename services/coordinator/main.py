@@ -8,7 +8,6 @@ there is room, another `Coordinator` goes on from the journal, as after a restar
 
 import logging
 from contextlib import closing
-from functools import partial
 from typing import Any
 
 from asyncds.config.load import dump_config
@@ -27,7 +26,7 @@ from services.coordinator.coordinator import Coordinator
 from services.coordinator.disk import is_full, wait_for_room
 from services.coordinator.state import State
 from services.coordinator.telemetry import CoordinatorTelemetry
-from services.coordinator.traces import open_journal, trace_broadcast
+from services.coordinator.traces import open_journal, trace_syncs
 from services.coordinator.trackers import TrackerProcesses
 from services.process import (
     BAD_INPUT,
@@ -109,22 +108,20 @@ def _serve_while_there_is_room(
     metrics = build_metrics("coordinator")
     outbox: list[tuple[bytes, Message]] = []
     clock = ListeningClock(longest=LONGEST_TURN_SECONDS)
-    telemetry = CoordinatorTelemetry(
-        config=config, run_dir=run_directory(config), journal=journal, metrics=metrics, clock=clock
-    )
     with journal.transaction():
         coordinator = Coordinator(
             config=config,
             journal=journal,
             send=lambda peer, message: outbox.append((peer, message)),
-            on_step=telemetry.step,
-            on_evaluation=telemetry.evaluation,
-            on_rewind=telemetry.rewind,
-            on_broadcast=partial(trace_broadcast, traces),
-            on_stall=telemetry.stall,
             now=clock(),
         )
-    telemetry.coordinator = coordinator
+    telemetry = CoordinatorTelemetry(
+        coordinator=coordinator,
+        config=config,
+        run_dir=run_directory(config),
+        journal=journal,
+        metrics=metrics,
+    )
     waits = ""
 
     def not_ready() -> str:
@@ -142,13 +139,16 @@ def _serve_while_there_is_room(
             for peer, frame in frames:
                 _take(coordinator, telemetry, peer, frame, now, outbox)
             if told:
-                coordinator.stop(f"told to stop by {stop_reason[0]}")
+                coordinator.end.stop(f"told to stop by {stop_reason[0]}")
             before = coordinator.state
             coordinator.tick(now)
         if told:
             del stop_reason[0]
         if coordinator.state is not before:
             log.info("the run is %s %s", coordinator.state.value, coordinator.message)
+        events = coordinator.take_events()
+        telemetry.tell(events, now)
+        trace_syncs(traces, events)
         telemetry.sample(now)
         telemetry.connections(router.rejections.counts)
         for peer, message in outbox:
@@ -170,7 +170,7 @@ def _serve_while_there_is_room(
         try:
             with journal.transaction():
                 journal.set_meta("port", str(router.port))  # for who joins from the directory
-            while not coordinator.over(clock()):
+            while not coordinator.end.over(clock()):
                 turn()
                 trackers.check()
         except (DiskFullError, OSError) as error:
@@ -194,7 +194,7 @@ def _serve_while_there_is_room(
             telemetry.close()
             return None
         with journal.transaction():
-            coordinator.ended(clock())
+            coordinator.end.ended(clock())
         telemetry.summarise(clock())
         telemetry.close()
         trackers.close()
@@ -215,7 +215,7 @@ def _take(
     try:
         message: Any = decode_to_coordinator(frame)
     except ProtocolError as error:
-        coordinator.reject(peer, str(error), now)
+        coordinator.rejected.add(peer, str(error), now)
         return
     if isinstance(message, Observe):
         outbox.append((peer, Status(run=telemetry.status(now))))

@@ -1,7 +1,5 @@
 """What people are told about a run: who waits for whom, and all of it at a glance."""
 
-from typing import TYPE_CHECKING
-
 from asyncds.protocol.records import (
     LearnerStatus,
     MemberStatus,
@@ -10,13 +8,11 @@ from asyncds.protocol.records import (
     SyncStatus,
 )
 from asyncds.rollout.scheduler import TicketState
+from services.coordinator.parts import Parts
 from services.coordinator.state import State
 
-if TYPE_CHECKING:
-    from services.coordinator.coordinator import Coordinator
 
-
-def waiting_for(run: "Coordinator") -> str:
+def waiting_for(run: Parts, state: State) -> str:
     """Who waits for whom, in a sentence."""
     if run.config.trains and not run.learner.here:
         return "everybody waits for the learner to join"
@@ -34,31 +30,31 @@ def waiting_for(run: "Coordinator") -> str:
         if sync is not None:
             return f"the learner waits for generators to get version {sync.version}"
         return "the learner waits for rollouts"
-    if run.state is State.FINISHING and run.checkpoints.newest < run.batches.trained:
+    if state is State.FINISHING and run.checkpoints.newest < run.batches.trained:
         return "everybody waits for the last checkpoint"
     if sync is not None:
         return f"weight sync {sync.id} is {sync.phase.value}"
-    if not run.scheduler.count(TicketState.LEASED) and run.state is State.RUNNING:
+    if not run.scheduler.count(TicketState.LEASED) and state is State.RUNNING:
         return "generators wait for the learner"
     return "nobody waits"
 
 
-def status(run: "Coordinator", now: float) -> RunStatus:
+def status(run: Parts, *, state: State, message: str, now: float) -> RunStatus:
     """The run at a glance, as far as the coordinator itself knows it."""
     round, sync = run.leases.round, run.weights.current
     version = max(run.weights.published, 0)
     return RunStatus(
         name=run.config.name,
-        state="evaluating" if round is not None else run.state.value,
-        over=run.state.final,
-        message=run.message or _stall(run, now),
+        state="evaluating" if round is not None else state.value,
+        over=state.final,
+        message=message or _stall(run, now),
         step=run.batches.trained,
         steps=run.config.steps,
         version=version,
         max_lag=run.config.rollout.max_lag,
         outstanding=run.scheduler.outstanding,
         buffered=run.scheduler.count(TicketState.DELIVERED),
-        waiting_for=waiting_for(run),
+        waiting_for=waiting_for(run, state),
         sync_seconds=run.weights.seconds[-1] if run.weights.seconds else None,
         pause_seconds=run.weights.pauses[-1] if run.weights.pauses else None,
         learner=LearnerStatus(
@@ -92,7 +88,7 @@ def status(run: "Coordinator", now: float) -> RunStatus:
     )
 
 
-def _stall(run: "Coordinator", now: float) -> str:
+def _stall(run: Parts, now: float) -> str:
     """What to tell while nothing moves, or ""."""
     still = run.watchdog.still(now)
     return f"no progress for {still:.0f} s" if run.watchdog.has_barked else ""

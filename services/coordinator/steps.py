@@ -8,15 +8,13 @@ from asyncds.protocol.records import StepRecord
 from asyncds.rollout.journal import Journal
 from asyncds.rollout.scheduler import Scheduler, TicketState
 from services.coordinator.batches import TrainedBatch
+from services.coordinator.events import Event, StepTrained
 from services.coordinator.pace import Pace
 from services.coordinator.weight_syncs import WeightSyncManager
 
 
 class StepRecorder:
-    """Adds what the coordinator knows of the run at that moment to what is known of the batch.
-
-    on_step: gets each record, and the lag of each of its groups.
-    """
+    """Adds what the coordinator knows of the run at that moment to what is known of the batch."""
 
     def __init__(
         self,
@@ -26,14 +24,14 @@ class StepRecorder:
         scheduler: Scheduler,
         weights: WeightSyncManager,
         pace: Pace,
-        on_step: Callable[[StepRecord, list[int]], None],
+        tell: Callable[[Event], None],
     ) -> None:
         self._journal = journal
         self._fleet = fleet
         self._scheduler = scheduler
         self._weights = weights
         self._pace = pace
-        self._on_step = on_step
+        self._tell = tell
 
     def trained(self, batch: TrainedBatch, now: float) -> None:
         """Record the batch."""
@@ -55,4 +53,4 @@ class StepRecorder:
             pause_seconds=weights.pauses[-1] if weights.pauses else None,
         )
         self._journal.add_step(record)
-        self._on_step(record, batch.lags)
+        self._tell(StepTrained(record=record, lags=batch.lags))

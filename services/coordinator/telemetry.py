@@ -4,9 +4,8 @@ import logging
 import math
 import shutil
 import socket
-import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -24,6 +23,13 @@ from asyncds.telemetry.server import Page
 from asyncds.telemetry.state_dump import dump_state
 from asyncds.telemetry.summary import Summary, diagnose, percentiles, read_summary, write_summary
 from services.coordinator.coordinator import Coordinator
+from services.coordinator.events import (
+    EvaluationFinished,
+    Event,
+    Rewound,
+    Stalled,
+    StepTrained,
+)
 from services.coordinator.state import State
 
 log = logging.getLogger(__name__)
@@ -37,30 +43,28 @@ OF_LEASES = ("leased", "delivered", "duplicate", "evicted", "kept_without_signal
 
 
 class CoordinatorTelemetry:
-    """Turns what the coordinator knows into files and series. `coordinator` is set once made."""
+    """Turns what happened, and what the coordinator knows, into files and series."""
 
     def __init__(
         self,
         *,
+        coordinator: Coordinator,
         config: RunConfig,
         run_dir: Path,
         journal: Journal,
         metrics: Metrics,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """clock: the coordinator's own."""
+        self._coordinator = coordinator
         self._config = config
         self._run_dir = run_dir
         self._journal = journal
         self._metrics = metrics
-        self._clock = clock
         self._last: StepRecord | None = None
         self._log, self._history = self._journaled()
         self._evaluations = journal.evaluations()
         self._rewinds = 0
         self._dropped_before = _by_kind(journal.ended())
         self._seen: Counter[str] = Counter()
-        self.coordinator: Coordinator | None = None
         self.view = LiveView(config=config, run_dir=run_dir)
         self._published = -math.inf
         self._paged = False
@@ -89,22 +93,36 @@ class CoordinatorTelemetry:
             self.page = f"{address}/"
             log.info("live page at %s", self.page)
 
-    def rewind(self) -> None:
+    def tell(self, events: Iterable[Event], now: float) -> None:
+        """What happened, in order."""
+        for event in events:
+            match event:
+                case StepTrained():
+                    self._step(event.record, event.lags)
+                case EvaluationFinished():
+                    self._evaluation(event.record)
+                case Rewound():
+                    self._rewind()
+                case Stalled():
+                    self._stall(event.reason, now)
+
+    def _rewind(self) -> None:
         """The journal went back to an earlier step: so do the files."""
         self._log.close()
         self._log, self._history = self._journaled()
         self._evaluations = self._journal.evaluations()
         self._rewinds += 1
 
-    def step(self, record: StepRecord, lags: list[int]) -> None:
-        """A batch was trained. lags: of its groups."""
-        self._log.write(record.line())
-        self._last = record
+    def _step(self, record: StepRecord, lags: list[int]) -> None:
         m, batch = self._metrics, record.batch
+        if self._last is None or self._last.step < record.step:
+            # Otherwise it was read back from the journal a moment ago.
+            self._log.write(record.line())
+            self._history.append(batch.reward if batch else None)
+            self._last = record
         m.counter("steps_total").inc()
         for lag in lags:
             m.histogram("lag").observe(lag)
-        self._history.append(batch.reward if batch else None)
         if batch is None:
             return
         m.counter("tokens_trained_total").inc(batch.tokens)
@@ -130,18 +148,17 @@ class CoordinatorTelemetry:
         log = RunLog(self._run_dir / "metrics.jsonl", lines=(r.line() for r in records))
         return log, [r.batch.reward if r.batch else None for r in records]
 
-    def stall(self, reason: str) -> None:
+    def _stall(self, reason: str, now: float) -> None:
         """Nothing moves: count it, and write down what the coordinator knows."""
-        assert self.coordinator is not None
         self._metrics.counter("stalls_total").inc()
-        state = self.coordinator.status(self._clock())
+        state = self._coordinator.status(now)
         folder = self._run_dir / "dumps"
         path = dump_state(folder, name="coordinator", reason=reason, state=state.plain())
         log.error("what every process is doing: %s", path.parent)
 
-    def evaluation(self, record: EvaluationRecord) -> None:
-        """An evaluation is finished."""
-        self._evaluations.append(record)
+    def _evaluation(self, record: EvaluationRecord) -> None:
+        if record.id not in [e.id for e in self._evaluations]:
+            self._evaluations.append(record)
         at = {"temperature": f"{record.temperature:g}"}
         for k, value in record.pass_at_k.items():
             self._set("pass_at_k", value, k=k, **at)
@@ -161,18 +178,17 @@ class CoordinatorTelemetry:
 
     def sample(self, now: float) -> None:
         """Bring gauges and counters up to date."""
-        coordinator = self.coordinator
-        assert coordinator is not None
-        m, leases, weights = self._metrics, coordinator.leases, coordinator.weights
+        parts = self._coordinator.parts
+        m, leases, weights = self._metrics, parts.leases, parts.weights
         m.gauge("policy_version").set(max(weights.published, 0))
-        m.gauge("outstanding_groups").set(coordinator.scheduler.outstanding)
-        m.gauge("buffered_groups").set(coordinator.scheduler.count(TicketState.DELIVERED))
+        m.gauge("outstanding_groups").set(parts.scheduler.outstanding)
+        m.gauge("buffered_groups").set(parts.scheduler.count(TicketState.DELIVERED))
         m.gauge("lease_age_seconds").set(leases.oldest_seconds(now))
-        health = Counter(member.health for member in coordinator.fleet)
+        health = Counter(member.health for member in parts.fleet)
         for state in Health:
             m.gauge("members", health=state.value).set(health[state])
         for end in (State.FINISHED, State.INTERRUPTED, State.FAILED):
-            m.gauge("over", end=end.value).set(coordinator.state is end)
+            m.gauge("over", end=end.value).set(self._coordinator.state is end)
         for event in OF_LEASES:
             self._advance(f"event/{event}", leases.counts.events[event], event=event)
         for reason, n in leases.counts.dropped.items():
@@ -180,13 +196,13 @@ class CoordinatorTelemetry:
         for result, n in weights.results.items():
             self._advance(f"result/{result}", n, name="syncs_total", result=result)
         self._advance("tokens", leases.counts.tokens, name="tokens_generated_total")
-        self._advance("rejected", coordinator.rejected_frames, name="rejected_frames_total")
+        self._advance("rejected", self._coordinator.rejected.count, name="rejected_frames_total")
         for seconds in weights.take_new_seconds():
             m.histogram("sync_seconds").observe(seconds)
         files = [self._journal.path, Path(f"{self._journal.path}-wal")]
         m.gauge("journal_bytes").set(sum(f.stat().st_size for f in files if f.exists()))
-        m.gauge("journal_exceeded").set(coordinator.retention.exceeded)
-        self._advance("deleted", coordinator.retention.deleted, name="samples_deleted_total")
+        m.gauge("journal_exceeded").set(parts.retention.exceeded)
+        self._advance("deleted", parts.retention.deleted, name="samples_deleted_total")
         self.look_at_disk()
         if now - self._published >= PUBLISH_SECONDS:
             self._published = now
@@ -217,14 +233,12 @@ class CoordinatorTelemetry:
 
     def status(self, now: float) -> RunStatus:
         """The run as people see it: what the coordinator knows, and its progress."""
-        coordinator = self.coordinator
-        assert coordinator is not None
-        status = coordinator.status(now)
+        status = self._coordinator.status(now)
         measured = self._last.learner if self._last else {}
         total, waited = measured.get("seconds_total"), measured.get("seconds_wait")
         idle = waited / total if total and waited is not None else None
         batch = self._last.batch if self._last else None
-        counts = coordinator.leases.counts
+        counts = self._coordinator.parts.leases.counts
         samples = min(counts.events["delivered"], SAMPLES)
         first = self._config.eval.temperatures[0]
         shown = [e for e in self._evaluations if e.temperature == first]
@@ -247,24 +261,23 @@ class CoordinatorTelemetry:
 
     def summarise(self, now: float) -> None:
         """Write summary.json, unless the run was finished before this coordinator started."""
-        coordinator = self.coordinator
-        assert coordinator is not None
+        end, parts = self._coordinator.end, self._coordinator.parts
         path = self._run_dir / "summary.json"
-        if coordinator.found_finished and (read_summary(path) or {}).get("status") == "finished":
+        if end.found_finished and (read_summary(path) or {}).get("status") == "finished":
             return
         totals, steps = self._journal.totals(), self._journal.steps()
-        wall = coordinator.pace.wall_seconds(now)
+        wall = parts.pace.wall_seconds(now)
         waited = sum(s.learner.get("seconds_wait", 0.0) for s in steps)
         spent = sum(s.learner.get("seconds_total", 0.0) for s in steps)
-        served = sum(m.stats.get("seconds", 0.0) for m in coordinator.fleet)
-        paused = sum(m.stats.get("pause_seconds", 0.0) for m in coordinator.fleet)
-        status = coordinator.state.value
+        served = sum(m.stats.get("seconds", 0.0) for m in parts.fleet)
+        paused = sum(m.stats.get("pause_seconds", 0.0) for m in parts.fleet)
+        status = end.state.value
         write_summary(
             path,
             Summary(
                 status=status if status in ("finished", "interrupted") else "failed",  # type: ignore[arg-type]
-                steps=coordinator.batches.trained,
-                policy_version=max(coordinator.weights.published, 0),
+                steps=parts.batches.trained,
+                policy_version=max(parts.weights.published, 0),
                 wall_seconds=wall,
                 groups_trained=int(totals["trained"]),
                 groups_delivered=int(totals["delivered"]),
@@ -274,10 +287,10 @@ class CoordinatorTelemetry:
                 tokens_per_second=totals["tokens_trained"] / wall if wall else 0.0,
                 learner_idle_fraction=waited / spent if spent else 0.0,
                 generator_pause_fraction=paused / served if served else 0.0,
-                weight_sync_seconds=percentiles(list(coordinator.weights.seconds)),
+                weight_sync_seconds=percentiles(list(parts.weights.seconds)),
                 lag={"mean": totals["lag_mean"], "max": totals["lag_max"]},
                 diagnostics=diagnose([s.line() for s in steps]),
-                best_checkpoint=coordinator.checkpoints.best,
+                best_checkpoint=parts.checkpoints.best,
                 eval=[e.result() for e in self._journal.evaluations()],
             ),
         )

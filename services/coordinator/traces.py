@@ -9,6 +9,7 @@ from asyncds.fleet.weight_sync import SyncOutcome
 from asyncds.rollout.journal import Journal
 from asyncds.telemetry.traces.spans import Trace, Value, attempt_key, nanoseconds
 from asyncds.telemetry.traces.traces import Traces
+from services.coordinator.events import Event, SyncEnded
 
 
 def open_journal(path: Path, traces: Traces) -> Journal:
@@ -173,7 +174,14 @@ class TracedJournal(Journal):
         return [id for (id,) in self._db.execute(f"SELECT id FROM leases WHERE {where}", (step,))]
 
 
-def trace_broadcast(traces: Traces, outcome: SyncOutcome, now: float) -> None:
+def trace_syncs(traces: Traces, events: Iterable[Event]) -> None:
+    """Report the weight syncs that are over."""
+    for event in events:
+        if isinstance(event, SyncEnded):
+            _trace_sync(traces, event.outcome, event.now)
+
+
+def _trace_sync(traces: Traces, outcome: SyncOutcome, now: float) -> None:
     """Report a broadcast that is over. now: of the clock that its own times are of."""
     sync = outcome.sync
     trace = traces.broadcast(sync.id)

@@ -90,6 +90,20 @@ class WeightSyncManager:
         new, self._new_seconds = self._new_seconds, []
         return new
 
+    def serve_without_learner(self, version: int) -> None:
+        """Nothing is trained: every generator that joins has these weights."""
+        self.published = version
+        self._fleet.published(version)
+        self._on_go(version)
+
+    def learner_here(self, peer: bytes) -> None:
+        """The connection of the learner's rank 0."""
+        self.learner_peer = peer
+
+    def learner_has(self, staged: int) -> None:
+        """The newest version that the learner can send; an earlier word may come late."""
+        self.staged = max(self.staged, staged)
+
     def learner_replaced(self, now: float) -> None:
         """Another learner begins: its versions are not the earlier one's of the same number."""
         self.learner_lost(now)

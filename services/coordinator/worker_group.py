@@ -30,6 +30,14 @@ class WorkerGroup:
         """Seconds since one of the ranks spoke."""
         return now - self.seen
 
+    def join(self, rank: int, peer: bytes) -> None:
+        """A rank is here."""
+        self.peers[rank] = peer
+
+    def phase_is(self, phase: str) -> None:
+        """Rank 0 said what it does."""
+        self.phase = phase
+
     def leave(self, peer: bytes) -> None:
         """A rank leaves."""
         self.peers = {rank: p for rank, p in self.peers.items() if p != peer}

@@ -7,11 +7,9 @@ import pytest
 from tests.house.measure import Found, House, complexities
 
 # Each limit is today's number where the target, beside it, is not met yet.
-LINES_OF_A_FILE = 610  # target: 450
-WIDE_CLASSES = 5  # target: 4 that set more than 12 attributes
-LONG_CONSTRUCTORS = 3  # target: 2 with more than 8 arguments
-WIDE_CLASSES = 5  # target: 4 that set more than 12 attributes
-LONG_CONSTRUCTORS = 3  # target: 2 with more than 8 arguments
+LINES_OF_A_FILE = 555  # target: 450
+WIDE_CLASSES = 4  # the target, of more than 12 attributes
+LONG_CONSTRUCTORS = 2  # the target, with more than 8 arguments
 COMPLEXITY = 15
 
 KNOWN_UPWARDS = ["asyncds.cli.main -> services.role"]

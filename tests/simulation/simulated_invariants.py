@@ -98,12 +98,12 @@ class Invariants:
         """Every lease is accounted for; the dead have none; one batch is in hand."""
         counts = self._sim.journal.counts()
         leased, waiting = counts.get("leased", 0), counts.get("delivered", 0)
-        assert coordinator.scheduler.outstanding == leased + waiting
+        assert coordinator.parts.scheduler.outstanding == leased + waiting
         assert counts.get("batched", 0) <= self._sim.config.rollout.groups_per_step
         if not coordinator.state.final:
-            for member in coordinator.fleet:
+            for member in coordinator.parts.fleet:
                 if member.health is Health.DEAD:
-                    assert coordinator.leases.held_by(member) == 0
+                    assert coordinator.parts.leases.held_by(member) == 0
         assert all(self._sim.journal.ended()), "a lease ends with a reason"
 
     def _bounds(self, coordinator: Coordinator) -> None:
@@ -111,23 +111,23 @@ class Invariants:
         config, rollout = self._sim.config, self._sim.config.rollout
         ahead = (rollout.resolved_target_lag + 1) * config.weights.publish_every
         undone = config.checkpoint.every + 1  # batches that a learner's restart gives back
-        assert coordinator.scheduler.outstanding <= (ahead + undone) * rollout.groups_per_step
+        assert coordinator.parts.scheduler.outstanding <= (ahead + undone) * rollout.groups_per_step
         largest = max(rollout.group_size, config.eval.n_samples)
-        for member in coordinator.fleet:
-            assert coordinator.leases.load(member) < member.capacity + largest
+        for member in coordinator.parts.fleet:
+            assert coordinator.parts.leases.load(member) < member.capacity + largest
 
     def _granted(self, coordinator: Coordinator, peer: bytes, grant: wire.Grant) -> None:
         """Only to who has the published weights, and shown that; of each lease one owner."""
-        member = coordinator.fleet.by_peer(peer)
+        member = coordinator.parts.fleet.by_peer(peer)
         assert member is not None
         assert member.health is Health.HEALTHY
         for lease in grant.leases:
             owner = self._owners.get(lease.id, peer)
-            alive = coordinator.fleet.by_peer(owner)
+            alive = coordinator.parts.fleet.by_peer(owner)
             assert owner == peer or alive is None, f"lease {lease.id} has two owners"
             self._owners[lease.id] = peer
         generator = self._sim.peers.get(peer)
-        if generator is not None and generator.alive and coordinator.weights.current is None:
+        if generator is not None and generator.alive and coordinator.parts.weights.current is None:
             assert isinstance(generator, SimGenerator)
             weights = generator.weights
             assert weights is not None
@@ -196,7 +196,7 @@ class Invariants:
         places: dict[int, list[int]] = {}
         for _, message in sent:
             if isinstance(message, wire.Prepare):
-                assert coordinator.leases.round is None
+                assert coordinator.parts.leases.round is None
                 assert message.sync >= self._newest_sync
                 assert message.epoch >= self._newest_epoch
                 self._newest_sync, self._newest_epoch = message.sync, message.epoch
@@ -204,7 +204,7 @@ class Invariants:
                 assert message.rank < message.world_size
         for ranks in places.values():
             assert len(set(ranks)) == len(ranks)
-        gang, version = self._gang(), coordinator.weights.published
+        gang, version = self._gang(), coordinator.parts.weights.published
         if version >= 0:
             assert gang != self._published[0] or version >= self._published[1]
             self._published = (gang, version)

@@ -10,7 +10,6 @@ import itertools
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ from asyncds.protocol.records import EvaluationRecord, StepRecord
 from asyncds.rollout.journal import Journal
 from asyncds.telemetry.traces.traces import Traces
 from services.coordinator.coordinator import Coordinator
-from services.coordinator.traces import open_journal, trace_broadcast
+from services.coordinator.events import EvaluationFinished, StepTrained
+from services.coordinator.traces import open_journal, trace_syncs
 from tests.simulation.simulated_faults import Faults
 from tests.simulation.simulated_generator import SimGenerator, Weights
 from tests.simulation.simulated_invariants import Invariants, well_formed
@@ -97,11 +97,6 @@ class Simulation:
             config=self.config,
             journal=self.journal,
             send=lambda peer, message: self._outbox.append((peer, message)),
-            on_step=lambda record, lags: self.steps.append(record),
-            on_evaluation=self.evaluations.append,
-            on_rewind=lambda: None,
-            on_broadcast=partial(trace_broadcast, self.traces),
-            on_stall=lambda reason: None,
             now=self.now,
         )
         self._watch_groups(self.journal)
@@ -239,9 +234,9 @@ class Simulation:
         """Until the run is over, `until` holds, or AssertionError after `limit` seconds."""
         end = self.now + limit
         while not until():
-            if self.coordinator is not None and self.coordinator.over(self.now):
+            if self.coordinator is not None and self.coordinator.end.over(self.now):
                 with self.journal.transaction():
-                    self.coordinator.ended(self.now)
+                    self.coordinator.end.ended(self.now)
                 return
             assert self.now < end, (
                 "no end after "
@@ -307,6 +302,10 @@ class Simulation:
                     failed.add(message.lease)
                 coordinator.handle(peer, message, self.now)
             coordinator.tick(self.now)
+        events = coordinator.take_events()
+        self.steps += [e.record for e in events if isinstance(e, StepTrained)]
+        self.evaluations += [e.record for e in events if isinstance(e, EvaluationFinished)]
+        trace_syncs(self.traces, events)
         sent, self._outbox = self._outbox, []
         self.frames_down += len(sent)
         accepted, self._accepted = self._accepted, []

@@ -64,7 +64,7 @@ def test_groups_without_signal_are_replaced(start: Start, max_lag: int, chance: 
         assert trained == 6 * 3, "nothing else is there to train on"
         assert dropped == 6 * 6, "twice a batch for each batch"
         assert sim.coordinator is not None
-        assert sim.coordinator.leases.counts.events["kept_without_signal"] == trained
+        assert sim.coordinator.parts.leases.counts.events["kept_without_signal"] == trained
     else:
         assert dropped > 0
         assert trained < 6 * 3
@@ -105,7 +105,7 @@ def test_a_stop_is_not_forgotten_whatever_happens(start: Start, seed: int) -> No
     sim.run(limit=400, until=lambda: sim.now > 10 + 10 * seed and sim.coordinator is not None)
     assert sim.coordinator is not None
     with sim.journal.transaction():
-        sim.coordinator.stop("enough")
+        sim.coordinator.end.stop("enough")
     sim.run(limit=400)
     assert sim.coordinator is not None
     assert (sim.coordinator.state, sim.coordinator.message) == (State.INTERRUPTED, "enough")

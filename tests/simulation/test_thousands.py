@@ -83,7 +83,7 @@ def test_thousands_of_generators(
 
 def healthy(sim: Simulation) -> int:
     """How many generators serve."""
-    fleet = sim.coordinator.fleet if sim.coordinator is not None else []
+    fleet = sim.coordinator.parts.fleet if sim.coordinator is not None else []
     return sum(member.health is Health.HEALTHY for member in fleet)
 
 

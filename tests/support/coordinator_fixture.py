@@ -10,6 +10,7 @@ from asyncds.protocol import wire
 from asyncds.protocol.codec import pack_group
 from asyncds.rollout.journal import Journal
 from services.coordinator.coordinator import Coordinator
+from services.coordinator.events import Stalled
 from services.coordinator.state import State
 from tests.simulation.simulated_config import make_config
 from tests.simulation.simulated_generator import VOCABULARY
@@ -51,18 +52,17 @@ class Desk:
         self.journal = Journal(path / "journal.db")
         self.now = 0.0
         self._sent: list[tuple[bytes, wire.Message]] = []
-        self.stalls: list[str] = []
         self.c = Coordinator(
             config=make_config(**config),
             journal=self.journal,
             send=lambda peer, message: self._sent.append((peer, message)),
-            on_step=lambda record, lags: None,
-            on_evaluation=lambda result: None,
-            on_rewind=lambda: None,
-            on_broadcast=lambda outcome, now: None,
-            on_stall=self.stalls.append,
             now=0.0,
         )
+
+    @property
+    def stalls(self) -> list[str]:
+        """Reasons of stalls since it was last asked."""
+        return [e.reason for e in self.c.take_events() if isinstance(e, Stalled)]
 
     def close(self) -> None:
         self.journal.close()
@@ -81,7 +81,7 @@ class Desk:
         return sent
 
     def member(self, name: str = "g") -> Health:
-        found = self.c.fleet.get(name)
+        found = self.c.parts.fleet.get(name)
         assert found is not None
         return found.health
 
@@ -89,7 +89,7 @@ class Desk:
         """Take the broadcast under way to its good end."""
         staged = wire.LearnerHeartbeat(rank=0, staged=version, checkpoint=-1, phase="")
         self.say(b"l", staged)
-        sync = self.c.weights.current
+        sync = self.c.parts.weights.current
         assert sync is not None
         assert set(sync.places) == set(names)
         probe = b"\0\0\0\0"

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, get_args
 
 import prometheus_client as prom
@@ -20,13 +19,12 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry, Gauge, Histogram
 
-from asyncds.fleet.membership import Fleet
 from asyncds.rollout.journal import Journal
 from asyncds.telemetry.metrics.catalogue import exported, metrics
 from asyncds.telemetry.metrics.declaration import Role
 from asyncds.telemetry.metrics.registry import BUILD_INFO, Metrics, build_metrics
 from asyncds.telemetry.server import MetricsServer
-from services.coordinator.leases import LeaseCounts
+from services.coordinator.coordinator import Coordinator
 from services.coordinator.state import State
 from services.coordinator.telemetry import CoordinatorTelemetry
 from tests.support.prometheus_server import (
@@ -200,23 +198,16 @@ def test_colours_change_where_an_alert_begins() -> None:
 
 
 def test_the_space_that_is_left_is_measured(tmp_path: Path) -> None:
-    """The coordinator is a stand-in; the telemetry and the disk are real."""
     metrics = build_metrics("coordinator")
     journal = Journal(tmp_path / "journal.db")
+    config = make_config()
+    coordinator = Coordinator(
+        config=config, journal=journal, send=lambda peer, message: None, now=0.0
+    )
+    coordinator.end.conclude(State.FAILED, "it can't go on")
     telemetry = CoordinatorTelemetry(
-        config=make_config(), run_dir=tmp_path, journal=journal, metrics=metrics
+        coordinator=coordinator, config=config, run_dir=tmp_path, journal=journal, metrics=metrics
     )
-    idle: Any = SimpleNamespace(
-        state=State.FAILED,
-        scheduler=SimpleNamespace(outstanding=0, count=lambda state: 0),
-        leases=SimpleNamespace(oldest_seconds=lambda now: 0.0, counts=LeaseCounts()),
-        weights=SimpleNamespace(published=0, results={}, take_new_seconds=list),
-        fleet=Fleet(suspect_seconds=10, dead_seconds=60),
-        rejected_frames=0,
-        retention=SimpleNamespace(exceeded=False, deleted=0),
-        status=lambda now: {"learner": {}, "fleet": [], "version": 0},
-    )
-    telemetry.coordinator = idle
     telemetry.sample(0.0)
     over = {e: metrics.gauge("over", end=e)._value.get() for e in ("finished", "failed")}
     assert over == {"finished": 0, "failed": 1}

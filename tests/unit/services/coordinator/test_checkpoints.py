@@ -33,10 +33,10 @@ def test_the_best_checkpoint_is_kept_also_after_a_restart(tmp_path: Path) -> Non
     sim.run(limit=300, until=lambda: any(e.step == 4 for e in sim.evaluations))
     sim.chance = 0.0
     assert sim.coordinator is not None
-    assert sim.coordinator.checkpoints.best == 4
+    assert sim.coordinator.parts.checkpoints.best == 4
     sim.kill_coordinator(back_after=0)
     sim.run(limit=300)
-    assert sim.coordinator.checkpoints.best == 4
+    assert sim.coordinator.parts.checkpoints.best == 4
     # 10 too, if it was still being evaluated when 12 was saved.
     assert {4, 12} <= set(sim.checkpoints) <= {4, 10, 12}
 
@@ -60,11 +60,11 @@ def test_what_the_learner_lost_is_not_the_best(
             result = {"version": step, "step": step, "pass@k": {"1": chance}}
             desk.journal.finish_evaluation(evaluation_record(id, result))
             desk.say(b"l", wire.LearnerHeartbeat(rank=0, staged=0, checkpoint=step, phase=""))
-        assert desk.c.checkpoints.best == 4
+        assert desk.c.parts.checkpoints.best == 4
         beat = wire.LearnerHeartbeat(rank=0, staged=0, checkpoint=2, phase="")
         (ack, *_) = only(desk.say(b"l", beat), wire.LearnerAck)
         assert set(ack.keep) == {3, 4}, "the best, and the one that is evaluated next"
         assert not ack.evaluating
         desk.say(b"m", REPLACE(LEARNER, incarnation="l2", step=2))
-        assert desk.c.checkpoints.best == 2
+        assert desk.c.parts.checkpoints.best == 2
         assert "starts at step 2 although step 4 was saved" in caplog.text

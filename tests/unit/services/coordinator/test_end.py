@@ -23,9 +23,9 @@ from tests.support.coordinator_fixture import (
 
 
 def test_stop_before_anybody_came(desk: Desk) -> None:
-    desk.c.stop("Ctrl-C")
+    desk.c.end.stop("Ctrl-C")
     assert (desk.c.state, desk.c.message) == (State.INTERRUPTED, "Ctrl-C")
-    assert desk.c.over(0)
+    assert desk.c.end.over(0)
 
 
 @pytest.mark.parametrize(("failed", "state"), [(True, "failed"), (False, "interrupted")])
@@ -43,9 +43,9 @@ def test_a_learner_that_dies_while_the_run_is_stopped_is_not_waited_for(tmp_path
     coordinator = sim.coordinator
     assert coordinator is not None
     assert sim.learner is not None
-    coordinator.stop("Ctrl-C")
+    coordinator.end.stop("Ctrl-C")
     sim.kill(sim.learner, back_after=None)
-    limits = coordinator.config.coordinator
+    limits = coordinator.parts.config.coordinator
     assert limits.stall_seconds > 4 * limits.dead_seconds
     sim.run(limit=4 * limits.dead_seconds)
     assert (coordinator.state, coordinator.message) == (State.INTERRUPTED, "Ctrl-C")
@@ -57,10 +57,10 @@ def test_stop_ends_after_the_checkpoint(tmp_path: Path) -> None:
     coordinator = sim.coordinator
     assert coordinator is not None
     assert sim.checkpoint == 2
-    coordinator.stop("Ctrl-C")
+    coordinator.end.stop("Ctrl-C")
     sim.run(limit=30)
     assert (coordinator.state, coordinator.message) == (State.INTERRUPTED, "Ctrl-C")
-    assert sim.checkpoint == coordinator.batches.trained >= 3
+    assert sim.checkpoint == coordinator.parts.batches.trained >= 3
     assert sim.journal.counts().get("consumed", 0) == 0, "all that was trained is committed"
 
 
@@ -87,7 +87,7 @@ def test_a_stopped_run_can_be_resumed(tmp_path: Path) -> None:
     sim = Simulation(tmp_path, config=config)
     sim.run(limit=100, until=lambda: len(sim.timeline) == 3)
     assert sim.coordinator is not None
-    sim.coordinator.stop("Ctrl-C")
+    sim.coordinator.end.stop("Ctrl-C")
     sim.run(limit=30)
     sim.kill_coordinator(back_after=0)
     for name in list(sim.generators):
@@ -106,7 +106,7 @@ def test_a_stop_outlives_the_coordinator(tmp_path: Path, turns: int, alone: bool
     sim = Simulation(tmp_path, config=make_config(steps=500))
     sim.run(limit=100, until=lambda: len(sim.timeline) == 3)
     assert sim.coordinator is not None
-    sim.coordinator.stop("Ctrl-C")
+    sim.coordinator.end.stop("Ctrl-C")
     for _ in range(turns):
         sim.turn()
     if alone and sim.learner is not None:
@@ -118,7 +118,7 @@ def test_a_stop_outlives_the_coordinator(tmp_path: Path, turns: int, alone: bool
     sim.run(limit=40)
     assert (sim.coordinator.state, sim.coordinator.message) == (State.INTERRUPTED, "Ctrl-C")
     assert len(sim.timeline) <= 4, "only the step in hand was finished"
-    assert alone or sim.checkpoint == sim.coordinator.batches.trained >= 2
+    assert alone or sim.checkpoint == sim.coordinator.parts.batches.trained >= 2
     assert alone or not any(g.alive for g in sim.generators.values()), "all were told to leave"
     assert sim.journal.stop_reason() is None, "who starts it again resumes it"
 
@@ -140,24 +140,24 @@ def test_a_recalled_stop_grants_nothing_and_takes_what_comes(tmp_path: Path) -> 
 
 def test_who_missed_the_end_is_told_again(desk: Desk) -> None:
     running(desk)
-    desk.c._conclude(State.FAILED, "the disk is full")
+    desk.c.end.conclude(State.FAILED, "the disk is full")
     assert wire.Drain(reason="the disk is full") in desk.tick(b"g")
     heartbeat = wire.GeneratorHeartbeat(version=0, leases=[], stats={})
     assert desk.say(b"g", heartbeat) == [wire.Drain(reason="the disk is full")]
     late = desk.say(b"h", REPLACE(GENERATOR, name="h", incarnation="h1"))
     assert [type(m) for m in late] == [wire.Welcome, wire.Drain]
-    assert not desk.c.over(0)
+    assert not desk.c.end.over(0)
     desk.say(b"g", wire.Bye(leases=[]))
     desk.say(b"l", wire.Bye(leases=[]))
-    assert desk.c.over(0)
+    assert desk.c.end.over(0)
 
 
 def test_who_does_not_leave_is_not_waited_for(desk: Desk) -> None:
     running(desk)
-    desk.c._conclude(State.FAILED, "enough")
-    assert not desk.c.over(0)
-    assert not desk.c.over(30)
-    assert desk.c.over(31)
+    desk.c.end.conclude(State.FAILED, "enough")
+    assert not desk.c.end.over(0)
+    assert not desk.c.end.over(30)
+    assert desk.c.end.over(31)
 
 
 def test_a_finished_run_that_is_started_again_ends_at_once(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_what_is_open_when_all_steps_are_done_ends_with_a_reason(tmp_path: Path)
     sim = Simulation(tmp_path, config=make_config(steps=500))
     sim.run(limit=100, until=lambda: len(sim.timeline) == 3)
     assert sim.coordinator is not None
-    sim.coordinator.stop("Ctrl-C")
+    sim.coordinator.end.stop("Ctrl-C")
     sim.run(limit=30)
     left = sim.journal.counts()["leased"] + sim.journal.counts().get("delivered", 0)
     sim.kill_coordinator(back_after=0)

@@ -21,7 +21,9 @@ from asyncds.rollout.journal import Journal
 from asyncds.rollout.scheduler import Scheduler
 from asyncds.telemetry.metrics.registry import build_metrics
 from services.coordinator.batches import batch_facts
+from services.coordinator.coordinator import Coordinator
 from services.coordinator.evaluation import EvaluationRound, best_step
+from services.coordinator.events import EvaluationFinished
 from services.coordinator.leases import LeaseBook
 from services.coordinator.telemetry import CoordinatorTelemetry
 from tests.simulation.simulated_config import make_config
@@ -187,11 +189,19 @@ def test_every_number_of_an_evaluation_is_a_gauge(tmp_path: Path) -> None:
     config, metrics = make_config(), build_metrics("coordinator")
     journal = Journal(tmp_path / "journal.db")
     telemetry = CoordinatorTelemetry(
-        config=config, run_dir=tmp_path, journal=journal, metrics=metrics
+        coordinator=Coordinator(
+            config=config, journal=journal, send=lambda peer, message: None, now=0.0
+        ),
+        config=config,
+        run_dir=tmp_path,
+        journal=journal,
+        metrics=metrics,
     )
-    telemetry.evaluation(evaluate([[("a", True), ("A", True), ("a", True), ("x", False)]]))
-    telemetry.close()
-    journal.close()
+
+    def finish(problems: list[Samples]) -> None:
+        telemetry.tell([EvaluationFinished(record=evaluate(problems))], now=0.0)
+
+    finish([[("a", True), ("A", True), ("a", True), ("x", False)]])
 
     def gauge(name: str, **labels: str) -> float | None:
         return metrics.registry.get_sample_value(f"asyncds_coordinator_{name}", labels)
@@ -206,8 +216,10 @@ def test_every_number_of_an_evaluation_is_a_gauge(tmp_path: Path) -> None:
     variance = gauge("evaluation_normalised_variance", temperature="0.7")
     assert variance == pytest.approx(1 / 18 - 1 / 36)
     assert gauge("evaluation_entropy", temperature="0.7") == pytest.approx(0.5)
-    telemetry.evaluation(evaluate([[("a", False)] * 4]))
+    finish([[("a", False)] * 4])
     assert math.isnan(gauge("evaluation_self_overlap", temperature="0.7") or 0.0)
+    telemetry.close()
+    journal.close()
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def test_delivered_twice_is_acknowledged_twice_and_kept_once(desk: Desk) -> None
     for _ in range(2):
         assert wire.Ack(leases=[lease.id]) in desk.say(b"g", delivered(lease))
     assert desk.journal.counts()["delivered"] == 1
-    assert desk.c.leases.counts.events["duplicate"] == 1
+    assert desk.c.parts.leases.counts.events["duplicate"] == 1
 
 
 def test_a_group_without_signal_is_dropped_and_another_prompt_comes(tmp_path: Path) -> None:
@@ -46,8 +46,8 @@ def test_a_group_without_signal_is_dropped_and_another_prompt_comes(tmp_path: Pa
         assert acks == [wire.Ack(leases=[first.id]), wire.Ack(leases=[second.id])]
         assert desk.journal.ended() == {"zero_signal": 1}
         assert [r.id for r in desk.journal.leases("delivered")] == [second.id]
-        assert desk.c.leases.counts.dropped == {"zero_signal": 1}
-        assert desk.c.leases.counts.events["kept_without_signal"] == 0
+        assert desk.c.parts.leases.counts.dropped == {"zero_signal": 1}
+        assert desk.c.parts.leases.counts.events["kept_without_signal"] == 0
         assert {new.row for new in leases(answer)}.isdisjoint({g.row for g in granted})
         assert wire.Ack(leases=[first.id]) in desk.say(b"g", delivered(first)), "known already"
 
@@ -66,7 +66,7 @@ def test_a_hopeless_task_does_not_starve_the_learner(tmp_path: Path) -> None:
 def test_a_malformed_group_is_retried_then_failed_with_its_reason(tmp_path: Path) -> None:
     with closing(Desk(tmp_path, rollout__max_attempts=2)) as desk:
         lease = running(desk)[0]
-        still = desk.c.watchdog.still(desk.now)
+        still = desk.c.parts.watchdog.still(desk.now)
         desk.now += 5.0
         answer = desk.say(b"g", delivered(lease, token=VOCABULARY))
         assert wire.Ack(leases=[lease.id]) in answer
@@ -76,7 +76,8 @@ def test_a_malformed_group_is_retried_then_failed_with_its_reason(tmp_path: Path
         assert desk.journal.ended() == {
             f"malformed: token id {VOCABULARY} outside the vocabulary of {VOCABULARY}": 1
         }
-        assert desk.c.watchdog.still(desk.now) == still + 5, "what is thrown away is no progress"
+        stood = desk.c.parts.watchdog.still(desk.now) - still
+        assert stood == 5, "what is thrown away is no progress"
 
 
 def test_weights_that_were_never_sent_are_malformed(tmp_path: Path) -> None:
@@ -115,7 +116,7 @@ def test_rewards_and_log_probabilities_without_end_do_no_harm(desk: Desk) -> Non
     assert row.reward == pytest.approx(most)
     endless = replace(group, logprobs=np.full_like(group.logprobs, -most))
     desk.say(b"g", REPLACE(delivered(second), group=pack_group(endless)))
-    assert desk.c.rejected_frames == 1
+    assert desk.c.rejected.count == 1
 
 
 def test_a_group_that_rotted_in_the_journal_is_named(desk: Desk) -> None:

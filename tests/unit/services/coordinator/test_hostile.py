@@ -18,7 +18,7 @@ def test_only_who_was_granted_a_lease_can_deliver_it(desk: Desk) -> None:
     lease, *_ = running(desk)
     desk.say(b"h", REPLACE(GENERATOR, name="h", incarnation="h1"))
     assert wire.Cancel(leases=[lease.id]) in desk.say(b"h", delivered(lease))
-    assert desk.c.rejected_frames == 1
+    assert desk.c.rejected.count == 1
     assert lease.id in [row.id for row in desk.journal.leases("leased")]
     desk.say(b"g", wire.Bye(leases=[]))
     desk.say(b"g2", REPLACE(GENERATOR, incarnation="g2"))
@@ -32,8 +32,8 @@ def test_a_lease_that_never_was_is_acknowledged_and_counted(desk: Desk, lease: i
     first, *_ = running(desk)
     foreign = REPLACE(delivered(first), lease=lease)
     assert wire.Ack(leases=[lease]) in desk.say(b"g", foreign), "or it is said for ever"
-    assert desk.c.rejected_frames == 1
-    assert desk.c.leases.counts.events["duplicate"] == 0
+    assert desk.c.rejected.count == 1
+    assert desk.c.parts.leases.counts.events["duplicate"] == 0
 
 
 def test_what_comes_late_changes_nothing(desk: Desk) -> None:
@@ -42,13 +42,13 @@ def test_what_comes_late_changes_nothing(desk: Desk) -> None:
     while not only(desk.tick(b"l"), wire.Batch):
         granted = leases(desk.say(b"g", *map(delivered, granted)))
     desk.say(b"l", wire.BatchRequest(rank=0, step=1, report={}))
-    assert desk.c.batches.starving
+    assert desk.c.parts.batches.starving
     desk.say(b"l", wire.BatchRequest(rank=0, step=0, report={}))
-    assert desk.c.batches.starving, "the request of before is not the present one"
+    assert desk.c.parts.batches.starving, "the request of before is not the present one"
     staged = wire.LearnerHeartbeat(rank=0, staged=1, checkpoint=-1, phase="")
     desk.say(b"l", staged, REPLACE(staged, staged=0))
-    assert desk.c.weights.staged == 1
-    sync = desk.c.weights.current
+    assert desk.c.parts.weights.staged == 1
+    sync = desk.c.parts.weights.current
     assert sync is not None
     now = wire.Prepared(sync=sync.id, version=1, rendezvous="here", layout=b"{}")
     desk.say(b"l", now, REPLACE(now, sync=sync.id - 1, rendezvous="there"))
@@ -60,10 +60,10 @@ def test_a_flood_of_nonsense_is_counted_and_logged_once_a_minute(
     desk: Desk, caplog: pytest.LogCaptureFixture
 ) -> None:
     for second in range(120):
-        desk.c.reject(b"x", "no message", float(second))
+        desk.c.rejected.add(b"x", "no message", float(second))
         desk.c.handle(b"x", REPLACE(GENERATOR, protocol=99), float(second))
-    desk.c.reject(b"y", "a line\nand" + 1000 * " another", 0.0)
+    desk.c.rejected.add(b"y", "a line\nand" + 1000 * " another", 0.0)
     assert "line\\nand" in caplog.text, "a line can't be forged"
     assert len(caplog.records[-1].getMessage()) < 400
-    assert desk.c.rejected_frames == 241
+    assert desk.c.rejected.count == 241
     assert len([r for r in caplog.records if "rejected" in r.message]) == 3

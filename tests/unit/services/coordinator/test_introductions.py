@@ -39,7 +39,7 @@ def test_who_does_not_fit_is_refused_in_a_sentence(
     desk.say(b"g", GENERATOR)
     (refused,) = only(desk.say(b"x", hello), wire.Refused)
     assert reason in refused.reason
-    assert desk.c.fleet.get("h") is None
+    assert desk.c.parts.fleet.get("h") is None
 
 
 def test_a_refused_process_leaves_no_trace(desk: Desk) -> None:
@@ -60,7 +60,7 @@ def test_a_second_rank_waits_for_the_first(tmp_path: Path) -> None:
         assert only(desk.say(b"l1", second), wire.Welcome)
         for rank in (0, 7):
             desk.say(b"l1", wire.BatchRequest(rank=rank, step=0, report={}))
-        assert desk.c.rejected_frames == 2, "a rank can't ask for another's shard"
+        assert desk.c.rejected.count == 2, "a rank can't ask for another's shard"
 
 
 def test_a_late_joiner_gets_the_weights_and_serves(desk: Desk) -> None:
@@ -92,7 +92,7 @@ def test_two_processes_of_one_name_do_not_fight(desk: Desk) -> None:
     assert only(desk.say(b"g2", REPLACE(GENERATOR, incarnation="g2")), wire.Welcome)
     (refused,) = only(desk.say(b"g", GENERATOR), wire.Refused)
     assert "another of its name" in refused.reason
-    member = desk.c.fleet.get("g")
+    member = desk.c.parts.fleet.get("g")
     assert member is not None
     assert (member.incarnation, member.health) == ("g2", Health.STALE)
 

@@ -75,7 +75,7 @@ def test_a_group_of_an_earlier_attempt_is_accepted_once(tmp_path: Path) -> None:
         assert wire.Cancel(leases=[first.id]) in answer, "it works on the next attempt"
         assert [r.id for r in desk.journal.leases("delivered")] == [first.id]
         assert only(desk.say(b"g", delivered(second)), wire.Ack) == [wire.Ack(leases=[first.id])]
-        assert desk.c.leases.counts.events["duplicate"] == 1
+        assert desk.c.parts.leases.counts.events["duplicate"] == 1
 
 
 def test_a_lease_that_overruns_goes_to_another_and_fails_in_the_end(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_lease_that_overran_for_good_is_counted_as_expired(tmp_path: Path) -> 
         for _ in range(5):
             desk.say(b"g", heartbeat)
             desk.tick(b"l", seconds=5)
-        assert desk.c.leases.counts.dropped == {"expired": len(granted)}
+        assert desk.c.parts.leases.counts.dropped == {"expired": len(granted)}
 
 
 def test_a_grant_that_was_lost_is_sent_again_but_not_for_ever(desk: Desk) -> None:

@@ -40,9 +40,9 @@ def test_work_goes_on_across_a_coordinators_restart(tmp_path: Path) -> None:
         desk.say(b"l", LEARNER)
         answer = desk.say(b"g", wire.GeneratorHeartbeat(version=0, leases=ids, stats={}))
         assert only(answer, wire.Cancel) == []
-        member = desk.c.fleet.get("g")
+        member = desk.c.parts.fleet.get("g")
         assert member is not None
-        assert desk.c.leases.held_by(member) == len(granted)
+        assert desk.c.parts.leases.held_by(member) == len(granted)
 
 
 def test_leases_in_work_do_not_age_by_a_coordinators_restart(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_leases_in_work_do_not_age_by_a_coordinators_restart(tmp_path: Path) -> 
         desk.say(b"g", REPLACE(GENERATOR, leases=[g.id for g in granted]))
         desk.say(b"l", REPLACE(LEARNER, step=5))
         desk.say(b"l", wire.BatchRequest(rank=0, step=5, report={}))
-        assert desk.c.scheduler.step == 5
+        assert desk.c.parts.scheduler.step == 5
         assert set(ids) <= set(running_ids(desk)), "how old their tokens are is not known yet"
 
 
@@ -89,14 +89,14 @@ def test_what_was_too_old_is_refilled_across_a_coordinators_restart(
     with closing(Desk(tmp_path, **calm)) as desk:
         for lease in desk.journal.leases("leased"):
             desk.journal.end_lease(lease.id, "failed", "out of the way")
-        desk.c.leases.restore(5)
+        desk.c.parts.leases.restore(5)
         desk.say(b"l", learner)
         desk.say(b"g", GENERATOR)
         desk.synced("g", version=5)
         granted = leases(desk.tick(b"g"))
         assert [(g.row, g.attempt) for g in granted if g.attempt == 2] == [(old.row, 2)]
     with closing(Desk(tmp_path, **calm)) as desk:
-        assert not desk.c.leases._refills, "once"
+        assert not desk.c.parts.leases._refills, "once"
 
 
 def test_the_last_steps_are_trained_again_if_the_learner_dies_before_their_checkpoint(

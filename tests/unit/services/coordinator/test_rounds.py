@@ -23,18 +23,18 @@ from tests.support.rollout_groups import make_group
 
 def test_weights_stay_put_while_an_evaluation_is_open(desk: Desk) -> None:
     granted = running(desk, evaluate=False)
-    round = desk.c.leases.round
+    round = desk.c.parts.leases.round
     assert round is not None
     desk.say(b"l", wire.LearnerHeartbeat(rank=0, staged=1, checkpoint=-1, phase=""))
-    assert desk.c.weights.current is None
+    assert desk.c.parts.weights.current is None
     for lease in [g for g in granted if g.purpose == "eval"]:
         granted += leases(desk.say(b"g", delivered(lease)))
-        assert desk.c.weights.current is None
+        assert desk.c.parts.weights.current is None
     for lease in [g for g in granted if g.purpose == "eval"]:
         desk.say(b"g", delivered(lease))
-    assert desk.c.leases.round is None
+    assert desk.c.parts.leases.round is None
     desk.tick(b"l")
-    assert desk.c.weights.current is not None
+    assert desk.c.parts.weights.current is not None
     (result,) = desk.journal.evaluations()
     assert (result.version, result.n_problems, result.pass_at_k["1"]) == (0, 3, 0.0)
 
@@ -43,7 +43,7 @@ def test_whoever_dies_the_base_model_is_evaluated_first(tmp_path: Path) -> None:
     sim = Simulation(tmp_path, config=make_config())
 
     def half_done() -> bool:
-        round = sim.coordinator and sim.coordinator.leases.round
+        round = sim.coordinator and sim.coordinator.parts.leases.round
         return round is not None and 0 < round.done < round.total
 
     sim.run(limit=100, until=half_done)
@@ -99,18 +99,18 @@ def test_a_generator_without_the_evaluated_split_is_refused(tmp_path: Path) -> N
 def test_an_evaluation_nobody_can_finish_is_given_up_and_made_again(desk: Desk) -> None:
     running(desk, evaluate=False)
     desk.say(b"g", wire.Bye(leases=[]))
-    assert desk.c.leases.round is None
+    assert desk.c.parts.leases.round is None
     assert desk.journal.counts("eval") == {"failed": 3}
     desk.say(b"g2", REPLACE(GENERATOR, incarnation="g2"))
     # 0 is published already; who comes gets it at once.
-    sync = desk.c.weights.current
+    sync = desk.c.parts.weights.current
     assert sync is not None
 
 
 def test_a_learners_restart_drops_the_evaluation_of_the_other_learner(desk: Desk) -> None:
     running(desk, evaluate=False)
     desk.say(b"m", REPLACE(LEARNER, incarnation="l2"))
-    assert desk.c.leases.round is None
+    assert desk.c.parts.leases.round is None
     assert desk.journal.counts("eval") == {"failed": 3}
 
 

@@ -42,21 +42,21 @@ def test_it_is_evaluated_once_and_finished(desk: Desk, tmp_path: Path) -> None:
     (result,) = desk.journal.evaluations()
     assert (result.version, result.step, result.n_problems) == (0, 0, 3)
     assert result.pass_at_k["1"] == 1.0
-    assert (desk.c.state, desk.c.found_finished) == (State.FINISHED, False)
+    assert (desk.c.state, desk.c.end.found_finished) == (State.FINISHED, False)
     assert only(said, wire.Drain)
     assert not only(said, wire.Prepare)
 
     desk.close()
     with closing(Desk(tmp_path, steps=0)) as resumed:
         resumed.tick(b"g")
-        assert (resumed.c.state, resumed.c.found_finished) == (State.FINISHED, True)
+        assert (resumed.c.state, resumed.c.end.found_finished) == (State.FINISHED, True)
 
 
 def test_a_generator_that_comes_later_serves_too(desk: Desk) -> None:
     first, *others = leases(desk.say(b"g", HELLO))
     desk.say(b"g", delivered(first))
     desk.say(b"g", wire.Bye(leases=[lease.id for lease in others], reason="preempted"))
-    assert not desk.c.fleet.alive()
+    assert not desk.c.parts.fleet.alive()
     for lease in leases(desk.say(b"h", REPLACE(HELLO, name="h", incarnation="h1"))):
         desk.say(b"h", delivered(lease))
     assert desk.c.state is State.FINISHED
@@ -66,8 +66,8 @@ def test_a_generator_that_comes_later_serves_too(desk: Desk) -> None:
 def test_a_group_of_other_weights_is_refused(desk: Desk) -> None:
     lease, *_ = leases(desk.say(b"g", HELLO))
     desk.say(b"g", delivered(lease, versions=(1,)))
-    assert desk.c.leases.round is not None
-    assert desk.c.leases.round.owns(lease.id)
+    assert desk.c.parts.leases.round is not None
+    assert desk.c.parts.leases.round.owns(lease.id)
 
 
 def test_a_learner_is_refused(desk: Desk) -> None:

@@ -23,7 +23,7 @@ def test_a_mismatch_never_serves(desk: Desk) -> None:
     desk.say(b"l", LEARNER)
     desk.say(b"g", GENERATOR)
     desk.say(b"l", wire.LearnerHeartbeat(rank=0, staged=0, checkpoint=-1, phase=""))
-    sync = desk.c.weights.current
+    sync = desk.c.parts.weights.current
     assert sync is not None
     desk.say(b"g", wire.Prepared(sync=sync.id))
     assert only(desk.tick(b"g"), wire.Go) == []
@@ -33,8 +33,8 @@ def test_a_mismatch_never_serves(desk: Desk) -> None:
     desk.say(b"g", wire.Applied(checksums=[2], pause_seconds=0, receive_seconds=0, **ends))
     desk.say(b"l", wire.Sent(checksums=[1], seconds=0, **ends))
     assert desk.member() is Health.STALE
-    assert "checksums differ" in desk.c.weights.last_failure
-    assert desk.c.fleet.healthy() == []
+    assert "checksums differ" in desk.c.parts.weights.last_failure
+    assert desk.c.parts.fleet.healthy() == []
 
 
 def between(desk: Desk, *, right: bool) -> tuple[list[wire.Lease], wire.Applied, wire.Sent]:
@@ -42,7 +42,7 @@ def between(desk: Desk, *, right: bool) -> tuple[list[wire.Lease], wire.Applied,
     it works on, and what both are about to say."""
     granted = running(desk)
     desk.say(b"l", wire.LearnerHeartbeat(rank=0, staged=1, checkpoint=-1, phase=""))
-    sync = desk.c.weights.current
+    sync = desk.c.parts.weights.current
     assert sync is not None
     desk.say(b"g", wire.Prepared(sync=sync.id))
     desk.say(b"l", wire.Prepared(sync=sync.id, version=1))
@@ -71,7 +71,7 @@ def test_groups_made_by_wrong_weights_are_not_taken(tmp_path: Path) -> None:
         answer = desk.say(b"g", delivered(first, versions=(0, 1)))
         assert only(answer, wire.Cancel) == [wire.Cancel(leases=[first.id])]
         assert only(answer, wire.Ack) == []
-        assert desk.c.rejected_frames == 1
+        assert desk.c.rejected.count == 1
     with closing(Desk(tmp_path)) as desk:
         desk.say(b"g", REPLACE(GENERATOR, leases=[second.id]))
         answer = desk.say(b"g", delivered(second, versions=(0, 1)))
@@ -122,14 +122,14 @@ def test_a_process_is_not_blamed_for_the_one_it_replaces(desk: Desk) -> None:
     desk.say(b"l", LEARNER)
     desk.say(b"g", GENERATOR)
     desk.say(b"l", wire.LearnerHeartbeat(rank=0, staged=0, checkpoint=-1, phase=""))
-    sync = desk.c.weights.current
+    sync = desk.c.parts.weights.current
     assert sync is not None
     desk.say(b"g", wire.Prepared(sync=sync.id))
     desk.say(b"l", wire.Prepared(sync=sync.id, version=0))
     desk.say(b"g2", REPLACE(GENERATOR, incarnation="g2"))
     desk.say(b"l", wire.SyncFailed(sync=sync.id, reason="timed out"))
-    assert "replaced" in desk.c.weights.last_failure
-    member = desk.c.fleet.get("g")
+    assert "replaced" in desk.c.parts.weights.last_failure
+    member = desk.c.parts.fleet.get("g")
     assert member is not None
     assert (member.incarnation, member.failures, member.retry_at) == ("g2", 0, 0.0)
 
@@ -141,7 +141,7 @@ def test_numbers_of_an_earlier_coordinator_do_not_come_again(tmp_path: Path) -> 
             desk.say(b"l", LEARNER)
             desk.say(b"g", GENERATOR)
             desk.say(b"l", wire.LearnerHeartbeat(rank=0, staged=0, checkpoint=-1, phase=""))
-            sync = desk.c.weights.current
+            sync = desk.c.parts.weights.current
             assert sync is not None
             ids.append((sync.id, sync.epoch))
     assert ids[1][0] > ids[0][0] + 1000

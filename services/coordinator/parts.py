@@ -1,0 +1,136 @@
+"""The parts of a coordinator, put together from the configuration and the journal."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from asyncds.config.schema import RunConfig
+from asyncds.fleet.membership import Fleet
+from asyncds.protocol.wire import Message
+from asyncds.rollout.journal import Journal
+from asyncds.rollout.scheduler import Scheduler
+from services.coordinator.batches import BatchServer
+from services.coordinator.checkpoints import CheckpointTracker
+from services.coordinator.evaluations import Evaluations
+from services.coordinator.events import Event, SyncEnded
+from services.coordinator.leases import LeaseBook
+from services.coordinator.pace import Pace
+from services.coordinator.rejected_frames import RejectedFrames
+from services.coordinator.retention import Retention
+from services.coordinator.steps import StepRecorder
+from services.coordinator.watchdog import Watchdog
+from services.coordinator.weight_syncs import WeightSyncManager
+from services.coordinator.worker_group import WorkerGroup
+
+BASE_VERSION = 0
+"""The version of the weights of the model that a run begins with."""
+SYNCS_PER_START = 1_000_000
+"""Weight syncs are numbered from another such multiple whenever the coordinator starts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What the coordinator's services work on; each part writes its own state only."""
+
+    config: RunConfig
+    journal: Journal
+    fleet: Fleet
+    scheduler: Scheduler
+    leases: LeaseBook
+    batches: BatchServer
+    weights: WeightSyncManager
+    checkpoints: CheckpointTracker
+    evaluations: Evaluations
+    learner: WorkerGroup
+    steps: StepRecorder
+    pace: Pace
+    retention: Retention
+    watchdog: Watchdog
+
+
+def make_parts(
+    *,
+    config: RunConfig,
+    journal: Journal,
+    rejected: RejectedFrames,
+    send: Callable[[bytes, Message], None],
+    tell: Callable[[Event], None],
+    now: float,
+) -> Parts:
+    """The parts of a run that begins, or goes on where the journal stands."""
+    r, c, w = config.rollout, config.coordinator, config.weights
+    fleet = Fleet(suspect_seconds=c.suspect_seconds, dead_seconds=c.dead_seconds)
+    scheduler = Scheduler(
+        groups_per_step=r.groups_per_step,
+        target_lag=r.resolved_target_lag,
+        max_lag=r.max_lag,
+        window=r.resolved_window,
+        publish_every=w.publish_every,
+        total_steps=config.steps,
+        hold=r.hold,
+    )
+    leases = LeaseBook(
+        config=config,
+        journal=journal,
+        scheduler=scheduler,
+        fleet=fleet,
+        send=send,
+        reject=rejected.add,
+    )
+    batches = BatchServer(
+        journal=journal, leases=leases, version_at=scheduler.version_at, send=send
+    )
+    starts = int(journal.meta("starts") or 0)
+    journal.set_meta("starts", str(starts + 1))
+    weights = WeightSyncManager(
+        fleet=fleet,
+        prepare_seconds=w.prepare_seconds,
+        transfer_seconds=w.transfer_seconds,
+        probe_every=w.probe_every,
+        probe_tolerance=config.probe_tolerance,
+        first_sync=1 + starts * SYNCS_PER_START,
+        send=send,
+        on_go=leases.expect_version,
+        on_mismatch=leases.distrust,
+        on_end=lambda outcome, now: tell(SyncEnded(outcome=outcome, now=now)),
+    )
+    checkpoints = CheckpointTracker(
+        journal=journal, evaluation=config.eval, checkpoint=config.checkpoint
+    )
+    watchdog = Watchdog(seconds=c.watch_seconds, now=now)
+    pace = Pace(journal=journal, now=now)
+    trained, selected = journal.progress()
+    journal.drop_evaluations()
+    leases.restore(selected)
+    batches.restore(trained, ranks=1)
+    return Parts(
+        config=config,
+        journal=journal,
+        fleet=fleet,
+        scheduler=scheduler,
+        leases=leases,
+        batches=batches,
+        weights=weights,
+        checkpoints=checkpoints,
+        evaluations=Evaluations(
+            config=config,
+            journal=journal,
+            fleet=fleet,
+            leases=leases,
+            weights=weights,
+            checkpoints=checkpoints,
+            watchdog=watchdog,
+            tell=tell,
+        ),
+        learner=WorkerGroup(now=now),
+        steps=StepRecorder(
+            journal=journal,
+            fleet=fleet,
+            scheduler=scheduler,
+            weights=weights,
+            pace=pace,
+            tell=tell,
+        ),
+        pace=pace,
+        retention=Retention(journal=journal, limit_bytes=int(c.journal_gb * 2**30)),
+        watchdog=watchdog,
+    )
