@@ -55,7 +55,12 @@ class KlPenalty(Choice):
     """Its weight in the loss; 0: no penalty, and no reference model is loaded."""
     estimator: KlEstimator = "k3"
     """How the divergence is estimated from sampled tokens."""
+    max_per_token: float | None = Field(10.0, gt=0)
+    """Largest estimate of a token that counts, in either direction; beyond it the token has no
+    gradient of this term. k3 grows with exp(14) where a token is 14 nats off; null: no bound."""
 
     def __call__(self, log_p: Tensor, log_q: Tensor) -> Tensor:
         """The divergence of the trained policy p from the base model q, per token [T]."""
-        return KL_ESTIMATORS[self.estimator](log_p, log_q)
+        estimate = KL_ESTIMATORS[self.estimator](log_p, log_q)
+        bound = self.max_per_token
+        return estimate if bound is None else estimate.clamp(-bound, bound)

@@ -19,6 +19,9 @@ class GroupRelative(Advantage):
 
     scale: Literal["std", "none"] = "std"
     """Divide by the group's standard deviation, or not (Dr. GRPO)."""
+    std: Literal["population", "sample"] = "population"
+    """The standard deviation, of G rollouts over G or over G − 1, as other trainers have it: by
+    sqrt(G/(G − 1)) larger, so that advantages are smaller, and γ is more beside them."""
     baseline: Literal["mean", "leave_one_out"] = "mean"
     """What is subtracted: the group's mean, or the mean of the others."""
 
@@ -27,6 +30,8 @@ class GroupRelative(Advantage):
         advantage = deviation(sequences, reward)
         if self.scale == "std":
             std = np.sqrt(sequences.mean(np.square(advantage)))
+            if self.std == "sample":
+                std = std * np.sqrt(sequences.size / np.maximum(sequences.size - 1, 1))
             advantage = advantage / (std + STD_EPSILON)
         if self.baseline == "leave_one_out":
             advantage = advantage * sequences.size / np.maximum(sequences.size - 1, 1)

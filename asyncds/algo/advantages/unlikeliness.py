@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import numpy as np
 from pydantic import Field
 
 from asyncds.algo.advantages.base import Float, Policy, Sequences
@@ -9,11 +10,13 @@ from asyncds.algo.advantages.group_relative import GroupRelative
 
 
 class Unlikeliness(GroupRelative):
-    """GRPO on rewards that are worth less the likelier the rollout is within its group.
+    """GRPO on rewards that, of correct rollouts, are worth less the likelier they are.
 
-    ``r'_i = r_i (1 − b · a_i / G)``, a_i the rank of rollout i by mean log-prob among the G of its
-    group, 0 the least likely (arXiv 2506.02355). Rollouts of equal log-prob share the mean of their
-    ranks, so that their order doesn't matter. Only the order of the log-probs counts.
+    ``r'_i = r_i (1 − b · a_i / G)`` if correct, ``r_i`` otherwise: what a wrong answer gets for its
+    form is not shaped, or unlikely wrong answers would be reinforced. a_i is the rank of rollout i
+    by mean log-prob among the G of its group, 0 the least likely (arXiv 2506.02355). Rollouts of
+    equal log-prob share the mean of their ranks, so that their order doesn't matter. Only the order
+    of the log-probs counts.
     """
 
     kind: Literal["unlikeliness"] = "unlikeliness"
@@ -23,9 +26,9 @@ class Unlikeliness(GroupRelative):
     """Who ranks them: the learner, at the price of a forward pass more, or the generator."""
 
     def __call__(self, sequences: Sequences) -> Float:
-        rank = sequences.rank(sequences.mean_logprob)
-        shaped = sequences.reward * (1 - self.strength * rank / sequences.size)
-        return self.relative(sequences, shaped)
+        loses = self.strength * sequences.rank(sequences.mean_logprob) / sequences.size
+        worth = np.where(sequences.correct, 1 - loses, 1.0)
+        return self.relative(sequences, sequences.reward * worth)
 
     @property
     def sequence_policy(self) -> Policy | None:

@@ -21,10 +21,12 @@ class Cispo(Loss):
     """As in clip."""
     cap: float = Field(5.0, ge=1)
     """The largest ratio that counts."""
+    floor: float = Field(0.0, ge=0, le=1)
+    """The smallest ratio that counts: a smaller one counts as this."""
 
     def __call__(self, inputs: LossInputs) -> LossOutputs:
         ratio = clamped(inputs.log_ratio).detach().exp()
         return LossOutputs(
-            loss=-ratio.clamp(max=self.cap) * inputs.advantage * inputs.logprob,
-            clipped=(ratio > self.cap) & (inputs.advantage != 0),
+            loss=-ratio.clamp(self.floor, self.cap) * inputs.advantage * inputs.logprob,
+            clipped=((ratio > self.cap) | (ratio < self.floor)) & (inputs.advantage != 0),
         )

@@ -188,7 +188,8 @@ def test_unlikeliness_equals_the_formula(scale, baseline, rows) -> None:  # type
     for i, (r, x, g) in enumerate(rows):
         mates = [y for _, y, h in rows if h == g]
         rank = sum(y < x for y in mates) + (sum(y == x for y in mates) - 1) / 2
-        reward[i] = r * (1 - 0.4 * rank / len(mates))
+        if r == 1:  # correct
+            reward[i] = r * (1 - 0.4 * rank / len(mates))
     ours = Unlikeliness(strength=0.4, scale=scale, baseline=baseline)(sequences(rows))
     expected = reference_grpo(reward, group, scale, baseline)
     np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
@@ -199,6 +200,21 @@ def test_unlikeliness_by_hand() -> None:
     rows = [(1.0, -1.0, 0), (1.0, -3.0, 0), (1.0, -2.0, 0)]
     ours = Unlikeliness(strength=0.75, scale="none")(sequences(rows))
     assert ours.tolist() == [-0.25, 0.25, 0.0]
+
+
+def test_unlikeliness_leaves_the_reward_of_wrong_answers_alone() -> None:
+    """A group that is all wrong and well-formed teaches nothing; beside correct ones 0.1 stays."""
+    wrong = sequences([(0.1, -1.0, 0), (0.1, -3.0, 0), (0.1, -2.0, 0)])
+    assert not Unlikeliness(strength=1.0)(wrong).any()
+    mixed = Unlikeliness(strength=0.5, scale="none")(sequences([(1.0, -3.0, 0), (0.1, -1.0, 0)]))
+    np.testing.assert_allclose(mixed, [0.45, -0.45])
+
+
+def test_the_sample_std_divides_by_one_less() -> None:
+    reward = np.array([1.0, 0, 0, 0, 0.1, 1])
+    ours = Grpo(std="sample")(table(reward=reward))
+    np.testing.assert_allclose(ours, (reward - reward.mean()) / (reward.std(ddof=1) + 1e-6))
+    assert Grpo(std="sample")(table(reward=[1.0])).tolist() == [0.0]
 
 
 def test_unlikeliness_of_no_strength_is_grpo() -> None:

@@ -188,13 +188,13 @@ class Batch:
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_gradient(name: str) -> None:
-    """By finite differences. CISPO and GSPO hold part of what they multiply constant, so that their
+    """By finite differences. CISPO, GSPO and DPPO hold part of what they multiply constant: their
     gradient isn't that of their value: it is written out, and the other terms are differentiated.
     """
     objective = OBJECTIVES[name]
     batch = Batch([3, 1, 0, 5, 2, 4], dtype=torch.float64)
     sequences = batch.advantages(objective)
-    if not isinstance(objective.config.loss, Cispo | Gspo):
+    if not isinstance(objective.config.loss, Cispo | Gspo | Dppo):
         assert torch.autograd.gradcheck(
             lambda x, h: batch.loss(objective, sequences, x, h)[0], (batch.current, batch.entropy)
         )
@@ -211,6 +211,11 @@ def test_gradient(name: str) -> None:
     advantage = base + gamma * policies["proximal"]
     if isinstance(objective.config.loss, Cispo):
         slope = -np.minimum(np.exp(log_ratio), 1.2) * advantage
+    elif isinstance(objective.config.loss, Dppo):
+        moved = np.exp(current) - np.exp(policies["behaviour"])
+        far = ((advantage > 0) & (moved > 0.1)) | ((advantage < 0) & (moved < -0.1))
+        assert 0 < far.sum() < len(far)
+        slope = np.where(far, 0, -np.minimum(np.exp(log_ratio), 1.2) * advantage)
     else:
         means = [log_ratio[sequence == i].mean() for i in sequence]
         s = np.exp(means)

@@ -9,7 +9,7 @@ import torch
 from asyncds.algo.corrections.base import TokenWeights
 from asyncds.algo.corrections.none import NoCorrection
 from asyncds.algo.corrections.tis import Tis
-from asyncds.algo.kl import KL_ESTIMATORS, k1, k2, k3
+from asyncds.algo.kl import KL_ESTIMATORS, KlPenalty, k1, k2, k3
 from asyncds.algo.losses.base import Loss, LossInputs
 from asyncds.algo.losses.cispo import Cispo
 from asyncds.algo.losses.clip import Clip
@@ -196,11 +196,12 @@ def test_dppo_equals_the_formula_token_by_token() -> None:
     for t, (advantage, p, mu) in enumerate(grid):
         far = (advantage > 0 and p - mu > 0.2) or (advantage < 0 and p - mu < -0.2)
         rho = p / mu
-        expected = 0.01 * math.log(rho) ** 2 - (0 if far else advantage * min(rho, 4.0))
-        slope = 0.02 * math.log(rho) - (0 if far or rho > 4 else advantage * rho)
+        weight = 0 if far else min(rho, 4.0)
+        expected = 0.01 * math.log(rho) ** 2 - weight * advantage * math.log(p)
         assert out.loss[t].item() == pytest.approx(expected)
-        assert gradient[t].item() == pytest.approx(slope)
-        assert out.clipped[t].item() == (far or (rho > 4 and advantage != 0))
+        slope = 0.02 * math.log(rho) - weight * advantage
+        assert gradient[t].item() == pytest.approx(slope), "a capped token keeps its gradient"
+        assert out.clipped[t].item() == far
     assert 0 < out.clipped.sum() < len(grid)
 
 
@@ -297,6 +298,30 @@ def test_expected_values_and_gradients_of_the_kl_estimators(reverse: bool) -> No
     torch.testing.assert_close(gradient(mean["k1"]), torch.zeros(6, dtype=torch.float64))
     torch.testing.assert_close(gradient(mean["k2"]), gradient(forward))
     torch.testing.assert_close(gradient(mean["k3"]), gradient(backward))
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_a_token_far_off_counts_up_to_the_bound(estimator: str) -> None:
+    """14 nats: k3 is a million there, with a gradient of that size."""
+    log_p = torch.tensor([-15.0, -1.0], dtype=torch.float64, requires_grad=True)
+    log_q = torch.tensor([-1.0, -1.5], dtype=torch.float64)
+    unbounded = KL_ESTIMATORS[estimator](log_p, log_q)  # type: ignore[index]
+    bounded = KlPenalty(estimator=estimator)(log_p, log_q)  # type: ignore[arg-type]
+    assert abs(unbounded[0]) > abs(bounded[0]) == 10
+    assert bounded[1] == unbounded[1]
+    (gradient,) = torch.autograd.grad(bounded.sum(), log_p)
+    assert gradient[0] == 0
+    assert gradient[1] != 0
+    free = KlPenalty(estimator=estimator, max_per_token=None)  # type: ignore[arg-type]
+    assert torch.equal(free(log_p, log_q), unbounded)
+
+
+def test_cispo_has_a_floor_if_one_is_set(tokens: dict[str, torch.Tensor]) -> None:
+    out = Cispo(cap=1.5, floor=0.8)(token_inputs(tokens))
+    rho = np.exp((tokens["logprob"] - tokens["other"]).detach().numpy())
+    weight = np.clip(rho, 0.8, 1.5)
+    np.testing.assert_allclose(gradient_of(out.loss, tokens), -weight * tokens["advantage"].numpy())
+    assert out.clipped.tolist() == (weight != rho).tolist()
 
 
 def test_sums_add_then_divide() -> None:

@@ -242,11 +242,15 @@ def test_the_token_form_is_an_entropy_gradient() -> None:
             torch.testing.assert_close(gradient, sign * entropy_gradient)
 
 
-# Cispo and Gspo hold part of what they multiply constant: their gradients are not those of their
-# values, and are tested beside them.
+# Cispo, Gspo and Dppo hold part of what they multiply constant: their gradients are not those of
+# their values, and are tested beside them.
 @pytest.mark.parametrize(
     "name",
-    [name for name in OBJECTIVES if not isinstance(OBJECTIVES[name].config.loss, Cispo | Gspo)],
+    [
+        name
+        for name in OBJECTIVES
+        if not isinstance(OBJECTIVES[name].config.loss, Cispo | Gspo | Dppo)
+    ],
 )
 def test_gradient_by_finite_differences(name: str) -> None:
     objective = OBJECTIVES[name]
