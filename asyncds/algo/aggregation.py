@@ -26,9 +26,9 @@ class TokenMean(Choice):
 
     kind: Literal["token_mean"] = "token_mean"
 
-    def __call__(self, length: Int, update: Int) -> Float:
+    def __call__(self, length: Int, update: Int, *, max_tokens: int) -> Float:
         """Weights of the tokens of each sequence: length int [N], update int [N] (which of the
-        batch's updates, 0..m-1) -> [N]."""
+        batch's updates, 0..m-1) -> [N]. max_tokens: where completions are cut off."""
         return np.ones(len(length))
 
 
@@ -40,7 +40,7 @@ class SequenceMean(Choice):
 
     kind: Literal["sequence_mean"] = "sequence_mean"
 
-    def __call__(self, length: Int, update: Int) -> Float:
+    def __call__(self, length: Int, update: Int, *, max_tokens: int) -> Float:
         """As ``TokenMean``."""
         return _tokens_per_sequence(length, update) / np.maximum(length, 1)
 
@@ -53,12 +53,12 @@ class ConstantLength(Choice):
     """
 
     kind: Literal["constant_length"] = "constant_length"
-    tokens: int = Field(ge=1)
-    """The constant, such as the largest number of tokens of a response."""
+    tokens: int | None = Field(None, ge=1)
+    """The constant, which sets the scale only; default: sampling.max_tokens."""
 
-    def __call__(self, length: Int, update: Int) -> Float:
+    def __call__(self, length: Int, update: Int, *, max_tokens: int) -> Float:
         """As ``TokenMean``."""
-        return _tokens_per_sequence(length, update) / self.tokens
+        return _tokens_per_sequence(length, update) / (self.tokens or max_tokens)
 
 
 Aggregation = Annotated[TokenMean | SequenceMean | ConstantLength, Field(discriminator="kind")]

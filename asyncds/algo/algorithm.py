@@ -1,6 +1,6 @@
 """The objective's part of the configuration: one choice per axis. docs/algorithms.md explains."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -8,6 +8,7 @@ from asyncds.algo import advantages, corrections, losses
 from asyncds.algo.advantages.base import Advantage
 from asyncds.algo.advantages.ds_grpo import DsGrpo
 from asyncds.algo.aggregation import Aggregation, TokenMean
+from asyncds.algo.bundles import BUNDLES, with_bundle
 from asyncds.algo.corrections.base import Correction
 from asyncds.algo.corrections.none import NoCorrection
 from asyncds.algo.entropy import DifferentialEntropy
@@ -16,21 +17,32 @@ from asyncds.algo.losses.base import Loss
 from asyncds.algo.losses.clip import Clip
 from asyncds.algo.overlong import Overlong, OverlongKeep, OverlongPenalty
 from asyncds.algo.proximal import LogLinear, Proximal, Recomputed
-from asyncds.choices.choice import Choice, one_of
+from asyncds.choices.choice import Choice, kinds_in
+from asyncds.choices.one_of import one_of
+from asyncds.choices.open_kind import OpenKind
 
 if TYPE_CHECKING:
     AnyAdvantage = Advantage
     AnyLoss = Loss
     AnyCorrection = Correction
+    BundleName = str
 else:
-    AnyAdvantage = one_of(advantages, Advantage)
-    AnyLoss = one_of(losses, Loss)
-    AnyCorrection = one_of(corrections, Correction)
+    BundleName = Literal[tuple(BUNDLES)]
+    AnyAdvantage = one_of(kinds_in(advantages, Advantage))
+    AnyLoss = one_of(kinds_in(losses, Loss))
+    AnyCorrection = one_of(kinds_in(corrections, Correction))
+
+
+BASES: dict[str, type[Choice]] = {"advantage": Advantage, "loss": Loss, "correction": Correction}
+"""What a kind of the person's own must be derived from."""
 
 
 class AlgorithmConfig(Choice):
     """What the learner optimises."""
 
+    kind: BundleName | None = None
+    """A named algorithm, whose choices are the defaults of the fields below, each of which can be
+    set besides; default: none, and the defaults of the fields are their own."""
     advantage: AnyAdvantage = DsGrpo()
     """How rewards become advantages."""
     loss: AnyLoss = Clip()
@@ -79,8 +91,30 @@ class AlgorithmConfig(Choice):
         """Whether the loss of a token depends on π_old."""
         return self.corrects or "proximal" in (self.advantage.token_policy, self.loss.against)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _completed(cls, values: Any) -> Any:
+        return with_bundle(values)
+
+    def resolved(self) -> "AlgorithmConfig":
+        """The same with kinds of the person's own imported and made. Raises KindError, and
+        ValueError for a combination that makes no sense."""
+        own = {
+            name: choice.make(base)
+            for name, base in BASES.items()
+            if isinstance(choice := getattr(self, name), OpenKind)
+        }
+        made = self.model_copy(update=own)
+        made._check()
+        return made
+
     @model_validator(mode="after")
     def _meaningful(self) -> "AlgorithmConfig":
+        if not any(isinstance(getattr(self, name), OpenKind) for name in BASES):
+            self._check()  # otherwise once they are resolved
+        return self
+
+    def _check(self) -> None:
         if self.corrects and self.loss.against == "behaviour":
             way_out = (
                 ", or algorithm.loss.ratio to proximal" if "ratio" in self.loss.model_fields else ""
@@ -98,7 +132,6 @@ class AlgorithmConfig(Choice):
                 "overlong penalty would change nothing: set algorithm.overlong.kind to mask or "
                 "keep, or choose an algorithm.advantage that reads rewards"
             )
-        return self
 
     def _log_linear_is_read(self) -> None:
         if self.advantage.sequence_policy == "proximal":

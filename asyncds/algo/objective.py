@@ -64,11 +64,12 @@ class SequenceAdvantages:
 class Objective:
     """The loss of a batch, as the configuration describes it.
 
-    max_tokens: where completions are cut off; read by an overlong penalty only.
+    max_tokens: where completions are cut off. Raises KindError for a kind of the person's own that
+    can't be used.
     """
 
     def __init__(self, config: AlgorithmConfig, *, max_tokens: int) -> None:
-        self.config = config
+        self.config = config.resolved()
         self._max_tokens = max_tokens
 
     def sequence_advantages(
@@ -106,7 +107,7 @@ class Objective:
         shaped = replace(table, reward=table.reward + added, logprob_sum=logprob_sum)
         if update is None:
             update = np.zeros(len(table.length), dtype=np.int64)
-        weight = config.aggregation(table.length, update)
+        weight = config.aggregation(table.length, update, max_tokens=self._max_tokens)
         by_class = config.differential_entropy(weight, table.correct, table.length, update)
         policy_weight = weight
         if isinstance(config.overlong, OverlongMask):

@@ -1,13 +1,11 @@
 """The base of every option class, and the discovery of the kinds that a package offers."""
 
 import importlib
-import operator
 import pkgutil
-from functools import reduce
 from types import ModuleType
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 Policy = Literal["proximal", "behaviour"]
 """The learner at the start of a batch (π_old), or the policy that sampled a token (μ)."""
@@ -36,11 +34,6 @@ def kinds_in(package: ModuleType, base: type[C]) -> tuple[type[C], ...]:
         and (kind := c.model_fields["kind"].default)
     }
     return tuple(found[kind] for kind in sorted(found))
-
-
-def one_of(package: ModuleType, base: type[C]) -> Any:
-    """The type of a field that is one of the kinds of a package, told apart by ``kind``."""
-    return Annotated[reduce(operator.or_, kinds_in(package, base)), Field(discriminator="kind")]
 
 
 def _subclasses(base: type[C]) -> list[type[C]]:

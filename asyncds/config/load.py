@@ -8,6 +8,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from asyncds.algo.bundles import with_bundle
+from asyncds.choices.one_of import OPEN
 from asyncds.config.schema import RunConfig
 
 
@@ -19,7 +21,8 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> RunConfig:
     """Read ``path``, apply overrides such as ``learner.lr=1e-4``, validate.
 
     Values of overrides are YAML. Choosing another ``kind`` (``algorithm.advantage.kind=grpo``)
-    clears the fields beside it, which belong to the kind that was there.
+    clears the fields beside it, which belong to the kind that was there; ``algorithm.kind`` is
+    applied before all others.
 
     Raises:
         ConfigError: the file can't be read, or a value is refused; one line per problem.
@@ -34,13 +37,16 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> RunConfig:
         raise ConfigError(f"{path} is not valid YAML: {_one_line(error)}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold a mapping such as `model: …`, not a {_name(values)}")
-    for override in overrides:
+    # A named algorithm first: what is set beside it is on top of it, in whatever order.
+    for override in sorted(overrides, key=lambda o: not o.startswith("algorithm.kind=")):
         _apply(values, override)
     return parse_config(values)
 
 
 def parse_config(values: dict[str, Any]) -> RunConfig:
     """Validate plain values. Raises ConfigError with one line per problem."""
+    if "algorithm" in values:
+        values = {**values, "algorithm": with_bundle(values["algorithm"])}
     try:
         return RunConfig.model_validate(_numbers(values))
     except ValidationError as error:
@@ -108,7 +114,9 @@ def _kinds(values: Any, loc: tuple[Any, ...]) -> set[str]:
         if isinstance(part, int) or (isinstance(values, dict) and part in values):
             values = values[part]
         elif isinstance(part, str):
-            tags.add(part) if isinstance(values, dict) and values.get("kind") == part else None
+            kind = values.get("kind") if isinstance(values, dict) else None
+            if part == kind or (part == OPEN and isinstance(kind, str) and ":" in kind):
+                tags.add(part)
     return tags
 
 

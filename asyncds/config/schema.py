@@ -12,8 +12,9 @@ from pydantic import Field, model_validator
 from asyncds.algo.advantages.base import Advantage, Sequences
 from asyncds.algo.algorithm import AlgorithmConfig
 from asyncds.algo.overlong import OverlongMask, OverlongPenalty
+from asyncds.choices.open_kind import OpenKind
 from asyncds.config.section import Section
-from asyncds.config.tasks import CountdownTask, TaskConfig
+from asyncds.config.tasks import AnyTask, CountdownTask
 from asyncds.config.trackers import Tracker
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -432,7 +433,7 @@ class RunConfig(Section):
     steps: int = Field(100, ge=0)
     """Training batches (optimizer steps, unless algorithm.updates_per_batch is above 1). 0: nothing
     is trained, there is no learner, and the model is evaluated as it is (`asyncds eval`)."""
-    task: TaskConfig = Field(CountdownTask(), discriminator="kind")
+    task: AnyTask = CountdownTask()
     """What is trained on."""
     sampling: SamplingConfig = SamplingConfig()
     rollout: RolloutConfig = RolloutConfig()
@@ -463,9 +464,16 @@ class RunConfig(Section):
         default = 1e-3 if self.dtype == "float32" else 0.1
         return default if self.weights.probe_tolerance is None else self.weights.probe_tolerance
 
+    def resolved(self) -> "RunConfig":
+        """The same with the algorithm's kinds of the person's own imported and made. Raises
+        ValueError (KindError) if that can't be done, or they make no sense together."""
+        made = self.model_copy(update={"algorithm": self.algorithm.resolved()})
+        made._check_advantage()
+        return made
+
     @model_validator(mode="after")
     def _evaluated_split_is_there(self) -> "RunConfig":
-        if self.eval.split == "validation" and not self.task.n_validation:
+        if self.eval.split == "validation" and not getattr(self.task, "n_validation", 1):
             raise ValueError(
                 "eval.split is validation, and task.n_validation 0 holds no problems out for it: "
                 "raise it"
@@ -495,14 +503,7 @@ class RunConfig(Section):
                 f"{self.rollout.groups_per_step} groups can't be split into "
                 f"{self.algorithm.updates_per_batch} updates: lower algorithm.updates_per_batch"
             )
-        k = getattr(self.algorithm.advantage, "k", 1)
-        if k > self.rollout.group_size:
-            raise ValueError(
-                f"algorithm.advantage.k {k} asks for more completions than the "
-                f"rollout.group_size {self.rollout.group_size} that a group has: lower k"
-            )
-        if self.rollout.dynamic_sampling.enabled:
-            self._some_groups_carry_signal_and_some_do_not()
+        self._check_advantage()
         overlong = self.algorithm.overlong
         if (
             isinstance(overlong, OverlongPenalty)
@@ -524,6 +525,17 @@ class RunConfig(Section):
                 f"sampling.max_tokens {self.sampling.max_tokens}: raise it"
             )
         return self
+
+    def _check_advantage(self) -> None:
+        k = getattr(self.algorithm.advantage, "k", 1)
+        if k > self.rollout.group_size:
+            raise ValueError(
+                f"algorithm.advantage.k {k} asks for more completions than the "
+                f"rollout.group_size {self.rollout.group_size} that a group has: lower k"
+            )
+        own = isinstance(self.algorithm.advantage, OpenKind)  # judged once it is resolved
+        if self.rollout.dynamic_sampling.enabled and not own:
+            self._some_groups_carry_signal_and_some_do_not()
 
     def _some_groups_carry_signal_and_some_do_not(self) -> None:
         advantage, n = self.algorithm.advantage, self.rollout.group_size

@@ -1,9 +1,11 @@
 """The task's part of the configuration. docs/tasks.md says what each is."""
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
+from asyncds.choices.one_of import one_of
+from asyncds.choices.open_kind import OpenKind
 from asyncds.config.section import Section
 
 
@@ -123,7 +125,16 @@ class MathTask(Section):
     """How the problem is put to the model."""
 
 
-TaskConfig = CountdownTask | KnightsKnavesTask | MathTask
+TaskConfig = CountdownTask | KnightsKnavesTask | MathTask | OpenKind
+if TYPE_CHECKING:
+    AnyTask = TaskConfig
+else:
+    AnyTask = one_of((CountdownTask, KnightsKnavesTask, MathTask))
+
+
+def task_options(task: TaskConfig) -> dict[str, Any]:
+    """What the task is made with, beside its kind."""
+    return task.options if isinstance(task, OpenKind) else task.model_dump(exclude={"kind"})
 
 
 def data_sets(task: TaskConfig) -> list[str]:
@@ -135,4 +146,4 @@ def data_sets(task: TaskConfig) -> list[str]:
 
 def makes_chats(task: TaskConfig) -> bool:
     """Whether a task's prompts are chats, which need a chat template."""
-    return isinstance(task, MathTask) or task.prompt_style == "chat"
+    return isinstance(task, MathTask) or getattr(task, "prompt_style", "plain") == "chat"

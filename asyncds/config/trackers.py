@@ -1,9 +1,11 @@
 """The configuration of trackers: where a run's metrics are sent besides."""
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator
 
+from asyncds.choices.one_of import one_of
+from asyncds.choices.open_kind import OpenKind
 from asyncds.config.section import Section
 
 
@@ -41,12 +43,10 @@ def _named(value: Any) -> Any:
     return {"kind": value} if isinstance(value, str) else value
 
 
-TrackerConfig = TensorBoardConfig | WandbConfig | MlflowConfig
-_Tracker = Annotated[TrackerConfig, Field(discriminator="kind")]
-Tracker = Annotated[
-    _Tracker,
-    BeforeValidator(
-        _named, json_schema_input_type=_Tracker | Literal["tensorboard", "wandb", "mlflow"]
-    ),
-]
+TrackerConfig = TensorBoardConfig | WandbConfig | MlflowConfig | OpenKind
+if TYPE_CHECKING:
+    Tracker = TrackerConfig
+else:
+    _Tracker = one_of((TensorBoardConfig, WandbConfig, MlflowConfig))
+    Tracker = Annotated[_Tracker, BeforeValidator(_named, json_schema_input_type=_Tracker | str)]
 """Also the name of a kind alone, which takes its defaults."""

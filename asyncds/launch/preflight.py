@@ -5,14 +5,16 @@ import os
 import socket
 from pathlib import Path
 
+from asyncds.choices.open_kind import KindError, OpenKind, prepare
 from asyncds.config.schema import RunConfig
-from asyncds.config.tasks import data_sets, makes_chats
+from asyncds.config.tasks import data_sets, makes_chats, task_options
 from asyncds.launch.machine import Gpu, existing, free_bytes, gpus, uses_cuda, version
 from asyncds.launch.model_directory import ModelFacts, chat_template_problems, check_model
 from asyncds.tasks import data
 from asyncds.tasks.registry import make_task
 from asyncds.telemetry.traces import traces
 from asyncds.telemetry.trackers.make import missing_package
+from asyncds.telemetry.trackers.tracker import Tracker
 from asyncds.transport.keys import (
     KeyFileError,
     load_client_keys,
@@ -35,6 +37,7 @@ def preflight(config: RunConfig, *, resume: bool = False) -> list[str]:
         *problems,
         *_packages(config),
         *_task(config),
+        *_kinds(config),
         *_devices(config, gpus() if uses_cuda() else []),
         *_ports(config),
         *_keys(config),
@@ -89,12 +92,13 @@ def _task(config: RunConfig) -> list[str]:
     if problems := [f"task: {why}" for source in sources if (why := data.missing(source))]:
         return problems
     try:
-        task = make_task(config.task.kind, **config.task.model_dump(exclude={"kind"}))
+        task = make_task(config.task.kind, **task_options(config.task))
         if sources and all(Path(source).expanduser().exists() for source in sources):
             task.rows("train")
     except (ValueError, ImportError) as error:
         return [f"task: {error}"]
-    if not makes_chats(config.task) or config.task.chat.template is not None:
+    chat = getattr(config.task, "chat", None)
+    if chat is None or not makes_chats(config.task) or chat.template is not None:
         return []
     return chat_template_problems(config.tokenizer or config.model)
 
@@ -124,6 +128,23 @@ def _packages(config: RunConfig) -> list[str]:
     problems += [p for tracker in config.telemetry.trackers if (p := missing_package(tracker))]
     if config.telemetry.traces and (problem := traces.missing_package()):
         problems.append(problem)
+    return problems
+
+
+def _kinds(config: RunConfig) -> list[str]:
+    """What is wrong with kinds of the person's own. Imports their modules."""
+    problems = []
+    try:
+        config.resolved()
+    except ValueError as error:
+        problems.append(f"algorithm: {error}")
+    for tracker in config.telemetry.trackers:
+        if isinstance(tracker, OpenKind):
+            given = {"run_dir": Path(config.runs_dir)}
+            try:
+                prepare(tracker.kind, tracker.options, base=Tracker, given=given)  # type: ignore[type-abstract]
+            except KindError as error:
+                problems.append(f"telemetry.trackers: {error}")
     return problems
 
 

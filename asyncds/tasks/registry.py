@@ -5,6 +5,7 @@ import importlib
 import inspect
 from typing import Any
 
+from asyncds.choices.open_kind import prepare
 from asyncds.tasks.base import Task
 
 KINDS = {
@@ -20,6 +21,8 @@ def make_task(kind: str, **options: Any) -> Task:
     options: keyword arguments of its constructor. Raises ValueError with a sentence for an unknown
     kind, a class that can't be imported or options that the task does not take.
     """
+    if ":" in kind:
+        return prepare(kind, options, base=Task)()  # type: ignore[type-abstract]
     module, _, name = _path(kind).partition(":")
     try:
         factory = getattr(importlib.import_module(module), name)
@@ -34,8 +37,6 @@ def make_task(kind: str, **options: Any) -> Task:
 
 
 def _path(kind: str) -> str:
-    if ":" in kind:
-        return kind
     if kind not in KINDS:
         near = difflib.get_close_matches(kind, KINDS, n=1)
         hint = f", did you mean {near[0]!r}?" if near else f": known are {', '.join(KINDS)}"

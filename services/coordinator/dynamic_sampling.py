@@ -11,6 +11,7 @@ from enum import Enum
 import numpy as np
 
 from asyncds.algo.advantages.base import Sequences
+from asyncds.algo.algorithm import AlgorithmConfig
 from asyncds.config.schema import RunConfig
 from asyncds.protocol.codec import GroupArrays
 from asyncds.rollout.journal import Journal
@@ -36,6 +37,9 @@ class DynamicSampling:
 
     def __init__(self, *, config: RunConfig, journal: Journal) -> None:
         self._config = config
+        self._algorithm = config.algorithm
+        if config.rollout.dynamic_sampling.enabled:
+            self._algorithm = config.algorithm.resolved()
         self._journal = journal
         self._kept, self._dropped = json.loads(journal.meta("dynamic_sampling") or "[0, 0]")
         self._logged = False
@@ -47,7 +51,7 @@ class DynamicSampling:
             return Verdict.KEEP
         limit = rollout.dynamic_sampling.max_dropped * rollout.groups_per_step
         verdict = Verdict.KEEP
-        if not carries_signal(self._config, group):
+        if not carries_signal(self._algorithm, group, max_tokens=self._config.sampling.max_tokens):
             verdict = Verdict.DROP if self._dropped < limit else Verdict.EXCUSED
         if verdict is Verdict.DROP:
             self._dropped += 1
@@ -67,15 +71,12 @@ class DynamicSampling:
         return verdict
 
 
-def carries_signal(config: RunConfig, group: GroupArrays) -> bool:
+def carries_signal(algorithm: AlgorithmConfig, group: GroupArrays, *, max_tokens: int) -> bool:
     """Whether a sequence of the group that is not masked has a shaped advantage other than zero.
 
     Of the loss only the policy term is judged: those of KL and entropy act on any group.
     """
-    algorithm = config.algorithm
-    added = algorithm.overlong.added_reward(
-        group.lengths.astype(np.float64), max_tokens=config.sampling.max_tokens
-    )
+    added = algorithm.overlong.added_reward(group.lengths.astype(np.float64), max_tokens=max_tokens)
     signal = algorithm.advantage.signal(
         Sequences(
             reward=group.rewards.astype(np.float64) + added,

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from asyncds.config.schema import RunConfig
+from asyncds.config.tasks import task_options
 from asyncds.engine.generation import GenerationEngine
 from asyncds.engine.tokenizer import load_tokenizer, vocabulary_fingerprint
 from asyncds.engine.vllm_metrics import VllmMetrics
@@ -76,7 +77,7 @@ def serve_runs(assignments: Assignments, *, name: str, index: str) -> int:
 
 
 async def _serve(config: RunConfig, engine: EngineCache, *, name: str, index: int) -> int:
-    options = config.task.model_dump(exclude={"kind"})
+    options = task_options(config.task)
     try:
         keys = client_keys(config)
         task = make_task(config.task.kind, **options)
@@ -101,7 +102,7 @@ async def _serve(config: RunConfig, engine: EngineCache, *, name: str, index: in
 
 
 def _scorer(config: RunConfig) -> AbstractAsyncContextManager[Scorer]:
-    options = config.task.model_dump(exclude={"kind"})
+    options = task_options(config.task)
     return make_scorer(config.scoring, kind=config.task.kind, options=options)
 
 

@@ -88,6 +88,7 @@ def _serve(config: RunConfig) -> int:
         torch.set_num_threads(config.learner.cpu_threads)
     try:
         keys = client_keys(config)
+        config.algorithm.resolved()  # told before anything is loaded
         engine = _make_engine(config)
         step = _restore(engine, config)
     except (

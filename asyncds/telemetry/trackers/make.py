@@ -3,6 +3,7 @@
 from importlib import metadata
 from pathlib import Path
 
+from asyncds.choices.open_kind import OpenKind
 from asyncds.config.schema import RunConfig
 from asyncds.config.trackers import (
     MlflowConfig,
@@ -23,6 +24,8 @@ _DISTRIBUTIONS = {
 
 def missing_package(tracker: TrackerConfig) -> str:
     """What is not installed and how to mend it, in a sentence; "" if all is there."""
+    if isinstance(tracker, OpenKind):
+        return ""
     if any(_installed(name) for name in _DISTRIBUTIONS[tracker.kind]):
         return ""
     return (
@@ -34,6 +37,8 @@ def missing_package(tracker: TrackerConfig) -> str:
 def make_tracker(tracker: TrackerConfig, *, run_dir: Path) -> Tracker:
     """Not connected yet. Imports the tracker's own package."""
     match tracker:
+        case OpenKind():
+            return tracker.make(Tracker, run_dir=run_dir)  # type: ignore[type-abstract]
         case TensorBoardConfig():
             from asyncds.telemetry.trackers.tensorboard import TensorBoard
 

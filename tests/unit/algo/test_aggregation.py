@@ -43,7 +43,7 @@ def wanted(aggregation: Aggregation, losses: list[np.ndarray]) -> float:
 @given(batch=batches(), seed=st.integers(0, 9))
 def test_the_sum_over_the_number_of_tokens_is_the_wanted_mean(aggregation, batch, seed) -> None:  # type: ignore[no-untyped-def]
     length, update, _ = batch
-    weight = aggregation(length, update)
+    weight = aggregation(length, update, max_tokens=9)
     rng = np.random.default_rng(seed)
     losses = [rng.normal(size=n) for n in length]
     for u in np.unique(update):
@@ -62,7 +62,9 @@ def test_class_weights_give_the_mean_over_the_class(batch, seed) -> None:  # typ
     length, update, correct = batch
     values = [np.random.default_rng(seed + i).normal(size=n) for i, n in enumerate(length)]
     for aggregation in ALL:
-        weight = class_mean_weights(aggregation(length, update), correct, length, update)
+        weight = class_mean_weights(
+            aggregation(length, update, max_tokens=9), correct, length, update
+        )
         for u in np.unique(update):
             for verdict in (True, False):
                 mine = np.flatnonzero((update == u) & (correct == verdict) & (length > 0))

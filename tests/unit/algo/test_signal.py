@@ -13,7 +13,7 @@ from asyncds.algo.objective import Objective
 from asyncds.algo.segments import segment_mean, segment_sum
 from asyncds.config.schema import RunConfig
 from asyncds.protocol.codec import GroupArrays
-from services.coordinator.dynamic_sampling import carries_signal
+from services.coordinator import dynamic_sampling
 from tests.simulation.simulated_config import make_config
 from tests.support.objectives import table
 
@@ -130,6 +130,10 @@ def learner_sees_signal(config: RunConfig, group: GroupArrays) -> bool:
         correct = torch.from_numpy(group.correct)[row]
         advantage = advantage + torch.where(correct, -ds.gamma_p, ds.gamma_n) * pooled
     return bool(((advantage.abs() > 1e-6) & (sequences.policy_weight[row] > 0)).any())
+
+
+def carries_signal(config: RunConfig, group: GroupArrays) -> bool:
+    return dynamic_sampling.carries_signal(config.algorithm, group, max_tokens=MAX_TOKENS)
 
 
 def make(advantage: dict[str, Any], overlong: dict[str, Any]) -> RunConfig:

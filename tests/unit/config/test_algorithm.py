@@ -149,7 +149,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"loss": AGAINST_PROXIMAL, "correction": {"kind": "icepop", "low": 2}},
         "less than or equal",
     ),
-    "no constant": ({"aggregation": {"kind": "constant_length"}}, "Field required"),
     "constant 0": (
         {"aggregation": {"kind": "constant_length", "tokens": 0}},
         "greater than or equal",

@@ -385,7 +385,7 @@ def test_a_name_is_enough_and_survives_config_yaml(run: Run) -> None:
     assert kinds == ["tensorboard", "wandb", "mlflow"]
     with pytest.raises(ConfigError, match="one twice"):
         config_of(run, "wandb", "wandb")
-    with pytest.raises(ConfigError, match="tensorbord"):
+    with pytest.raises(ConfigError, match="unknown kind: choose tensorboard, wandb, mlflow"):
         config_of(run, "tensorbord")
     with pytest.raises(ConfigError, match=r"unknown key telemetry\.trackers\.0\.projectt"):
         config_of(run, {"kind": "wandb", "projectt": "x"})
