@@ -1,4 +1,4 @@
-"""Runs the quickstart with DS-GRPO and with GRPO, and prints the README's table.
+"""Runs the quickstart with DS-GRPO and with GRPO, and prints the table of docs/quickstart.md.
 
     python benchmarks/quickstart.py [seed …]
 

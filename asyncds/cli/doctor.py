@@ -168,7 +168,8 @@ def _usable(found: list[Gpu]) -> Iterator[Finding]:
             name="CUDA",
             value=f"PyTorch sees {seen} of {len(found)} GPUs: {last[0]}",
             state="missing",
-            mend="install a driver that supports this PyTorch, or one with an older CUDA",
+            mend="install a driver that supports this PyTorch (2.13 is built for CUDA 13.0, which "
+            "needs r580 or newer), or a PyTorch for an older CUDA",
         )
 
 
