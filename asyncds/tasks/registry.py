@@ -12,6 +12,7 @@ KINDS = {
     "countdown": "asyncds.tasks.countdown.task:CountdownTask",
     "knights_knaves": "asyncds.tasks.knights_knaves.task:KnightsKnavesTask",
     "math": "asyncds.tasks.math.task:MathTask",
+    "reasoning_gym": "asyncds.tasks.reasoning_gym:ReasoningGymTask",
 }
 
 
