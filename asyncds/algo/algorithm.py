@@ -9,6 +9,7 @@ from asyncds.algo.advantages.base import Advantage
 from asyncds.algo.advantages.ds_grpo import DsGrpo
 from asyncds.algo.aggregation import Aggregation, TokenMean
 from asyncds.algo.bundles import BUNDLES, with_bundle
+from asyncds.algo.class_weights import ClassWeights
 from asyncds.algo.corrections.base import Correction
 from asyncds.algo.corrections.none import NoCorrection
 from asyncds.algo.entropy import DifferentialEntropy
@@ -45,6 +46,8 @@ class AlgorithmConfig(Choice):
     set besides; default: none, and the defaults of the fields are their own."""
     advantage: AnyAdvantage = DsGrpo()
     """How rewards become advantages."""
+    class_weights: ClassWeights = ClassWeights()
+    """By what the advantages of each class are multiplied."""
     loss: AnyLoss = Clip()
     """How advantages become a loss."""
     correction: AnyCorrection = NoCorrection()

@@ -115,7 +115,7 @@ class Objective:
                 raise ValueError("masking overlong sequences needs finished.")
             policy_weight = weight * config.overlong.teaches(finished)
         result = SequenceAdvantages(
-            base=_tensor(config.advantage(shaped)),
+            base=_tensor(config.advantage(shaped) * config.class_weights(table.correct)),
             shift=_tensor(config.advantage.sequence_shift(shaped)),
             coefficient=_tensor(config.advantage.token_coefficient(shaped)),
             correct=torch.tensor(table.correct, dtype=torch.bool),

@@ -84,6 +84,7 @@ def carries_signal(algorithm: AlgorithmConfig, group: GroupArrays, *, max_tokens
             group=np.zeros(len(group.lengths), dtype=np.int64),
             length=group.lengths.astype(np.int64),
             logprob_sum=group.logprob_sums().astype(np.float64),
-        )
+        ),
+        weight=algorithm.class_weights(group.correct),
     )
     return bool((signal & algorithm.overlong.teaches(group.finished)).any())

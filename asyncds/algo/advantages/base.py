@@ -117,9 +117,10 @@ class Advantage(Choice):
         """The policy whose log-probs of tokens are added, None where none are."""
         return None
 
-    def signal(self, sequences: Sequences) -> Bool:
+    def signal(self, sequences: Sequences, *, weight: Float | float = 1.0) -> Bool:
         """Which sequences have a shaped advantage that is not zero, [N]: what dynamic sampling
-        keeps groups for. The coordinator asks, with log-probs of the behaviour policy."""
-        whole = np.asarray(self(sequences)) + self.sequence_shift(sequences)
+        keeps groups for. The coordinator asks, with log-probs of the behaviour policy. weight:
+        by which the advantages are multiplied, [N] or one number."""
+        whole = weight * np.asarray(self(sequences)) + self.sequence_shift(sequences)
         shifted = (self.token_coefficient(sequences) != 0) & (sequences.logprob_sum < 0)
         return np.asarray((whole != 0) | shifted)

@@ -148,6 +148,19 @@ def test_a_gamma_below_zero_is_refused(gamma: float) -> None:
             DsGrpo(**{name: gamma})
 
 
+def test_class_weights_multiply_the_advantage_of_the_reward_and_not_the_shift() -> None:
+    rewards = table(reward=[1, 0, 0, 0], logprob_sum=[-1, -2, -3, -4])
+    plain = make_objective(advantage=DsGrpo()).sequence_advantages(rewards)
+    weights = {"correct": 0.5, "incorrect": 0}
+    weighted = make_objective(advantage=DsGrpo(), class_weights=weights)
+    result = weighted.sequence_advantages(rewards)
+    factor = torch.tensor([0.5, 0, 0, 0])
+    assert torch.equal(result.base, plain.base * factor)
+    assert torch.equal(result.coefficient, plain.coefficient)
+    only_right = weighted.config.class_weights(rewards.correct)
+    assert Grpo().signal(rewards, weight=only_right).tolist() == [True, False, False, False]
+
+
 # --- unlikeliness ---------------------------------------------------------------------------------
 
 SEQUENCES = st.lists(
