@@ -12,7 +12,7 @@ Counts = Sequence[int] | npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over problems and its bootstrap interval, each in 0..1."""
+    """A mean over problems and its interval, low ≤ mean ≤ high."""
 
     mean: float
     low: float
@@ -61,45 +61,52 @@ def pass_at_ks(n: Counts, c: Counts, ks: Sequence[int]) -> Float64:
 def mean_pass_at_k(
     n: Counts, c: Counts, ks: Sequence[int], *, seed: int = 0
 ) -> dict[int, Estimate]:
-    """Pass@k averaged over problems, for each k, with a 95 % bootstrap interval over problems.
+    """Pass@k averaged over problems, for each k, with the 95 % interval of ``bootstrap``.
 
     n, c [P]: samples and correct samples of each problem. All k see the same resamples.
     Raises ValueError where there is no problem, or a problem has fewer samples than a k.
     """
-    return dict(zip(ks, _bootstrap(pass_at_ks(n, c, ks), seed=seed), strict=True))
+    return dict(zip(ks, _bootstrap(pass_at_ks(n, c, ks), seed=seed, most=1.0), strict=True))
 
 
 def bootstrap(
     values: Sequence[float] | Float64,
     *,
     seed: int,
+    most: float = 1.0,
     confidence: float = 0.95,
     resamples: int = 1000,
 ) -> Estimate:
-    """Mean of ``values`` and its percentile interval over resamples with replacement (Efron, 1979).
+    """Mean of ``values``, which lie in 0..most, and its interval for other problems like these.
+
+    The interval is a Bayesian bootstrap's (Rubin, 1981) whose ends are each moved outwards by half
+    a problem that nobody has seen: at the lower end its value is 0, at the upper end ``most``. So
+    it has a width also where all values are equal, and covers where the problem that would tell was
+    not drawn. For values of 0 and 1 the ends are the quantiles of Beta(c, P − c + ½) and
+    Beta(c + ½, P − c), between those of Jeffreys and of Clopper and Pearson.
 
     Raises ValueError where there is no value.
     """
     row = np.asarray(values, dtype=np.float64)[None]
-    return _bootstrap(row, seed=seed, confidence=confidence, resamples=resamples)[0]
+    return _bootstrap(row, seed=seed, most=most, confidence=confidence, resamples=resamples)[0]
 
 
 def _bootstrap(
-    rows: Float64, *, seed: int, confidence: float = 0.95, resamples: int = 1000
+    rows: Float64, *, seed: int, most: float, confidence: float = 0.95, resamples: int = 1000
 ) -> list[Estimate]:
     """One estimate for each of rows [K, P], over the same resamples of the P problems."""
     problems = rows.shape[1]
     if not problems:
         raise ValueError("no problem to average over")
     rng = np.random.default_rng(seed)
-    # A resample is how often it has each problem, so that its means are a product of matrices.
-    means = np.empty((len(rows), resamples))
-    for i in range(resamples):
-        drawn = rng.integers(problems, size=problems)
-        means[:, i] = rows @ np.bincount(drawn, minlength=problems) / problems
-    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-    low, high = np.quantile(means, tails, axis=1)
+    weights = rng.standard_exponential((problems, resamples), dtype=np.float32)
+    unseen = rng.standard_gamma(0.5, resamples)
+    total = weights.sum(axis=0, dtype=np.float64) + unseen
+    lower = rows.astype(np.float32) @ weights / total
+    upper = lower + most * unseen / total
+    tail = (1 - confidence) / 2
+    lows, highs = np.quantile(lower, tail, axis=1), np.quantile(upper, 1 - tail, axis=1)
     return [
-        Estimate(mean=float(mean), low=float(a), high=float(b))
-        for mean, a, b in zip(rows.mean(axis=1), low, high, strict=True)
+        Estimate(mean=float(mean), low=float(low), high=float(min(high, most)))
+        for mean, low, high in zip(rows.mean(axis=1), lows, highs, strict=True)
     ]

@@ -202,7 +202,11 @@ def _averages(
         ),
         "entropy": _mean([p.entropy for p in problems]),
     }
-    distinct = bootstrap([d.distinct for d in seen], seed=0) if seen else Estimate(0.0, 0.0, 0.0)
+    counts = [d.distinct for d in seen]
+    # A problem that was not drawn may have one more than any of these.
+    distinct = (
+        bootstrap(counts, seed=0, most=max(counts) + 1) if counts else Estimate(0.0, 0.0, 0.0)
+    )
     return {
         "n_problems": len(problems),
         "pass_at_k": {str(k): estimate.mean for k, estimate in passed.items()},
