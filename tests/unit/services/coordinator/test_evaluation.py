@@ -100,7 +100,8 @@ def test_a_result_is_what_counting_by_hand_gives(some: list[Samples], random: An
     assert result.distinct_correct == pytest.approx(fmean(distinct))
     assert result.distinct == pytest.approx({"written": fmean(distinct), "loose": fmean(loose)})
     low, high = result.distinct_correct_interval
-    assert min(distinct) <= low <= high <= max(distinct)
+    assert 0 <= low <= fmean(distinct) + 1e-12
+    assert fmean(distinct) - 1e-12 <= high <= max(distinct) + 1
     overlaps = [pairs_that_agree(samples) for samples in some]
     known = [o for o in overlaps if o is not None]
     assert result.n_defined["self_overlap"] == len(known)
@@ -207,7 +208,9 @@ def test_every_number_of_an_evaluation_is_a_gauge(tmp_path: Path) -> None:
         return metrics.registry.get_sample_value(f"asyncds_coordinator_{name}", labels)
 
     assert gauge("pass_at_k", k="1", temperature="0.7") == pytest.approx(0.75)
-    assert gauge("pass_at_k_bound", k="1", temperature="0.7", bound="low") == pytest.approx(0.75)
+    low = gauge("pass_at_k_bound", k="1", temperature="0.7", bound="low")
+    assert low is not None
+    assert 0 < low < 0.75
     assert gauge("evaluation_distinct", equivalence="written", temperature="0.7") == 2
     assert gauge("evaluation_distinct", equivalence="loose", temperature="0.7") == 1
     assert gauge("evaluation_multiplicity", equivalence="written") == 4.5
