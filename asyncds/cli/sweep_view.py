@@ -12,7 +12,7 @@ from rich.text import Text
 
 from asyncds.cli.live import plain_line
 from asyncds.protocol.records import RunStatus
-from asyncds.telemetry.comparison import compare
+from asyncds.telemetry.gains import gains
 from asyncds.telemetry.numbers import duration
 
 
@@ -69,7 +69,7 @@ def outcome_line(outcome: Outcome) -> Text:
     line = Text.assemble((f"{outcome.status:<9} ", style), (outcome.name, "bold"))
     line.append(f"  {duration(outcome.seconds)}", "dim")
     evaluations = (outcome.summary or {}).get("eval") or []
-    for row in (r for r in compare(evaluations) if r.result):
+    for row in (r for r in gains(evaluations) if r.result):
         line.append(f"  {row.name} {row.result}")
     if outcome.problem:
         line.append(f"\n{outcome.problem}")

@@ -7,15 +7,17 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from asyncds.telemetry.comparison import compare
+from asyncds.telemetry.gains import gains
 from asyncds.telemetry.numbers import duration, number, percent
+
+_STYLE = {"better": "green", "worse": "red", "": ""}
 
 
 def final_table(summary: dict[str, Any]) -> RenderableType:
     """Base and result, or the only evaluation there is, then what the run took. Missing values are
     left out."""
     parts: list[RenderableType] = []
-    compared = compare(summary.get("eval") or [])
+    compared = gains(summary.get("eval") or [])
     if compared:
         view = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
         several = any(row.result for row in compared)
@@ -23,7 +25,7 @@ def final_table(summary: dict[str, Any]) -> RenderableType:
         for name in ("base", "result", "gain") if several else ("model",):
             view.add_column(name, justify="right")
         for row in compared:
-            gain = Text(row.gain, style="green" if row.better else "red")
+            gain = Text(row.gain, style=_STYLE[row.verdict])
             view.add_row(row.name, row.base, *((row.result, gain) if several else ()))
         parts += [view, Text()]
     facts = Table.grid(padding=(0, 3, 0, 0))

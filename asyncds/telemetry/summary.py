@@ -3,13 +3,14 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from asyncds.telemetry.files import replace_file, to_json
+from asyncds.telemetry.machine import hardware, versions
 from asyncds.telemetry.metrics.catalogue import metrics
 
 Status = Literal["finished", "interrupted", "failed"]
@@ -28,7 +29,8 @@ class Summary:
     at consumption. diagnostics: {name: {"mean", "min", "max"}} over the steps, of the metrics that
     are declared with `summary`. best_checkpoint: the step of the checkpoint with the
     highest Pass@k (`checkpoint.keep_best`), None if none was evaluated. eval: results of
-    `Journal.evaluations()`, the base model's first.
+    `Journal.evaluations()`, the base model's first. versions, hardware: of the coordinator's
+    process.
     """
 
     status: Status
@@ -48,6 +50,8 @@ class Summary:
     diagnostics: dict[str, dict[str, float]]
     best_checkpoint: int | None = None
     eval: list[dict[str, Any]]
+    versions: dict[str, str] = field(default_factory=versions)
+    hardware: str = field(default_factory=hardware)
 
 
 def diagnose(steps: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:

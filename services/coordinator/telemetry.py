@@ -18,6 +18,7 @@ from asyncds.rollout.scheduler import TicketState
 from asyncds.telemetry.live.page import live_pages, no_live_page
 from asyncds.telemetry.live.view import SAMPLES, LiveView
 from asyncds.telemetry.metrics.registry import Metrics
+from asyncds.telemetry.metrics.values import batch_values, evaluation_values
 from asyncds.telemetry.run_log import RunLog
 from asyncds.telemetry.server import Page
 from asyncds.telemetry.state_dump import dump_state
@@ -128,18 +129,7 @@ class CoordinatorTelemetry:
         m.counter("tokens_trained_total").inc(batch.tokens)
         for event in ("batched", "consumed"):
             m.counter("groups_total", event=event).inc(batch.groups)
-        self._set("correct_fraction", batch.correct)
-        for name in (
-            "reward",
-            "distinct_correct",
-            "mixed_groups",
-            "solved_groups",
-            "top_share",
-            "self_overlap",
-        ):
-            self._set(name, getattr(batch, name))
-        for name, value in batch.distinct.items():
-            self._set("distinct_answers", value, equivalence=name)
+        m.record("batch", batch_values(record.line(), "coordinator"))
 
     def _journaled(self) -> tuple[RunLog, list[float | None]]:
         """The log and the reward curve so far, from the journal."""
@@ -159,22 +149,8 @@ class CoordinatorTelemetry:
     def _evaluation(self, record: EvaluationRecord) -> None:
         if record.id not in [e.id for e in self._evaluations]:
             self._evaluations.append(record)
-        at = {"temperature": f"{record.temperature:g}"}
-        for k, value in record.pass_at_k.items():
-            self._set("pass_at_k", value, k=k, **at)
-            for bound, edge in zip(("low", "high"), record.pass_at_k_interval[k], strict=True):
-                self._set("pass_at_k_bound", edge, k=k, bound=bound, **at)
-        for name, value in record.distinct.items():
-            self._set("evaluation_distinct", value, equivalence=name, **at)
-        for name, exist in record.multiplicity.items():
-            self._set("evaluation_multiplicity", exist, equivalence=name)
-        for name in ("top_share", "self_overlap", "normalised_variance", "entropy"):
-            self._set(f"evaluation_{name}", getattr(record, name), **at)
-        self._set("evaluation_version", record.version)
-
-    def _set(self, gauge: str, value: float | None, **labels: str) -> None:
-        """What is not defined is NaN."""
-        self._metrics.gauge(gauge, **labels).set(math.nan if value is None else value)
+        values = evaluation_values(record.result())
+        self._metrics.record("evaluation", values, temperature=f"{record.temperature:g}")
 
     def sample(self, now: float) -> None:
         """Bring gauges and counters up to date."""

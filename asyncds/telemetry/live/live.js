@@ -5,7 +5,7 @@
 // the server escapes.
 const EVERY = 2000, ENDING = 500, LONGEST = 30000;
 const FINAL = ["finished", "interrupted", "failed"];
-let revision = null, last = null, heard = 0, failures = 0;
+let revision = null, last = null, pace = null, heard = 0, failures = 0;
 
 const at = (id) => document.getElementById(id);
 const known = (value) => value !== null && value !== undefined;
@@ -53,8 +53,9 @@ function table(element, rows, head = null) {
   }
   const body = element.tBodies[0] ?? element.createTBody();
   each(body, rows, () => make("tr"), (row, cells) =>
-    each(row, cells, () => make("td"), (cell, value) => {
+    each(row, cells, () => make("td"), (cell, value, i) => {
       const [shown, kind] = Array.isArray(value) ? value : [value, ""];
+      if (head?.[i]) cell.dataset.name = head[i];
       text(cell, shown);
       if (cell.className !== kind) cell.className = kind;
     }));
@@ -75,7 +76,9 @@ function showStatus(s) {
   text(at("name"), s.name);
   text(at("state"), s.state);
   at("state").className = `badge ${STATE[s.state] ?? ""}`;
-  text(at("progress"), `step ${s.step} of ${s.steps} · version ${s.version} · ${duration(s.elapsed)}`);
+  const left = known(pace) && s.step < s.steps && !FINAL.includes(s.state)
+    ? ` · about ${duration(pace * (s.steps - s.step))} to go` : "";
+  text(at("progress"), `step ${s.step} of ${s.steps} · version ${s.version} · ${duration(s.elapsed)}${left}`);
   at("done").style.width = `${Math.min(100, 100 * s.step / s.steps)}%`;
   text(at("waits"), s.waiting_for);
   notice(s.message);
@@ -124,6 +127,11 @@ const silent = (process) =>
 // --- charts and rollouts ------------------------------------------------------------------------
 
 function showDetails(details) {
+  pace = details.seconds_per_step;
+  const parts = Object.entries(details.versions).filter(([, version]) => version)
+    .map(([name, version]) => `${name === "version" ? "asyncds" : name} ${version}`);
+  text(at("machine"), `The coordinator's process: ${[...parts, details.hardware].join(", ")}`);
+  text(at("config"), details.config);
   at("nocharts").hidden = details.charts.length > 0;
   at("norollouts").hidden = details.rollouts.length > 0;
   each(at("charts"), details.charts, chartCard, (card, chart) => {

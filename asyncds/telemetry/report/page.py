@@ -13,9 +13,11 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from asyncds.rollout.journal import Journal
-from asyncds.telemetry.comparison import compare
 from asyncds.telemetry.evaluations import by_temperature
 from asyncds.telemetry.files import replace_file
+from asyncds.telemetry.gains import gains
+from asyncds.telemetry.metrics.catalogue import drawn
+from asyncds.telemetry.metrics.charts import LEARNER_TIME
 from asyncds.telemetry.numbers import duration, number, percent
 from asyncds.telemetry.report.charts import by_section, report_charts
 from asyncds.telemetry.rollouts.read import SAMPLES_DELETED, read_rollout, tokenizer_of
@@ -25,6 +27,11 @@ from asyncds.telemetry.run_log import read_run_log
 from asyncds.telemetry.summary import read_summary
 
 SAMPLE_PROBLEMS = 6
+
+_NAMES = {
+    "wall_seconds": "wall time",
+    "tokens_per_second": "tokens per second, start-up included",
+}
 
 Evaluation = dict[str, Any]
 MetricsLine = dict[str, Any]
@@ -49,7 +56,7 @@ def write_report(run_dir: Path) -> Path:
         written=time.strftime("%Y-%m-%d %H:%M"),
         status=(summary or {}).get("status", "not finished"),
         tiles=_tiles(summary, lines, evaluations, config),
-        comparison=compare(evaluations),
+        comparison=gains(evaluations),
         multiplicity=evaluations[0].get("solution_multiplicity") if evaluations else None,
         summary=_summary_rows(summary),
         charts=by_section(report_charts(lines, evaluations, config)),
@@ -101,7 +108,7 @@ def _tiles(
     """(name, value, remark) of the numbers at the top."""
     last = lines[-1] if lines else {}
     values = summary or {}
-    compared = compare(next(iter(by_temperature(evaluations).values()), []))
+    compared = gains(next(iter(by_temperature(evaluations).values()), []))
     tiles = [
         (row.name, row.result or row.base, f"base {row.base}" if row.result else "")
         for row in dict.fromkeys([*compared[:1], *compared[-2:]])
@@ -115,15 +122,38 @@ def _tiles(
     if lags:
         bound = config.get("rollout", {}).get("max_lag", "?")
         tiles.append(("largest lag", number(max(lags)), f"bound {bound}"))
-    if (rate := values.get("tokens_per_second")) is not None:
-        tiles.append(("trained tokens/s", number(rate), "over the whole run"))
+    if (rate := _rate(lines)) is not None:
+        tiles.append(("trained tokens/s", number(rate), "from the first step on"))
+    if shares := _shares(lines):
+        (name, share), *rest = shares
+        remark = ", ".join(f"{other} {percent(part)}" for other, part in rest)
+        tiles.append((f"learner: {name}", percent(share), remark))
     return tiles
+
+
+def _rate(lines: Sequence[MetricsLine]) -> float | None:
+    """Tokens trained per second after the first step, which the start is in."""
+    times = [line["wall_seconds"] for line in lines if line.get("wall_seconds") is not None]
+    if len(times) < 2 or times[-1] <= times[0]:
+        return None
+    return sum(line.get("tokens") or 0 for line in lines[1:]) / (times[-1] - times[0]) or None
+
+
+def _shares(lines: Sequence[MetricsLine]) -> list[tuple[str, float]]:
+    """(name, share) of what the learner's time went to, largest first."""
+    spent = {
+        metric.curve: sum(line.get(metric.line_key) or 0.0 for line in lines)
+        for metric in drawn()[LEARNER_TIME]
+    }
+    total = sum(spent.values())
+    ordered = sorted(spent.items(), key=lambda pair: -pair[1])
+    return [(name, seconds / total) for name, seconds in ordered if seconds] if total else []
 
 
 def _summary_rows(summary: dict[str, Any] | None) -> list[tuple[str, str]]:
     values = {k: v for k, v in (summary or {}).items() if k not in ("eval", "diagnostics")}
     return [
-        (key.replace("wall_seconds", "wall_time").replace("_", " "), _plain(key, value))
+        (_NAMES.get(key, key.replace("_", " ")), _plain(key, value))
         for key, value in (values | ((summary or {}).get("diagnostics") or {})).items()
     ]
 
@@ -132,7 +162,7 @@ def _plain(key: str, value: Any) -> str:
     if value is None:
         return "–"
     if isinstance(value, dict):
-        return ", ".join(f"{k} {_plain(k, v)}" for k, v in value.items()) or "none"
+        return ", ".join(f"{k} {_plain(k, v)}" for k, v in value.items() if v != "") or "none"
     if key == "wall_seconds":
         return duration(value)
     if key.endswith("_fraction"):

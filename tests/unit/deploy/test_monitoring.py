@@ -65,7 +65,7 @@ def promtool(*arguments: str) -> str:
         capture_output=True,
         text=True,
         cwd=PROMETHEUS,
-        timeout=120,
+        timeout=400,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

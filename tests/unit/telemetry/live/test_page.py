@@ -312,9 +312,14 @@ def test_everything_is_there(live: Live, tab: Tab) -> None:
         "dropped": ("zero signal", "120", "stale"),
         "charts": ("Right completions", "Entropy", "Lag at consumption", "Throughput"),
         "rollouts": ("right", "✓", "✗"),
+        "machine": ("asyncds", "python", "cores"),
     }.items():
         for part in parts:
             assert part in text_of(tab, id), (id, part)
+    config = tab.evaluate("document.getElementById('config').textContent")
+    assert "groups_per_step: 2" in config
+    # Three steps, 1.1 seconds each: known as soon as the charts are there.
+    tab.until("document.getElementById('progress').innerText", lambda t: "3:37 to go" in t)
     assert tab.problems == []
     own = f"http://127.0.0.1:{live.port}/"
     assert {r.removeprefix(own) for r in tab.requests} == {"", "status.json", "details.json"}

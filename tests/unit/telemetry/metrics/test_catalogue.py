@@ -7,9 +7,10 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from asyncds.telemetry.metrics.catalogue import drawn, exported, metrics
+from asyncds.telemetry.metrics.catalogue import CATALOGUE, drawn, exported, metrics
 from asyncds.telemetry.metrics.declaration import Role
 from asyncds.telemetry.metrics.registry import build_metrics
+from tests.support.records import step_record
 
 ROLES = get_args(Role)
 
@@ -66,6 +67,18 @@ def test_values_are_found_by_key_in_the_order_of_their_labels() -> None:
     assert [key for _, key in by_name["ratio"].found_in(keys)] == ["ratio/p01", "ratio/max"]
     at_k = by_name["pass_at_k"].found_in(["pass@1", "pass@16", "pass@2", "pass@1/low"])
     assert [labels["k"] for labels, _ in at_k] == ["1", "2", "16"]
+
+
+def test_every_key_of_a_line_is_declared() -> None:
+    record = step_record({"step": 1, "distinct/written": 1.0})
+    keys = {key for key in record.line() if not key.startswith("learner/")}
+    declared = {
+        key
+        for metric in CATALOGUE["coordinator"]
+        if metric.record == "batch"
+        for _, key in metric.found_in(keys)
+    }
+    assert keys - declared == set()
 
 
 def test_series_are_reached_by_name_and_kind() -> None:

@@ -56,7 +56,7 @@ def reports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[str, list[
         return {**summarise(sums), "surprise": 0.25}
 
     monkeypatch.setattr("services.learner.learner.summarise", computing)
-    monkeypatch.setattr("services.learner.learner.checkpoint.save", lambda *_, **__: None)
+    monkeypatch.setattr("services.learner.checkpoints.checkpoint.save", lambda *_, **__: None)
     metrics, inbox = build_metrics("learner"), Inbox()
     link = MockLink(inbox)
     learner = make_learner(tmp_path, metrics)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from asyncds.rollout.journal import Journal
 from asyncds.telemetry.charts import Line, bar_chart, line_chart, moving_mean
-from asyncds.telemetry.comparison import compare
 from asyncds.telemetry.evaluations import evaluation_counts
+from asyncds.telemetry.gains import gains
 from asyncds.telemetry.numbers import duration, number, percent
 from asyncds.telemetry.report.charts import report_charts
 from asyncds.telemetry.report.page import write_report
@@ -148,25 +148,49 @@ def test_comparison_of_base_and_result() -> None:
     base = at | {"pass@k": {"1": 0.2, "64": 0.9}, "distinct_correct": 5.0, "n_samples": 64}
     interim = at | {"pass@k": {"1": 0.5}, "distinct_correct": 3.0, "n_samples": 16}
     result = at | {"pass@k": {"1": 0.5, "64": 0.8}, "distinct_correct": 4.0, "n_samples": 64}
-    assert compare([]) == []
-    only = compare([base])
+    assert gains([]) == []
+    only = gains([base])
     assert [(r.name, r.base, r.result, r.gain) for r in only] == [
         ("Pass@1", "20.0%", "", ""),
         ("Pass@64", "90.0%", "", ""),
         ("distinct correct", "5.00", "", ""),
     ]
-    assert [(r.name, r.result, r.gain, r.better) for r in compare([base, interim, result])] == [
-        ("Pass@1", "50.0%", "+30.0", True),
-        ("Pass@64", "80.0%", "-10.0", False),
-        ("distinct correct", "4.00", "-1.00", False),
+    assert [(r.name, r.result, r.gain, r.verdict) for r in gains([base, interim, result])] == [
+        ("Pass@1", "50.0%", "+30.0", ""),
+        ("Pass@64", "80.0%", "-10.0", ""),
+        ("distinct correct", "4.00", "-1.00", ""),
     ]
-    assert [r.name for r in compare([base, interim])] == ["Pass@1"]
+    assert [r.name for r in gains([base, interim])] == ["Pass@1"]
     cold = {"temperature": 0.6, "pass@k": {"1": 0.3}}
-    mixed = compare([base, cold, interim, cold | {"pass@k": {"1": 0.4}}])
+    mixed = gains([base, cold, interim, cold | {"pass@k": {"1": 0.4}}])
     assert [(r.name, r.gain) for r in mixed] == [
         ("Pass@1, T 1", "+30.0"),
         ("Pass@1, T 0.6", "+10.0"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("base", "result", "gain", "verdict"),
+    [
+        ((0.40, [0.36, 0.44]), (0.50, [0.47, 0.53]), "+10.0 ± 5.0", "better"),
+        ((0.50, [0.47, 0.53]), (0.40, [0.36, 0.44]), "-10.0 ± 5.0", "worse"),
+        ((0.80, [0.77, 0.83]), (0.777, [0.737, 0.817]), "-2.3 ± 5.0", ""),
+        ((0.80, [0.77, 0.83]), (0.80, [0.76, 0.84]), "+0.0 ± 5.0", ""),
+    ],
+)
+def test_a_gain_has_a_verdict_where_its_interval_leaves_out_zero(
+    base: tuple[float, list[float]],
+    result: tuple[float, list[float]],
+    gain: str,
+    verdict: str,
+) -> None:
+    (row,) = gains(
+        [
+            {"temperature": 1.0, "pass@k": {"4": value}, "pass@k_interval": {"4": ends}}
+            for value, ends in (base, result)
+        ]
+    )
+    assert (row.gain, row.verdict) == (gain, verdict)
 
 
 def test_samples_that_were_deleted_are_named(tmp_path: Path) -> None:

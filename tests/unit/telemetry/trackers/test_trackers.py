@@ -326,6 +326,7 @@ def test_names_of_numbers() -> None:
     assert step_numbers(line(1)) == {"train/reward": 1.0, "learner/mismatch_kl/lag=0": 0.25}
     assert step_numbers(line(2)) == {"train/reward": 2.0}
     assert evaluation_numbers(result(4)) == {
+        "eval/T0.6/version": 4,
         "eval/T0.6/pass@1": 0.25,
         "eval/T0.6/pass@16": 0.5,
         "eval/T0.6/distinct/written": 2.0,
