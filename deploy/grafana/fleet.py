@@ -18,7 +18,7 @@ ROWS = (
         stat(
             "Processes not read",
             "Targets that Prometheus does not reach.",
-            'sum by (run) (1 - up{@, role=~".+"})',
+            'sum by (namespace, run) (1 - up{@, role=~".+"})',
             steps=ANY,
         ),
         stat(
@@ -31,7 +31,7 @@ ROWS = (
         stat(
             "Other generators",
             "Joining, without the published weights, silent, or dead.",
-            'sum by (run) (asyncds_coordinator_members{@, health!="healthy"})',
+            'sum by (namespace, run) (asyncds_coordinator_members{@, health!="healthy"})',
             steps=((1, "orange"),),
         ),
         stat(

@@ -41,13 +41,22 @@ def dashboard(name: str, rows: tuple[Row, ...]) -> dict[str, Any]:
             "list": [
                 {"type": "datasource", "name": "datasource", "label": "Prometheus",
                  "query": "prometheus"},
-                {"type": "query", "name": "run", "label": "Run", "datasource": SOURCE,
-                 "query": "label_values(asyncds_coordinator_steps_total, run)", "refresh": 2,
-                 "multi": True, "includeAll": True, "allValue": ".*",
-                 "current": {"text": ["All"], "value": ["$__all"]}},
+                # Kubernetes' namespace; elsewhere there is none, and All is the choice.
+                _choice("namespace", "asyncds_coordinator_steps_total"),
+                _choice("run", 'asyncds_coordinator_steps_total{namespace=~"$namespace"}'),
             ]
         },
         "panels": list(_placed(rows)),
+    }  # fmt: skip
+
+
+def _choice(label: str, of: str) -> dict[str, Any]:
+    """A variable: any of the values that a label of `of` has."""
+    return {
+        "type": "query", "name": label, "label": label.capitalize(), "datasource": SOURCE,
+        "query": f"label_values({of}, {label})", "refresh": 2,
+        "multi": True, "includeAll": True, "allValue": ".*",
+        "current": {"text": ["All"], "value": ["$__all"]},
     }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ TRAINED = {
 
 def chosen(query: str) -> str:
     """Of the runs that are chosen."""
-    return query.replace("{@", '{run=~"$run"')
+    return query.replace("{@", '{namespace=~"$namespace", run=~"$run"')
 
 
 def full(name: str) -> str:
@@ -23,7 +23,7 @@ def full(name: str) -> str:
 
 
 def by(*labels: str) -> str:
-    return f"by ({', '.join(('run', *labels))})"
+    return f"by ({', '.join(('namespace', 'run', *labels))})"
 
 
 def last(name: str, *labels: str, match: str = "") -> str:
@@ -34,7 +34,7 @@ def last(name: str, *labels: str, match: str = "") -> str:
 def of_batch(name: str, *labels: str) -> str:
     """A gauge of the last batch. Before the first one a process exports zero, which is left out."""
     trained = TRAINED[name.partition("_")[0]]
-    return f"max {by(*labels)} ({full(name)}{{@}} and on (run, instance) {trained} > 0)"
+    return f"max {by(*labels)} ({full(name)}{{@}} and on (namespace, run, instance) {trained} > 0)"
 
 
 def rate(name: str, *labels: str, over: str = RATE) -> str:

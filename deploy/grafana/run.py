@@ -21,7 +21,7 @@ ROWS = (
         stat(
             "Alerts that fire",
             "How many.",
-            f"sum by (run) ({FIRING}) or {NONE}",
+            f"sum by (namespace, run) ({FIRING}) or {NONE}",
             steps=ANY,
         ),
         stat(
@@ -79,7 +79,7 @@ ROWS = (
                 "Red marks in the graphs of all dashboards are the same. What to do: "
                 "docs/operations.md",
                 (
-                    f"max by (run, alertname) ({FIRING}) "
+                    f"max by (namespace, run, alertname) ({FIRING}) "
                     f'or on (run) label_replace({NONE}, "alertname", "none", "", "")',
                     "{{run}} {{alertname}}",
                 ),

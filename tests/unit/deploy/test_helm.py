@@ -390,6 +390,10 @@ def test_rules_and_dashboards_are_those_of_deploy() -> None:
     objects = render(example("8x8"))
     rules = yaml.safe_load((ROOT / "deploy/prometheus/rules.yaml").read_text())
     assert one(objects, "PrometheusRule")["spec"] == rules
+    linked = text(
+        example("8x8"), "monitoring.prometheusRule.runbookUrl=https://docs.example.com/operations"
+    )
+    assert "runbook_url: https://docs.example.com/operations#asyncdsnoprogress" in linked
     boards = {p.name: p.read_text() for p in (ROOT / "deploy/grafana").glob("*.json")}
     labelled = [o for o in objects if "grafana_dashboard" in o["metadata"].get("labels", {})]
     given = {k: v for o in labelled for k, v in o["data"].items()}
