@@ -57,7 +57,10 @@ def targets(interval: str = "1m") -> list[tuple[str, str]]:
     """(query, legend) of every panel, with Grafana's variables filled in."""
     return [
         (
-            t["expr"].replace("$run", ".*").replace("$__rate_interval", interval),
+            t["expr"]
+            .replace("$namespace", ".*")
+            .replace("$run", ".*")
+            .replace("$__rate_interval", interval),
             t["legendFormat"],
         )
         for p in panels()

@@ -187,7 +187,7 @@ def test_every_chart_of_exported_metrics_is_on_one_dashboard() -> None:
 
 
 def test_colours_change_where_an_alert_begins() -> None:
-    begins = re.compile(r"[<>](?: on \(run\))? ([\d.]+)")
+    begins = re.compile(r"[<>](?: on \(namespace, run\))? ([\d.]+)")
     numbers = {float(n) for rule in ALERTS.values() for n in begins.findall(rule["expr"])}
     for p in panels():
         steps = p["fieldConfig"]["defaults"].get("thresholds", {"steps": []})["steps"]
