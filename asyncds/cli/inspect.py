@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from asyncds.launch.errors import UserError
-from asyncds.rollout.journal import GroupRow, Journal
+from asyncds.rollout.journal import Journal
+from asyncds.rollout.journal_reader import GroupRow
 from asyncds.telemetry.rollouts.read import Completion, read_rollout, tokenizer_of
 from asyncds.telemetry.rollouts.texts import Decode, decoder
 
@@ -38,16 +39,14 @@ def read_completions(run: Path, only: Filter) -> Iterator[dict[str, Any]]:
     with _journal(run) as journal:
         _check(journal, run, only)
         decode = decoder(tokenizer_of(yaml.safe_load((run / "config.yaml").read_text())))
-        where, parameters = _sql(only)
-        for group in journal.groups(where, parameters):
+        for group in _groups(journal, only):
             yield from _completions(group, decode, only)
 
 
 def count_deleted(run: Path, only: Filter) -> int:
     """The groups whose samples were deleted, of those that match. Raises as `read_completions`."""
     with _journal(run) as journal:
-        where, parameters = _sql(only)
-        return sum(1 for _ in journal.groups(f"{where} AND length(g.payload) = 0", parameters))
+        return sum(not group.payload for group in _groups(journal, only))
 
 
 def printable(text: str) -> str:
@@ -102,19 +101,14 @@ def _check(journal: Journal, run: Path, only: Filter) -> None:
         )
 
 
-def _sql(only: Filter) -> tuple[str, tuple[int | str, ...]]:
-    clauses: list[tuple[str, tuple[int | str, ...]]] = [("1", ())]
-    if only.step is not None:
-        clauses.append(("l.step = ?", (only.step - 1,)))
-    if only.evaluation is not None:
-        clauses.append(("l.evaluation = ?", (only.evaluation,)))
-    if only.version is not None:
-        clauses.append(("? BETWEEN g.oldest AND g.newest", (only.version,)))
-    if only.correct is not None:
-        clauses.append(("g.n_correct > 0" if only.correct else "g.n_correct < g.n", ()))
-    if only.purpose is not None:
-        clauses.append(("l.purpose = ?", (only.purpose,)))
-    return " AND ".join(c for c, _ in clauses), tuple(p for _, ps in clauses for p in ps)
+def _groups(journal: Journal, only: Filter) -> Iterator[GroupRow]:
+    return journal.groups(
+        step=None if only.step is None else only.step - 1,
+        evaluation=only.evaluation,
+        version=only.version,
+        correct=only.correct,
+        purpose=only.purpose,
+    )
 
 
 def _completions(group: GroupRow, decode: Decode, only: Filter) -> Iterator[dict[str, Any]]:

@@ -9,19 +9,10 @@ that kills every generator so ends after DEATHS_PER_FAILURE · max_attempts of t
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import StrEnum
+
+from asyncds.rollout.lifecycle import AttemptOutcome
 
 DEATHS_PER_FAILURE = 3
-
-
-class AttemptOutcome(StrEnum):
-    """How a try without a group ended. FAILED: reported, malformed or overrun. DIED, LEFT: its
-    generator did. DISTRUSTED: its generator turned out to have other weights than the learner's."""
-
-    FAILED = "failed"
-    DIED = "died"
-    LEFT = "left"
-    DISTRUSTED = "distrusted"
 
 
 @dataclass(kw_only=True)

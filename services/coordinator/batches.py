@@ -17,8 +17,9 @@ from asyncds.protocol.codec import (
 from asyncds.protocol.records import BatchFacts
 from asyncds.protocol.sharding import make_shards
 from asyncds.protocol.wire import BatchRequest, Message
-from asyncds.rollout.journal import GroupRow, Journal
+from asyncds.rollout.journal import Journal
 from asyncds.rollout.journal_file import JournalDamagedError
+from asyncds.rollout.journal_reader import GroupRow
 from services.coordinator.leases import LeaseBook
 
 
@@ -107,7 +108,7 @@ class BatchServer:
     def _load(self) -> bool:
         """Read the batch of step `trained` from the journal, if it was selected already (perhaps
         before the coordinator's restart)."""
-        rows = list(self._journal.groups("l.step = ?", (self.trained,)))
+        rows = list(self._journal.groups(step=self.trained))
         if not rows:
             return False
         groups = [self._group(row) for row in rows]
@@ -145,7 +146,7 @@ class BatchServer:
         self.trained = step + 1
         if self._step == step:
             return TrainedBatch(step=step, report=report, facts=self._facts, lags=self._lags)
-        rows = list(self._journal.groups("l.step = ?", (step,)))
+        rows = list(self._journal.groups(step=step))
         if not rows or not all(row.payload for row in rows):
             return TrainedBatch(step=step, report=report)
         lags = [r.lag or 0 for r in rows]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from asyncds.fleet.membership import Health, Member
 from asyncds.protocol import wire
-from services.coordinator.attempts import AttemptOutcome
+from asyncds.rollout.lifecycle import AttemptOutcome, LeaseEvent
 from services.coordinator.introductions import Introductions
 from services.coordinator.parts import BASE_VERSION, Parts
 from services.coordinator.rejected_frames import RejectedFrames
@@ -113,14 +113,14 @@ class GeneratorService:
 
     def _delivered(self, member: Member, message: wire.Delivered, now: float) -> None:
         leases = self._parts.leases
-        before = leases.counts.events["delivered"]
+        before = leases.counts.events[LeaseEvent.DELIVERED]
         unverified = self._parts.weights.unverified(member.name)
         answer = leases.delivered(member, message, now, unverified=unverified)
         if answer is None:
             self._unverified.add(member, message)
             return
         self._send(member.peer, answer)
-        if leases.counts.events["delivered"] > before:
+        if leases.counts.events[LeaseEvent.DELIVERED] > before:
             self._parts.watchdog.moved(now)
 
     def _forget(self, member: Member, reason: str, outcome: AttemptOutcome, now: float) -> None:

@@ -14,8 +14,15 @@ from asyncds.fleet.membership import Fleet, Health, Member
 from asyncds.protocol.codec import GroupArrays, ProtocolError, encode, unpack_group
 from asyncds.protocol.wire import Ack, Cancel, Delivered, Grant, Lease, LeaseFailed, Message
 from asyncds.rollout.journal import Journal
+from asyncds.rollout.lifecycle import (
+    AttemptOutcome,
+    DropReason,
+    LeaseEvent,
+    LeaseState,
+    Purpose,
+)
 from asyncds.rollout.scheduler import Scheduler, TicketState
-from services.coordinator.attempts import AttemptOutcome, attempt_budgets
+from services.coordinator.attempts import attempt_budgets
 from services.coordinator.dynamic_sampling import DynamicSampling, Verdict
 from services.coordinator.evaluation import EvaluationRound
 from services.coordinator.open_leases import Open, OpenLeases
@@ -32,8 +39,8 @@ class LeaseCounts:
     """Events since this process started, for metrics."""
 
     tokens: int = 0
-    events: Counter[str] = field(default_factory=Counter)
-    dropped: Counter[str] = field(default_factory=Counter)
+    events: Counter[LeaseEvent] = field(default_factory=Counter)
+    dropped: Counter[DropReason] = field(default_factory=Counter)
 
 
 class LeaseBook:
@@ -84,19 +91,19 @@ class LeaseBook:
     def restore(self, step: int) -> None:
         """Begin again at `step` with what the journal holds; who holds a lease keeps it."""
         for entry in self._open:
-            if entry.purpose == "train" and not entry.holder:
+            if entry.purpose == Purpose.TRAIN and not entry.holder:
                 self._open.remove(entry.id)
-        before = {o.id for o in self._open if o.purpose == "train"}
+        before = {o.id for o in self._open if o.purpose == Purpose.TRAIN}
         tickets = []
         spent = attempt_budgets(self._journal.attempts())
-        for row in self._journal.leases("leased", "delivered"):
-            delivered = row.state == "delivered"
+        for row in self._journal.leases(LeaseState.LEASED, LeaseState.DELIVERED):
+            delivered = row.state == LeaseState.DELIVERED
             state = TicketState.DELIVERED if delivered else TicketState.WAITING
             if row.id in before:
                 before.remove(row.id)
                 state = TicketState.LEASED
             elif not delivered:
-                entry = Open(id=row.id, purpose="train", row=row.row, attempt=row.attempt)
+                entry = Open(id=row.id, purpose=Purpose.TRAIN, row=row.row, attempt=row.attempt)
                 entry.budget = spent[row.id]
                 self._open.add(entry)
             # How old the tokens of a lease in work are is known when it is delivered, not now.
@@ -117,7 +124,7 @@ class LeaseBook:
             )
             temperatures[evaluation] = temperature
             for row in range(n_problems):
-                entry = self._new("eval", row, attempt=1, evaluation=evaluation)
+                entry = self._new(Purpose.EVAL, row, attempt=1, evaluation=evaluation)
                 entry.temperature = temperature
                 leases[entry.id] = (evaluation, row)
                 self._evaluation.append(entry.id)
@@ -133,9 +140,9 @@ class LeaseBook:
     def close_round(self) -> None:
         """The round is over; what is still open of it is cancelled."""
         for entry in self._open:
-            if entry.purpose == "eval":
+            if entry.purpose == Purpose.EVAL:
                 self._cancel(entry)
-                self._settle(entry, "failed", "evaluation dropped")
+                self._settle(entry, "evaluation dropped")
         self._evaluation.clear()
         self.round = None
 
@@ -185,27 +192,27 @@ class LeaseBook:
         if self._scheduler.admissible(member.version) <= 0:
             return None
         if self._refills:
-            entry = self._new("train", self._refills.popleft(), attempt=2)
+            entry = self._new(Purpose.TRAIN, self._refills.popleft(), attempt=2)
         else:
-            entry = self._new("train", self._cursor.next(self.rows["train"]), attempt=1)
+            entry = self._new(Purpose.TRAIN, self._cursor.next(self.rows["train"]), attempt=1)
             self._journal.set_meta("cursor", str(self._cursor.position))
         self._scheduler.add(entry.id, TicketState.LEASED, member.version)
         return self._hand(entry, member, now)
 
-    def _new(self, purpose: str, row: int, attempt: int, evaluation: int | None = None) -> Open:
+    def _new(self, purpose: Purpose, row: int, attempt: int, evaluation: int | None = None) -> Open:
         entry = Open(id=self._next_id, purpose=purpose, row=row, attempt=attempt)
         self._next_id += 1
         self._open.add(entry)
         self._journal.add_lease(
             id=entry.id, purpose=purpose, row=row, attempt=attempt, evaluation=evaluation
         )
-        self.counts.events["leased"] += 1
+        self.counts.events[LeaseEvent.LEASED] += 1
         return entry
 
     def _hand(self, entry: Open, member: Member, now: float) -> Lease:
         self._journal.granted(entry.id, member.name, entry.attempt)
         c = self._config
-        train = entry.purpose == "train"
+        train = entry.purpose == Purpose.TRAIN
         temperature = c.sampling.temperature if entry.temperature is None else entry.temperature
         problem = f"{entry.row}/{temperature}"
         lease = Lease(
@@ -250,7 +257,7 @@ class LeaseBook:
         entry = self._open.get(message.lease)
         if entry is None:
             if 0 < message.lease < self._next_id:
-                self.counts.events["duplicate"] += 1
+                self.counts.events[LeaseEvent.DUPLICATE] += 1
             else:
                 self._reject(member.peer, f"delivers lease {message.lease}, which never was", now)
             return Ack(leases=[message.lease])
@@ -285,8 +292,8 @@ class LeaseBook:
         if not present:
             self._cancel(entry)
         self._open.remove(entry.id)
-        self.counts.events["delivered"] += 1
-        if entry.purpose == "train":
+        self.counts.events[LeaseEvent.DELIVERED] += 1
+        if entry.purpose == Purpose.TRAIN:
             self.counts.tokens += len(group.completion_ids)
             self._admit(entry, group)
         elif self.round is not None and self.round.owns(entry.id):
@@ -298,19 +305,19 @@ class LeaseBook:
         scheduler has room for another."""
         verdict = self._dynamic_sampling.judge(group)
         if verdict is Verdict.DROP:
-            self.counts.dropped["zero_signal"] += 1
-            self.counts.events["evicted"] += 1
-            self._journal.end_lease(entry.id, "evicted", "zero_signal")
+            self.counts.dropped[DropReason.ZERO_SIGNAL] += 1
+            self.counts.events[LeaseEvent.EVICTED] += 1
+            self._journal.end_lease(entry.id, LeaseState.EVICTED, DropReason.ZERO_SIGNAL)
             self._scheduler.drop(entry.id)
             return
         if verdict is Verdict.EXCUSED:
-            self.counts.events["kept_without_signal"] += 1
+            self.counts.events[LeaseEvent.KEPT_WITHOUT_SIGNAL] += 1
         self._scheduler.deliver(entry.id, int(group.versions.min()))
 
     def _checked(self, entry: Open, message: Delivered) -> GroupArrays:
         group = unpack_group(message.group)
         n = len(group.lengths)
-        if entry.purpose == "train":
+        if entry.purpose == Purpose.TRAIN:
             r = self._config.rollout
             least, most = r.resolved_min_group, r.group_size
         else:
@@ -388,7 +395,7 @@ class LeaseBook:
             return
         version = self._scheduler.version_at(self._scheduler.step)
         for entry in map(self._open.get, leases):
-            if entry is not None and entry.holder is None and entry.purpose == "train":
+            if entry is not None and entry.holder is None and entry.purpose == Purpose.TRAIN:
                 self._scheduler.lease(entry.id, version)
                 self._hand(entry, member, now)
 
@@ -400,13 +407,15 @@ class LeaseBook:
         for entry in [o for o in self._open if o.holder and now - o.granted > limit]:
             log.warning("%s overran lease %d: %.0f s", entry.holder, entry.id, limit)
             self._cancel(entry)
-            self._retry(entry, f"no delivery within {limit:g} s", drop="expired")
+            self._retry(entry, f"no delivery within {limit:g} s", drop=DropReason.EXPIRED)
 
     def select(self) -> list[int] | None:
         """The next batch's leases, if they are there; what became too old is refilled once."""
         selection = self._scheduler.select()
         if selection.evicted:
-            rows = {r.id: r.row for r in self._journal.leases("leased", "delivered")}
+            rows = {
+                r.id: r.row for r in self._journal.leases(LeaseState.LEASED, LeaseState.DELIVERED)
+            }
             for lease in selection.evicted:
                 self._evict(lease, rows[lease])
             self._save_refills()
@@ -423,14 +432,14 @@ class LeaseBook:
     def end_surplus(self) -> None:
         """All steps are done: what is still open of training is for nobody. There is such where a
         run was resumed for fewer steps than prompts had been drawn for."""
-        for row in self._journal.leases("leased", "delivered"):
+        for row in self._journal.leases(LeaseState.LEASED, LeaseState.DELIVERED):
             entry = self._open.remove(row.id)
             if entry is not None:
                 self._cancel(entry)
             self._scheduler.drop(row.id)
-            self._journal.end_lease(row.id, "evicted", "surplus")
-            self.counts.dropped["surplus"] += 1
-            self.counts.events["evicted"] += 1
+            self._journal.end_lease(row.id, LeaseState.EVICTED, DropReason.SURPLUS)
+            self.counts.dropped[DropReason.SURPLUS] += 1
+            self.counts.events[LeaseEvent.EVICTED] += 1
 
     def oldest_seconds(self, now: float) -> float:
         """Age of the lease that has been out longest."""
@@ -446,12 +455,12 @@ class LeaseBook:
         return self._open.count(member.name)
 
     def _evict(self, lease: int, row: int) -> None:
-        self.counts.dropped["stale"] += 1
-        self.counts.events["evicted"] += 1
+        self.counts.dropped[DropReason.STALE] += 1
+        self.counts.events[LeaseEvent.EVICTED] += 1
         entry = self._open.remove(lease)
         if entry is not None:
             self._cancel(entry)
-        self._journal.end_lease(lease, "evicted", "stale")
+        self._journal.end_lease(lease, LeaseState.EVICTED, DropReason.STALE)
         # A refill begins with attempt 2: a prompt that is too slow for the policy is not sampled
         # for ever.
         if self._journal.first_attempt(lease) == 1:
@@ -467,33 +476,34 @@ class LeaseBook:
         *,
         outcome: AttemptOutcome = AttemptOutcome.FAILED,
         permanent: bool = False,
-        drop: str = "failed",
+        drop: DropReason = DropReason.FAILED,
     ) -> None:
         """A try ended without a group. drop: what the group is counted as if it was the last."""
         self._journal.add_attempt(
             lease=entry.id,
             attempt=entry.attempt,
             generator=entry.holder,
-            outcome=outcome.value,
+            outcome=outcome,
             reason=reason,
         )
         entry.budget.record(outcome)
         if permanent or entry.budget.failures >= self._config.rollout.max_attempts:
-            self._settle(entry, "failed", reason, drop=drop)
+            self._settle(entry, reason, drop=drop)
             return
         entry.attempt += 1
         self._open.release(entry)
         self._journal.granted(entry.id, None, entry.attempt)
-        if entry.purpose == "train":
+        if entry.purpose == Purpose.TRAIN:
             self._scheduler.release(entry.id)
         else:
             self._evaluation.append(entry.id)
 
-    def _settle(self, entry: Open, state: str, reason: str, *, drop: str = "failed") -> None:
+    def _settle(self, entry: Open, reason: str, *, drop: DropReason = DropReason.FAILED) -> None:
+        """The lease has failed."""
         self._open.remove(entry.id)
-        self._journal.end_lease(entry.id, state, reason)
-        if entry.purpose == "train":
-            self.counts.events["failed"] += 1
+        self._journal.end_lease(entry.id, LeaseState.FAILED, reason)
+        if entry.purpose == Purpose.TRAIN:
+            self.counts.events[LeaseEvent.FAILED] += 1
             self.counts.dropped[drop] += 1
             self._scheduler.drop(entry.id)
         elif self.round is not None and self.round.owns(entry.id):

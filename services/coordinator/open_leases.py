@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from asyncds.protocol.wire import Lease
+from asyncds.rollout.lifecycle import Purpose
 from services.coordinator.attempts import AttemptBudget
 
 
@@ -17,7 +18,7 @@ class Open:
     """
 
     id: int
-    purpose: str
+    purpose: Purpose
     row: int
     attempt: int = 1
     budget: AttemptBudget = field(default_factory=AttemptBudget)

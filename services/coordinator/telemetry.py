@@ -13,7 +13,8 @@ from msgspec.structs import replace
 from asyncds.config.schema import RunConfig
 from asyncds.fleet.membership import Health
 from asyncds.protocol.records import EvaluationRecord, History, RunStatus, StepRecord
-from asyncds.rollout.journal import DELETED, Journal
+from asyncds.rollout.journal import Journal
+from asyncds.rollout.lifecycle import DropReason, LeaseEvent
 from asyncds.rollout.scheduler import TicketState
 from asyncds.telemetry.live.page import live_pages, no_live_page
 from asyncds.telemetry.live.view import SAMPLES, LiveView
@@ -39,8 +40,8 @@ HISTORY = 200
 """Steps of the reward curve that `status` carries."""
 PUBLISH_SECONDS = 1.0
 """Between two states of the run that the live page can show."""
-OF_LEASES = ("leased", "delivered", "duplicate", "evicted", "kept_without_signal", "failed")
-"""Events that the lease book counts."""
+OF_BATCHES = (LeaseEvent.BATCHED, LeaseEvent.CONSUMED)
+"""Events that are counted when a batch is trained; the lease book counts the others."""
 
 
 class CoordinatorTelemetry:
@@ -127,7 +128,7 @@ class CoordinatorTelemetry:
         if batch is None:
             return
         m.counter("tokens_trained_total").inc(batch.tokens)
-        for event in ("batched", "consumed"):
+        for event in OF_BATCHES:
             m.counter("groups_total", event=event).inc(batch.groups)
         m.record("batch", batch_values(record.line(), "coordinator"))
 
@@ -165,7 +166,7 @@ class CoordinatorTelemetry:
             m.gauge("members", health=state.value).set(health[state])
         for end in (State.FINISHED, State.INTERRUPTED, State.FAILED):
             m.gauge("over", end=end.value).set(self._coordinator.state is end)
-        for event in OF_LEASES:
+        for event in set(LeaseEvent) - set(OF_BATCHES):
             self._advance(f"event/{event}", leases.counts.events[event], event=event)
         for reason, n in leases.counts.dropped.items():
             self._advance(f"reason/{reason}", n, name="groups_dropped_total", reason=reason)
@@ -215,7 +216,7 @@ class CoordinatorTelemetry:
         idle = waited / total if total and waited is not None else None
         batch = self._last.batch if self._last else None
         counts = self._coordinator.parts.leases.counts
-        samples = min(counts.events["delivered"], SAMPLES)
+        samples = min(counts.events[LeaseEvent.DELIVERED], SAMPLES)
         first = self._config.eval.temperatures[0]
         shown = [e for e in self._evaluations if e.temperature == first]
         return replace(
@@ -224,7 +225,7 @@ class CoordinatorTelemetry:
             fleet=[replace(m, mismatch=_mismatch(measured, m.name)) for m in status.fleet],
             page=self.page,
             revision=f"{self._rewinds}.{len(self._history)}.{len(self._evaluations)}.{samples}",
-            dropped=dict(self._dropped_before + counts.dropped),
+            dropped={str(k): n for k, n in (self._dropped_before + counts.dropped).items()},
             reward=batch and batch.reward,
             correct=batch and batch.correct,
             distinct_correct=batch and batch.distinct_correct,
@@ -282,9 +283,8 @@ def _mismatch(measured: Mapping[str, float], generator: str) -> float | None:
 
 
 def _by_kind(dropped: Mapping[str, int]) -> Counter[str]:
-    """Drops as `LeaseCounts` names them: every failure is one kind, whatever its reason."""
+    """Drops by `DropReason`, from the journal's sentences: every other one is of a failure."""
     kinds: Counter[str] = Counter()
     for reason, n in dropped.items():
-        known = ("stale", "surplus", "zero_signal", DELETED)
-        kinds[reason if reason in known else "failed"] += n
+        kinds[reason if reason in set(DropReason) else DropReason.FAILED] += n
     return kinds

@@ -15,7 +15,8 @@ import numpy as np
 
 from asyncds.config.schema import RunConfig
 from asyncds.protocol.codec import GroupArrays, decode_group, unpack_group
-from asyncds.rollout.journal import GroupRow, Journal
+from asyncds.rollout.journal import Journal
+from asyncds.rollout.journal_reader import GroupRow
 from asyncds.telemetry.run_log import read_run_log
 
 ON_POLICY_KL = 1e-6
@@ -36,7 +37,7 @@ class Left:
 
     def committed(self) -> Iterator[tuple[GroupRow, GroupArrays]]:
         """The groups that were trained on, with their arrays."""
-        for row in self.journal.groups("l.purpose = 'train' AND l.state = 'committed'"):
+        for row in self.journal.groups(purpose="train", states=["committed"]):
             yield row, unpack_group(decode_group(row.payload))
 
 
@@ -163,7 +164,7 @@ def evaluations_are_of_one_version(left: Left) -> list[str]:
     return [
         f"evaluation {row.evaluation} of version {versions[row.evaluation]} has tokens of "
         f"{row.oldest} to {row.newest}"
-        for row in left.journal.groups("l.purpose = 'eval'")
+        for row in left.journal.groups(purpose="eval")
         if row.evaluation in versions and {row.oldest, row.newest} != {versions[row.evaluation]}
     ]
 
@@ -189,8 +190,8 @@ def the_result_was_evaluated_on_the_learners_weights(left: Left) -> list[str]:
         left.run_dir / "checkpoints" / f"step-{steps}" / "hf", dtype=torch.float32
     )
     differences = []
-    where = "l.purpose = 'eval' AND g.oldest = ?"
-    for row in left.journal.groups(where, (steps // left.config.weights.publish_every,)):
+    last = steps // left.config.weights.publish_every
+    for row in (g for g in left.journal.groups(purpose="eval") if g.oldest == last):
         group = unpack_group(decode_group(row.payload))
         ends = np.cumsum(group.lengths)
         for completion, end in zip(group.completions(), ends, strict=True):

@@ -115,9 +115,9 @@ def test_generators_come_and_go_while_a_run_goes_on(
     assert trained - versions[-1] <= 1, "only of the last step they may not be sent any more"
     with closing(Journal(result.directory / "journal.db", read_only=True)) as journal:
         check_leases(journal, left={"b", "d"})
-        trained_from = {g.generator for g in journal.groups("l.step >= 0")}
+        trained_from = {g.generator for g in journal.groups(from_step=0)}
         assert trained_from == {"generator-0", "b", "c", "d", "e"}
-        assert all(g.lag <= 4 for g in journal.groups("l.step >= 0") if g.lag is not None)
+        assert all(g.lag <= 4 for g in journal.groups(from_step=0) if g.lag is not None)
         handed_back = journal._db.execute("SELECT count(*) FROM tries").fetchone()[0]
     interval = statistics.median(intervals(syncs))
     with capsys.disabled():

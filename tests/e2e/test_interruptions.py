@@ -98,7 +98,7 @@ def test_kill_9_of_every_role(runner: Runner, wait_until: Any) -> None:
     (begun,) = re.findall(r"starting from \S*step-(\d+)$", log, re.MULTILINE)
     assert int(begun) >= 28, "what the one before had trained was saved"
     journal = Journal(result.directory / "journal.db", read_only=True)
-    trained = list(journal.groups("l.state = 'committed'"))
+    trained = list(journal.groups(states=["committed"]))
     assert len(trained) == 40 * 8
     assert {g.step for g in trained} == set(range(40))
     assert all(g.lag is not None and g.lag <= 4 for g in trained)

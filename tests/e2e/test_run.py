@@ -87,7 +87,7 @@ def test_versions_of_a_group_are_those_of_its_tokens(run: Result) -> None:
 
 def test_evaluations_are_pinned_to_one_version(run: Result) -> None:
     journal = Journal(run.directory / "journal.db", read_only=True)
-    for group in journal.groups("l.purpose = 'eval'"):
+    for group in journal.groups(purpose="eval"):
         assert group.oldest == group.newest
 
 
@@ -131,7 +131,7 @@ def test_the_life_of_every_lease_is_one_trace_of_all_roles(
     """One machine, so one clock: what lies within what is known to the nanosecond."""
     told = collector.of("lease")
     journal = Journal(run.directory / "journal.db", read_only=True)
-    for group in journal.groups("l.state = 'committed'"):
+    for group in journal.groups(states=["committed"]):
         assert {(s.name, s.service.removeprefix("asyncds-")) for s in told[group.lease]} == {
             *((name, "coordinator") for name in ("lease", "attempt", "journal")),
             *((name, "coordinator") for name in ("buffered", "batched")),

@@ -20,10 +20,7 @@ def runs(runner: Runner) -> list[Result]:
 def _batches(result: Result) -> list[list[GroupArrays]]:
     journal = Journal(result.directory / "journal.db", read_only=True)
     return [
-        [
-            unpack_group(decode_group(g.payload))
-            for g in journal.groups("l.step = ? AND l.purpose = 'train'", (step,))
-        ]
+        [unpack_group(decode_group(g.payload)) for g in journal.groups(step=step, purpose="train")]
         for step in range(5)
     ]
 

@@ -91,7 +91,7 @@ def finished(sim: Simulation) -> None:
     batches = config.steps * config.rollout.groups_per_step
     assert counts.get("consumed", 0) + counts.get("committed", 0) == batches
     for step, leases in sim.timeline.items():
-        assert {g.lease for g in sim.journal.groups("l.step = ?", (step,))} == leases
+        assert {g.lease for g in sim.journal.groups(step=step)} == leases
     steps = [r.step + 1 for r in sim.journal.steps()]
     # The metrics of a step are lost if who reports or records them dies just after its checkpoint.
     assert steps == sorted(set(steps))

@@ -59,7 +59,7 @@ def test_groups_without_signal_are_replaced(start: Start, max_lag: int, chance: 
     sim = start(config=config, chance=chance)
     sim.run(limit=400)
     finished(sim)
-    dropped, trained = sim.journal.ended()["zero_signal"], of_one_verdict(sim, "l.step >= 0")
+    dropped, trained = sim.journal.ended()["zero_signal"], of_one_verdict(sim, from_step=0)
     if chance in (0, 1):
         assert trained == 6 * 3, "nothing else is there to train on"
         assert dropped == 6 * 6, "twice a batch for each batch"
@@ -70,9 +70,9 @@ def test_groups_without_signal_are_replaced(start: Start, max_lag: int, chance: 
         assert trained < 6 * 3
 
 
-def of_one_verdict(sim: Simulation, where: str) -> int:
-    """Training groups all right or all wrong, under a condition of `Journal.groups`."""
-    groups = sim.journal.groups(f"l.purpose = 'train' AND {where}")
+def of_one_verdict(sim: Simulation, **only: Any) -> int:
+    """Training groups all right or all wrong; only: of `Journal.groups`."""
+    groups = sim.journal.groups(purpose="train", **only)
     return sum(g.n_correct in (0, g.n) for g in groups)
 
 
@@ -92,7 +92,7 @@ def test_a_run_ends_well_whatever_happens(start: Start, faults: Faults, seed: in
     sim = start(config=config, generators=1 + seed % 3, faults=faults, seed=seed)
     sim.run(limit=LIMIT)
     finished(sim)
-    deleted = list(sim.journal.groups("length(g.payload) = 0"))
+    deleted = [g for g in sim.journal.groups() if not g.payload]
     assert bool(deleted) == (seed % 2 == 0)
     assert "deleted" not in sim.journal.ended(), "none of them was needed"
 

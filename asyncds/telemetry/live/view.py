@@ -18,7 +18,8 @@ import yaml
 
 from asyncds.config.schema import RunConfig
 from asyncds.protocol.records import RunStatus
-from asyncds.rollout.journal import GroupRow, Journal
+from asyncds.rollout.journal import Journal
+from asyncds.rollout.journal_reader import GroupRow
 from asyncds.telemetry.files import to_json
 from asyncds.telemetry.machine import hardware, versions
 from asyncds.telemetry.report.charts import report_charts
@@ -33,11 +34,6 @@ MOST_CHARACTERS = 1600
 """Of a text that is shown; the middle of a longer one is left out."""
 PACE_STEPS = 21
 """Of which the pace is that shows when the run will be over."""
-
-_SAMPLED = (
-    "g.lease IN (SELECT id FROM leases WHERE purpose = 'train'"
-    " AND id IN (SELECT lease FROM groups) ORDER BY id DESC LIMIT ?)"
-)
 
 
 class LiveView:
@@ -95,7 +91,7 @@ class LiveView:
             start = self._lines[-1]["step"] if self._lines else 0
             self._lines += [s.line() for s in journal.steps(start=start)]
             evaluations = [e.result() for e in journal.evaluations()]
-            groups = list(journal.groups(_SAMPLED, (SAMPLES,)))
+            groups = journal.newest_groups(SAMPLES)
         charts = report_charts(self._lines, evaluations, self._config, last="newest")
         return {
             "charts": [asdict(chart) for chart in charts if chart.svg],

@@ -81,8 +81,7 @@ def _journal(path: Path, config: dict[str, Any]) -> tuple[list[Evaluation], list
         decode = decoder(tokenizer_of(config))
         alike = by_temperature(evaluations)[evaluations[0]["temperature"]]
         both = list({e["id"]: e for e in (alike[0], alike[-1])}.values())
-        where = "l.evaluation = ?"
-        by_row = [{g.row: g for g in journal.groups(where, (e["id"],))} for e in both]
+        by_row = [{g.row: g for g in journal.groups(evaluation=e["id"])} for e in both]
         rows = sorted(set.intersection(*map(set, by_row)))
         # Evenly spaced, so that nobody picked them.
         chosen = rows[:: max(1, len(rows) // SAMPLE_PROBLEMS)][:SAMPLE_PROBLEMS]

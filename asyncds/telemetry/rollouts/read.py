@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from asyncds.protocol.codec import decode_group, unpack_group
-from asyncds.rollout.journal import GroupRow
+from asyncds.rollout.journal_reader import GroupRow
 from asyncds.telemetry.rollouts.texts import Decode
 
 SAMPLES_DELETED = "The samples were deleted to keep the journal within coordinator.journal_gb."

@@ -206,7 +206,7 @@ def test_inspect_names_samples_that_were_deleted(
 ) -> None:
     copy = shutil.copytree(run, tmp_path / "copy")
     with closing(Journal(copy / "journal.db")) as journal, journal.transaction():
-        journal.delete_samples([g.lease for g in journal.groups("l.step = 0")])
+        journal.delete_samples([g.lease for g in journal.groups(step=0)])
     code, out, err = asyncds("inspect", copy, "--step", "1")
     assert (code, out) == (0, "")
     assert "the samples of 2 groups that match were deleted" in err

@@ -153,7 +153,7 @@ def test_restart_reads_back_the_same(path: Path) -> None:
         assert journal.meta("cursor") == "7"
         assert journal.meta("nothing") is None
         assert journal.evaluations() == [result]
-        assert [g.lease for g in journal.groups("l.step = 0")] == [1]
+        assert [g.lease for g in journal.groups(step=0)] == [1]
         assert journal.next_lease_id() == 2
 
 

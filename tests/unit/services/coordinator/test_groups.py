@@ -112,7 +112,7 @@ def test_rewards_and_log_probabilities_without_end_do_no_harm(desk: Desk) -> Non
         delivered(first), group=pack_group(replace(group, rewards=np.full(2, most, np.float32)))
     )
     desk.say(b"g", huge)
-    (row,) = desk.journal.groups("l.purpose = 'train'")
+    (row,) = desk.journal.groups(purpose="train")
     assert row.reward == pytest.approx(most)
     endless = replace(group, logprobs=np.full_like(group.logprobs, -most))
     desk.say(b"g", REPLACE(delivered(second), group=pack_group(endless)))

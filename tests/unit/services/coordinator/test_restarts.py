@@ -28,7 +28,7 @@ def test_a_group_sent_before_the_learner_is_back_is_kept(tmp_path: Path) -> None
     with closing(Desk(tmp_path)) as desk:
         desk.say(b"g", REPLACE(GENERATOR, leases=[lease.id]))
         assert wire.Ack(leases=[lease.id]) in desk.say(b"g", delivered(lease))
-        assert [g.lease for g in desk.journal.groups("l.purpose = 'train'")] == [lease.id]
+        assert [g.lease for g in desk.journal.groups(purpose="train")] == [lease.id]
 
 
 def test_work_goes_on_across_a_coordinators_restart(tmp_path: Path) -> None:

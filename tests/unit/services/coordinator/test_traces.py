@@ -70,13 +70,13 @@ def test_every_lease_is_told_from_its_grant_to_its_end(run: Run) -> None:
         assert (root.name, of["state"], of["purpose"]) == ("lease", row.state, "train")
         assert (of["row"], of["attempt"], of.get("step")) == (row.row, row.attempt, row.step)
         assert (of.get("oldest"), of.get("generator")) == (row.oldest, row.generator)
-    for group in journal.groups("l.state = 'committed'"):
+    for group in journal.groups(states=["committed"]):
         of = told[group.lease][0].attributes
         assert (of["newest"], of["tokens"], of["lag"]) == (group.newest, group.tokens, group.lag)
         assert of["reward"] == group.reward
         assert of["checkpoint"] > of["step"]
     ended = {row.id for row in training}
-    ended |= {g.lease for g in journal.groups("l.purpose = 'eval' AND l.state = 'delivered'")}
+    ended |= {g.lease for g in journal.groups(purpose="eval", states=["delivered"])}
     roots = {lease: [s for s in spans if not s.parent] for lease, spans in told.items()}
     assert {lease for lease, found in roots.items() if found} >= ended
     assert all(len(found) <= 1 for found in roots.values())

@@ -92,7 +92,7 @@ def test_a_group_waits_until_its_weights_are_judged(desk: Desk, right: bool) -> 
     refused = {i for cancel in only(answers, wire.Cancel) for i in cancel.leases}
     assert accepted == ({new.id} if right else set())
     assert (new.id in refused) is not right
-    assert [g.lease for g in desk.journal.groups("l.purpose = 'train'")] == (
+    assert [g.lease for g in desk.journal.groups(purpose="train")] == (
         [old.id, new.id] if right else [old.id]
     )
 

@@ -279,13 +279,13 @@ def test_the_newest_groups_are_shown_and_long_texts_are_cut(live: Live) -> None:
 
 def test_evaluations_are_no_rollouts_of_training(live: Live) -> None:
     with closing(Journal(live.run / "journal.db", read_only=True)) as journal:
-        trained = [g.lease for g in journal.groups("l.purpose = 'train'")]
+        trained = [g.lease for g in journal.groups(purpose="train")]
     assert [r["lease"] for r in live.details()["rollouts"]] == sorted(trained)[::-1][:SAMPLES]
 
 
 def test_samples_that_were_deleted_are_named(live: Live) -> None:
     with closing(Journal(live.run / "journal.db")) as journal, journal.transaction():
-        newest = max(g.lease for g in journal.groups("l.purpose = 'train'"))
+        newest = max(g.lease for g in journal.groups(purpose="train"))
         journal.delete_samples([newest])
     rollout, *others = live.details()["rollouts"]
     assert rollout["lease"] == newest

@@ -130,7 +130,7 @@ def test_a_model_that_is_gone_leaves_ids(tmp_path: Path) -> None:
 def test_rollouts_are_read_back_from_the_journal(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     journal = Journal(run / "journal.db", read_only=True)
-    row = next(journal.groups("l.purpose = ?", ("train",)))
+    row = next(journal.groups(purpose="train"))
     journal.close()
     rollout = read_rollout(row, decoder(str(tmp_path / "models" / "tiny-countdown")))
     assert re.fullmatch(r"\d+ \d+ \d+ = \d+ :", rollout.prompt)
@@ -196,7 +196,7 @@ def test_a_gain_has_a_verdict_where_its_interval_leaves_out_zero(
 def test_samples_that_were_deleted_are_named(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     with closing(Journal(run / "journal.db")) as journal, journal.transaction():
-        journal.delete_samples([g.lease for g in journal.groups("l.evaluation = 1")])
+        journal.delete_samples([g.lease for g in journal.groups(evaluation=1)])
     text = Page(write_report(run).read_text()).text
     deleted = "the samples were deleted to keep the journal within coordinator.journal_gb"
     assert re.search(rf"base, version 0: \d of 8 right; {deleted}", text)
@@ -206,7 +206,7 @@ def test_samples_that_were_deleted_are_named(tmp_path: Path) -> None:
 def test_counts_of_an_evaluations_problems(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     journal = Journal(run / "journal.db", read_only=True)
-    groups = list(journal.groups("l.evaluation = ?", (3,)))
+    groups = list(journal.groups(evaluation=3))
     journal.close()
     rows, n, c = evaluation_counts(run, evaluation=3)
     assert rows.tolist() == list(range(12))
