@@ -25,7 +25,7 @@ from asyncds.config.schema import GeneratorConfig
 from asyncds.engine.sampling_clock import SamplingClock
 from asyncds.weights.communicator import TransferFailed
 from asyncds.weights.plugin import BACKEND
-from asyncds.weights.vllm_transfer import WORKER_EXTENSION
+from asyncds.weights.vllm_transfer import WORKER_EXTENSION, WorkerOutcome
 
 RPC_GRACE_SECONDS = 10.0
 """How much longer than a transfer's own deadline its remote calls may take before they fail."""
@@ -258,7 +258,7 @@ class GenerationEngine:
             try:
                 async with asyncio.timeout(timeout + RPC_GRACE_SECONDS):
                     await self._call(
-                        "init_weight_transfer_engine",
+                        "join_group",
                         init_info={
                             "rendezvous": rendezvous,
                             "rank_offset": rank_offset,
@@ -272,17 +272,15 @@ class GenerationEngine:
                     )
                     self.sampling_clock.stop()
                     self.weights_valid = False
-                    checksums = _agreed(
-                        await self._call(
-                            "replace_weights",
-                            update_info={
-                                "names": list(names),
-                                "dtypes": list(dtypes),
-                                "shapes": [list(shape) for shape in shapes],
-                                "bucket_bytes": bucket_bytes,
-                                "timeout": max(timeout - (perf_counter() - start), 0.0),
-                            },
-                        )
+                    checksums = await self._call(
+                        "replace_weights",
+                        update_info={
+                            "names": list(names),
+                            "dtypes": list(dtypes),
+                            "shapes": [list(shape) for shape in shapes],
+                            "bucket_bytes": bucket_bytes,
+                            "timeout": max(timeout - (perf_counter() - start), 0.0),
+                        },
                     )
                     received = perf_counter()
                     if expected_checksums is not None and checksums != tuple(expected_checksums):
@@ -353,15 +351,27 @@ class GenerationEngine:
             last = output
         return last
 
-    async def _call(self, method: str, **arguments: Any) -> list[Any]:
-        """Call a method of every worker; the results, in rank order."""
-        return await self._engine.collective_rpc(method, kwargs=arguments)
+    async def _call(self, method: str, **arguments: Any) -> tuple[int, ...]:
+        """Call a method of `WorkerExtension` on every worker; returns the checksums they agree on.
+
+        Raises TransferFailed.
+        """
+        answers = await self._engine.collective_rpc(method, kwargs=arguments)
+        return _agreed([WorkerOutcome(**answer) for answer in answers])
 
 
-def _agreed(checksums: list[list[int]]) -> tuple[int, ...]:
-    """The checksums of all workers of the engine, which must be the same."""
-    first = checksums[0]
-    if any(other != first for other in checksums):
+def _agreed(outcomes: Sequence[WorkerOutcome]) -> tuple[int, ...]:
+    """Return the checksums that all workers of the engine found.
+
+    Raises TransferFailed with the error of each worker that has one, and where they differ.
+    """
+    errors = {i: outcome.error for i, outcome in enumerate(outcomes) if outcome.error}
+    if errors and len(outcomes) == 1:
+        raise TransferFailed(errors[0])
+    if errors:
+        raise TransferFailed("; ".join(f"worker {i}: {error}" for i, error in errors.items()))
+    first, *others = ([*outcome.checksums] for outcome in outcomes)
+    if any(other != first for other in others):
         raise TransferFailed("the workers of one engine received different bytes")
     return tuple(first)
 

@@ -4,6 +4,7 @@ A *rendezvous* is a string made by the sender, ``transport://host:port/prefix``:
 listens and under which prefix the members of one group meet. It is used for one group only.
 """
 
+import logging
 import math
 import socket
 import threading
@@ -22,6 +23,8 @@ from torch.distributed import (
     Store,
     TCPStore,
 )
+
+log = logging.getLogger(__name__)
 
 SENDER = 0
 """The group rank that broadcasts."""
@@ -110,27 +113,49 @@ class NcclCommunicator:
 
         threading.Thread(target=build, name="nccl-init", daemon=True).start()
         self.device = device
-        self._communicator = built.result(timeout)
+        self._sends = rank == SENDER
+        try:
+            self._communicator = built.result(timeout)
+        except TimeoutError:
+            raise TransferFailed(f"NCCL built no group within {timeout:.1f} s") from None
         self._stream = torch.cuda.Stream(device)
 
     def broadcast(self, flat: torch.Tensor, *, timeout: float) -> None:
-        deadline = time.monotonic() + timeout
-        self._stream.wait_stream(torch.cuda.current_stream(self.device))
+        try:
+            done = self._begin(flat)
+            deadline = time.monotonic() + timeout
+            while not done.query():
+                if time.monotonic() > deadline:
+                    raise TransferFailed(
+                        f"NCCL broadcast of {flat.numel()} bytes: not done after {timeout:.1f} s"
+                    )
+                time.sleep(1e-3)
+        except TransferFailed:
+            raise
+        except RuntimeError as error:  # of NCCL and of CUDA alike
+            raise TransferFailed(f"NCCL broadcast of {flat.numel()} bytes: {error}") from error
+
+    def close(self) -> None:
+        self._destroy()
+
+    def abort(self) -> None:
+        self._destroy()
+
+    def _begin(self, flat: torch.Tensor) -> "torch.cuda.Event":
+        if not self._sends:
+            # The buffer is being zeroed. What is sent has lain there since it was staged, so that
+            # the sender waits for nothing: its default stream is full of training.
+            self._stream.wait_stream(torch.cuda.current_stream(self.device))
         self._communicator.broadcast(flat, src=SENDER, stream=self._stream)
         done = torch.cuda.Event()
         done.record(self._stream)
-        while not done.query():
-            if time.monotonic() > deadline:
-                raise TransferFailed(
-                    f"NCCL broadcast of {flat.numel()} bytes: not done after {timeout:.1f} s"
-                )
-            time.sleep(1e-3)
+        return done
 
-    def close(self) -> None:
-        self._communicator.destroy()
-
-    def abort(self) -> None:
-        self._communicator.destroy()
+    def _destroy(self) -> None:
+        try:
+            self._communicator.destroy()
+        except RuntimeError as error:
+            log.warning("an NCCL group did not end in order: %s", error)
 
 
 def connect(

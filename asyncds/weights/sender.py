@@ -85,7 +85,7 @@ class WeightSender:
                 connected = time.monotonic()
                 for flat in staged.flats:
                     communicator.broadcast(flat, timeout=_remaining(deadline))
-            except TransferFailed:
+            except BaseException:
                 self._leave(aborting=True)
                 raise
         return SendResult(

@@ -6,9 +6,10 @@ host memory. vLLM drives it: ``init_transfer_engine`` joins a group, then every 
 ``finish_weight_update``.
 """
 
+import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from vllm.distributed.weight_transfer.base import (
@@ -25,6 +26,8 @@ from vllm.model_executor.model_loader.reload import (
 from asyncds.weights.buckets import TensorSpec, plan_buckets, unpack
 from asyncds.weights.checksum import checksum
 from asyncds.weights.communicator import Communicator, TransferFailed, connect
+
+log = logging.getLogger(__name__)
 
 WORKER_EXTENSION = "asyncds.weights.vllm_transfer.WorkerExtension"
 
@@ -147,20 +150,59 @@ class AsyncdsTransferEngine(WeightTransferEngine[InitInfo, UpdateInfo]):
             self._communicator = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class WorkerOutcome:
+    """How a call ended on one worker. error: what went wrong, or "". checksums: of every bucket
+    that was received, in order."""
+
+    error: str = ""
+    checksums: tuple[int, ...] = ()
+
+
 class WorkerExtension:
-    """Methods added to vLLM's workers, called from the front process by ``collective_rpc``."""
+    """Methods added to vLLM's workers, called from the front process by ``collective_rpc``.
+
+    They never raise. With several workers vLLM answers such a call with the first failure and
+    leaves the other workers' answers where the next call reads them. So what went wrong is a
+    ``WorkerOutcome`` of that worker, sent as a dict of plain types, which vLLM takes as it is.
+    """
 
     weight_transfer_engine: AsyncdsTransferEngine
+    _weight_update_active: bool
+    init_weight_transfer_engine: Callable[[dict[str, Any]], None]
     start_weight_update: Callable[[], None]
     update_weights: Callable[[dict[str, Any]], None]
     finish_weight_update: Callable[[], None]
 
-    def replace_weights(self, update_info: dict[str, Any]) -> list[int]:
-        """One whole update (``UpdateInfo``); returns the checksum of every bucket, in order.
+    def join_group(self, init_info: dict[str, Any]) -> dict[str, Any]:
+        """Join a transfer group (``InitInfo``); nothing changes where this worker is in it."""
+        return _outcome(lambda: self.init_weight_transfer_engine(init_info))
+
+    def replace_weights(self, update_info: dict[str, Any]) -> dict[str, Any]:
+        """Receive and load one whole version (``UpdateInfo``).
 
         One call, so that no update is left half open when the caller gives up waiting.
         """
-        self.start_weight_update()
-        self.update_weights(update_info)
-        self.finish_weight_update()
+        return _outcome(lambda: self._replace(update_info))
+
+    def _replace(self, update_info: dict[str, Any]) -> list[int]:
+        try:
+            self.start_weight_update()
+            self.update_weights(update_info)
+            self.finish_weight_update()
+        finally:
+            # vLLM leaves it open where the last step fails, and would refuse every later update.
+            self._weight_update_active = False
         return self.weight_transfer_engine.checksums
+
+
+def _outcome(call: Callable[[], list[int] | None]) -> dict[str, Any]:
+    """The ``WorkerOutcome`` of a call, as a dict."""
+    try:
+        outcome = WorkerOutcome(checksums=tuple(call() or ()))
+    except TransferFailed as error:
+        outcome = WorkerOutcome(error=str(error))
+    except Exception as error:
+        log.exception("a weight update failed")
+        outcome = WorkerOutcome(error=repr(error))
+    return asdict(outcome)

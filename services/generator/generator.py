@@ -112,13 +112,14 @@ class Generator:
     async def run(self, link: Link) -> str:
         """Serve until told to leave; returns the reason.
 
-        Raises LinkLostError, RefusedError, GivenUpError and EngineDeadError.
+        Raises LinkLostError, RefusedError, GivenUpError, EngineDeadError, EngineUnusableError.
         """
         chores_at = 0.0
         while True:
             if time.monotonic() >= chores_at:
                 link.check()
                 await self._engine.health()
+                self._updates.check()
                 self._deliveries.resend(link, older_than=RESEND_SECONDS)
                 self._sample_metrics()
                 chores_at = time.monotonic() + CHORE_SECONDS

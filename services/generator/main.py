@@ -26,7 +26,7 @@ from asyncds.transport.link import GivenUpError, Link, LinkLostError, RefusedErr
 from asyncds.weights.probe import probe_tokens
 from services.generator.engine_cache import EngineCache
 from services.generator.generator import Generator
-from services.generator.weight_updates import WeightUpdates
+from services.generator.weight_updates import EngineUnusableError, WeightUpdates
 from services.generator.work import GroupSampler
 from services.process import (
     BAD_INPUT,
@@ -93,7 +93,13 @@ async def _serve(config: RunConfig, engine: EngineCache, *, name: str, index: in
     except (KeyFileError, ValueError, OSError) as error:
         log.error("%s", error)
         return BAD_INPUT
-    except (TimeoutError, LinkLostError, RefusedError, EngineDeadError) as error:
+    except (
+        TimeoutError,
+        LinkLostError,
+        RefusedError,
+        EngineDeadError,
+        EngineUnusableError,
+    ) as error:
         log.error("%s", error)
         return FAILURE
     except ScorerUnavailableError as error:

@@ -20,6 +20,12 @@ log = logging.getLogger(__name__)
 
 PROBE_SECONDS = 60.0
 """Deadline of the probe."""
+MAX_FAILURES = 5
+"""So many failed updates in a row, each after the group was joined, and the engine is given up."""
+
+
+class EngineUnusableError(Exception):
+    """The engine takes no new weights any more; the message says so."""
 
 
 class WeightUpdates:
@@ -53,6 +59,7 @@ class WeightUpdates:
         self._traces = traces
         self._agreed: Prepare | None = None
         self._update: asyncio.Task[None] | None = None
+        self._failures = 0
 
     @property
     def agreed(self) -> int | None:
@@ -86,6 +93,16 @@ class WeightUpdates:
             return
         self._update = asyncio.create_task(self._apply(prepare, go, link))
 
+    def check(self) -> None:
+        """Raise EngineUnusableError after MAX_FAILURES, and what ended an update by surprise."""
+        if self._update is not None and self._update.done():
+            self._update.result()
+        if self._failures >= MAX_FAILURES:
+            raise EngineUnusableError(
+                f"{self._failures} updates in a row failed ({self.failure}): the engine ends, so "
+                "that another takes its place"
+            )
+
     async def over(self) -> None:
         """Wait for the update under way, if any: it has a deadline."""
         if self._update is not None:
@@ -101,11 +118,14 @@ class WeightUpdates:
             reason = slow if isinstance(error, TimeoutError) else str(error)
             log.warning("weight sync %d, version %d failed: %s", go.sync, go.version, reason)
             self.failure = f"the update to version {go.version} failed: {reason}"
+            # A group that could not be joined is no fault of this engine.
+            if not self._engine.weights_valid or isinstance(error, TimeoutError):
+                self._failures += 1
             if trace is not None:
                 trace.span("receive", start=began, end=time.time_ns(), error=reason)
             link.send(SyncFailed(sync=go.sync, reason=f"could not receive: {reason}"))
             return
-        self.failure = ""
+        self.failure, self._failures = "", 0
         self.version = go.version
         self.pause_seconds += result.pause_seconds
         m = self._metrics

@@ -95,14 +95,20 @@ class Learner:
 
         A checkpoint that there is no room for is left out, but for the last, which is tried again
         until there is. publisher: on rank 0. Raises BatchLateError, LinkLostError, DrainedError,
-        NonFiniteError, NoRoomError, and PreemptedError, then with everything saved, if there is
-        room.
+        NonFiniteError, NoRoomError, PublisherDiedError, and PreemptedError, then with everything
+        saved, if there is room.
         """
+
+        def check() -> None:
+            link.check()
+            if publisher is not None:
+                publisher.check()
+
         self._publish(publisher, link)  # the fleet is brought to these weights before it serves
         waited_since: float | None = None  # the wait for the fleet to start is not idleness
         while True:
             self.phase = "waiting for a batch"
-            shard = self._next_batch(link, inbox)
+            shard = self._next_batch(link, inbox, check)
             if shard is None:
                 break
             waited = 0.0 if waited_since is None else time.perf_counter() - waited_since
@@ -122,9 +128,9 @@ class Learner:
             self._save_at_last(link)
         self.phase = "done"
         link.beat()
-        return inbox.wait_drain(check=link.check, timeout=self._config.coordinator.stall_seconds)
+        return inbox.wait_drain(check=check, timeout=self._config.coordinator.stall_seconds)
 
-    def _next_batch(self, link: Link, inbox: Inbox) -> Shard | None:
+    def _next_batch(self, link: Link, inbox: Inbox, check: Callable[[], None]) -> Shard | None:
         """Wait for this rank's shard of the next batch; None if there are no more.
 
         Raises as `run` does: all ranks leave at the same step, also if only one is told to.
@@ -136,7 +142,7 @@ class Learner:
                 ask=lambda: link.send(
                     BatchRequest(rank=self._engine.rank, step=self.step, report=self._report)
                 ),
-                check=link.check,
+                check=check,
                 timeout=self._config.learner.batch_seconds,
             )
         except PreemptedError as error:
@@ -204,6 +210,7 @@ class Learner:
         if publisher is None:
             self.staged.stage(source, version=version)
             return
+        publisher.check()
         with publisher.hold:
             self.staged.stage(source, version=version)
             publisher.probe = probe

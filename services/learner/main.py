@@ -39,7 +39,7 @@ from asyncds.weights.source import weight_specs
 from asyncds.weights.staging import StagedWeights
 from services.learner.inbox import BatchLateError, DrainedError, Inbox, PreemptedError
 from services.learner.learner import Learner, agree_on
-from services.learner.publisher import Publisher
+from services.learner.publisher import Publisher, PublisherDiedError
 from services.process import (
     BAD_INPUT,
     DONE,
@@ -107,7 +107,14 @@ def _serve(config: RunConfig) -> int:
     except PreemptedError as told:
         log.info("leaving: %s", told)
         return PREEMPTED
-    except (BatchLateError, LinkLostError, NoRoomError, RefusedError, NonFiniteError) as error:
+    except (
+        BatchLateError,
+        LinkLostError,
+        NoRoomError,
+        NonFiniteError,
+        PublisherDiedError,
+        RefusedError,
+    ) as error:
         log.error("%s", error)
         return FAILURE
     finally:

@@ -1,4 +1,4 @@
-"""Publishing weights while training goes on: rank 0's side of the two-phase broadcast."""
+"""Publishing weights while training goes on: rank 0's side of a weight sync."""
 
 import json
 import logging
@@ -28,12 +28,19 @@ from asyncds.weights.staging import StagedWeights
 
 log = logging.getLogger(__name__)
 
+NO_EPOCH = (-1, "")
+"""An epoch and the rendezvous of its group, before the first and after a failure."""
+
+
+class PublisherDiedError(Exception):
+    """The publisher's thread ended by surprise; the message says of what."""
+
 
 class Publisher:
     """Sends the staged weights whenever the coordinator has gathered who needs them.
 
     A thread of its own takes `Prepare`, `Go` and `SyncAborted`. From the moment it agrees to a
-    broadcast until that is over, what is staged is held: `hold` (which staging takes) waits.
+    weight sync until that is over, what is staged is held: `hold` (which staging takes) waits.
     """
 
     def __init__(
@@ -52,18 +59,25 @@ class Publisher:
         self._send = send
         self._traces = traces
         self._inbox: queue.Queue[Prepare | Go | SyncAborted | None] = queue.Queue()
-        self._epoch = -1
-        self._rendezvous = ""
+        self._epoch: tuple[int, str] = NO_EPOCH
         self._layout = {
             "bucket_bytes": staged.bucket_bytes,
             "specs": [asdict(s) for s in staged.specs],
         }
         self.hold = threading.Lock()
-        """Held while a broadcast is agreed or under way."""
+        """A lock that is held while a weight sync is agreed to or under way."""
         self.probe: Float32 = np.empty(0, np.float32)
-        """Log-probabilities of the probe under the staged weights; set together with them."""
+        """The probe's log-probabilities under the staged weights; set together with them."""
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
+        self._failure: BaseException | None = None
         self._thread.start()
+
+    def check(self) -> None:
+        """Raise PublisherDiedError if the thread has ended by surprise."""
+        if self._failure is not None:
+            raise PublisherDiedError(
+                f"the publisher's thread died of {self._failure!r}: nobody would get new weights"
+            ) from self._failure
 
     def receive(self, message: FromCoordinator) -> None:
         """Hand in a message, from any thread."""
@@ -71,21 +85,28 @@ class Publisher:
             self._inbox.put(message)
 
     def close(self) -> None:
-        """Leave the group, once a broadcast under way is over (it has a deadline)."""
+        """Leave the group, once a transfer under way is over (it has a deadline)."""
         self._inbox.put(None)
         self._thread.join()
         self._sender.close()
 
     def _run(self) -> None:
-        message = self._inbox.get()
-        while message is not None:
-            message = self._agree(message) if isinstance(message, Prepare) else self._inbox.get()
+        try:
+            message = self._inbox.get()
+            while message is not None:
+                if isinstance(message, Prepare):
+                    message = self._agree(message)
+                else:
+                    message = self._inbox.get()
+        except BaseException as error:
+            log.exception("the publisher's thread died")
+            self._failure = error
 
     def _agree(self, prepare: Prepare) -> Prepare | Go | SyncAborted | None:
         """Answer one `Prepare`; returns the next message to deal with."""
         with self.hold:
-            if prepare.epoch != self._epoch:
-                self._epoch, self._rendezvous = prepare.epoch, self._sender.new_rendezvous()
+            if prepare.epoch != self._epoch[0]:
+                self._epoch = prepare.epoch, self._sender.new_rendezvous()
             version = self._staged.version
             if version is None:
                 self._send(SyncFailed(sync=prepare.sync, reason="has no weights staged"))
@@ -95,7 +116,7 @@ class Publisher:
                 Prepared(
                     sync=prepare.sync,
                     version=version,
-                    rendezvous=self._rendezvous,
+                    rendezvous=self._epoch[1],
                     layout=json.dumps(layout).encode(),
                 )
             )
@@ -104,10 +125,10 @@ class Publisher:
                 try:
                     message = self._inbox.get(timeout=max(0.0, deadline - time.monotonic()))
                 except queue.Empty:
-                    log.warning("broadcast %d: no word after agreeing to it", prepare.sync)
+                    log.warning("weight sync %d: no word after agreeing to it", prepare.sync)
                     break
                 if isinstance(message, Go) and message.sync == prepare.sync:
-                    self._broadcast(prepare, version)
+                    self._transfer(prepare, version)
                     break
                 if isinstance(message, SyncAborted) and message.sync == prepare.sync:
                     break
@@ -115,18 +136,18 @@ class Publisher:
                     return message
         return self._inbox.get()
 
-    def _broadcast(self, prepare: Prepare, version: int) -> None:
+    def _transfer(self, prepare: Prepare, version: int) -> None:
         trace, began = self._traces.broadcast(prepare.sync), time.time_ns()
         try:
             result = self._sender.send(
                 self._staged,
-                rendezvous=self._rendezvous,
+                rendezvous=self._epoch[1],
                 world_size=prepare.world_size,
                 timeout=prepare.deadline,
             )
-        except TransferFailed as error:
-            log.warning("broadcast %d of version %d failed: %s", prepare.sync, version, error)
-            self._epoch = -1
+        except (TransferFailed, RuntimeError, OSError) as error:
+            log.warning("weight sync %d of version %d failed: %s", prepare.sync, version, error)
+            self._epoch = NO_EPOCH
             if trace is not None:
                 trace.span("send", start=began, end=time.time_ns(), error=str(error))
             self._send(SyncFailed(sync=prepare.sync, reason=f"could not send: {error}"))

@@ -44,7 +44,9 @@ def log_softmax_of_next(model: Any, token_ids: list[int], temperature: float) ->
 class Rig:
     """A model in training, its sender, and an engine that started from the same weights."""
 
-    def __init__(self, path: Path, loop: asyncio.Runner) -> None:
+    def __init__(self, path: Path, loop: asyncio.Runner, *, workers: int = 1) -> None:
+        """workers: of the engine, its tensor parallelism."""
+        self.world_size = 1 + workers
         self.model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
         # One tensor or two per bucket, so that there are many and layers span them.
         self.staged = StagedWeights(specs=weight_specs(self.model), bucket_bytes=2**16)
@@ -54,7 +56,9 @@ class Rig:
         self.requests = 0
         self.engine: GenerationEngine = loop.run(
             GenerationEngine.start(
-                GeneratorConfig(max_model_len=256, max_num_seqs=16, kv_cache_gb=1 / 16),
+                GeneratorConfig(
+                    tensor_parallel=workers, max_model_len=256, max_num_seqs=16, kv_cache_gb=1 / 16
+                ),
                 model=str(path),
                 dtype="float32",
                 seed=0,
@@ -77,7 +81,7 @@ class Rig:
             "version": self.staged.version,
             "rendezvous": self.rendezvous,
             "rank_offset": 1,
-            "world_size": 2,
+            "world_size": self.world_size,
             "names": [spec.name for spec in self.staged.specs],
             "dtypes": [spec.dtype for spec in self.staged.specs],
             "shapes": [spec.shape for spec in self.staged.specs],
@@ -92,7 +96,7 @@ class Rig:
             self.sender.send,
             self.staged,
             rendezvous=self.rendezvous,
-            world_size=2,
+            world_size=self.world_size,
             timeout=TIMEOUT,
         )
         sent, received = await asyncio.gather(

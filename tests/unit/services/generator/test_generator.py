@@ -30,7 +30,7 @@ from asyncds.telemetry.traces.traces import Traces
 from asyncds.weights.communicator import TransferFailed
 from services.generator import generator as module
 from services.generator.generator import Generator
-from services.generator.weight_updates import WeightUpdates
+from services.generator.weight_updates import MAX_FAILURES, EngineUnusableError, WeightUpdates
 from services.generator.work import GroupSampler
 from tests.support.otlp_collector import traced
 
@@ -63,6 +63,7 @@ class MockEngine:
     `cut_off` reach the largest number of tokens."""
 
     max_model_len = 8
+    weights_valid = True
 
     def __init__(self) -> None:
         self.stuck: set[int] = set()
@@ -360,6 +361,50 @@ def test_a_failed_update_is_said_and_not_ready(failure: Exception, sentence: str
         assert desk.generator.not_ready()
 
     serve(scene)
+
+
+def fail(desk: Desk, sync: int) -> None:
+    desk.generator.receive(REPLACE(PREPARE, sync=sync))
+    desk.generator.receive(REPLACE(GO, sync=sync))
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_an_engine_that_takes_no_update_ends_itself(
+    monkeypatch: pytest.MonkeyPatch, joined: bool
+) -> None:
+    """Not where its group never came about: that is no fault of the engine."""
+    monkeypatch.setattr(module, "CHORE_SECONDS", 0.01)
+
+    async def play() -> None:
+        desk = Desk()
+        desk.engine.failure, desk.engine.weights_valid = TransferFailed("cut"), not joined
+        running = asyncio.create_task(desk.generator.run(desk.link))  # type: ignore[arg-type]
+        for sync in range(MAX_FAILURES):
+            fail(desk, sync)
+            await desk.link.said(wire.SyncFailed, n=sync + 1)
+        if joined:
+            sentence = r"5 updates in a row failed \(the update to version 3 failed: cut\)"
+            with pytest.raises(EngineUnusableError, match=sentence):
+                await running
+        else:
+            desk.generator.receive(wire.Drain(reason="done"))
+            assert await running == "done"
+
+    asyncio.run(play())
+
+
+def test_an_update_that_ends_by_surprise_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHORE_SECONDS", 0.01)
+
+    async def play() -> None:
+        desk = Desk()
+        desk.engine.failure = KeyError("a mistake")
+        running = asyncio.create_task(desk.generator.run(desk.link))  # type: ignore[arg-type]
+        fail(desk, 1)
+        with pytest.raises(KeyError, match="a mistake"):
+            await running
+
+    asyncio.run(play())
 
 
 def test_nobody_enters_a_broadcast_that_was_called_off() -> None:

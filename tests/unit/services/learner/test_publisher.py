@@ -17,7 +17,7 @@ from asyncds.weights.buckets import TensorSpec
 from asyncds.weights.communicator import TransferFailed
 from asyncds.weights.staging import StagedWeights
 from services.learner.inbox import BatchLateError, DrainedError, Inbox
-from services.learner.publisher import Publisher
+from services.learner.publisher import Publisher, PublisherDiedError
 from tests.support.otlp_collector import traced
 from tests.support.rollout_groups import make_group
 
@@ -29,6 +29,7 @@ class MockSender:
         self.rendezvous = 0
         self.sent: list[tuple[int | None, str]] = []
         self.failing = False
+        self.error: Exception = TransferFailed("a member is gone")
         self.closed = False
 
     def new_rendezvous(self) -> str:
@@ -37,7 +38,7 @@ class MockSender:
 
     def send(self, staged: StagedWeights, *, rendezvous: str, **_: Any) -> Any:
         if self.failing:
-            raise TransferFailed("a member is gone")
+            raise self.error
         self.sent.append((staged.version, rendezvous))
         return type("Result", (), {"seconds": 0.1})()
 
@@ -148,6 +149,34 @@ def test_a_group_is_used_again_within_an_epoch_only(desk: Desk) -> None:
     assert desk.prepare(2, epoch=1).rendezvous == first
     desk.go(2)
     assert desk.prepare(3, epoch=2).rendezvous != first
+
+
+@pytest.mark.parametrize("error", [RuntimeError("NCCL error: unhandled"), OSError("no route")])
+def test_an_error_of_a_library_is_the_outcome_of_that_transfer(
+    desk: Desk, error: Exception
+) -> None:
+    desk.stage(3)
+    desk.prepare(1)
+    desk.sender.failing, desk.sender.error = True, error
+    failed = desk.go(1)
+    assert isinstance(failed, wire.SyncFailed)
+    assert str(error) in failed.reason
+    desk.sender.failing = False
+    assert desk.prepare(2).version == 3
+    assert isinstance(desk.go(2), wire.Sent)
+    desk.publisher.check()
+
+
+def test_a_thread_that_died_is_named_whatever_killed_it() -> None:
+    desk = Desk()
+    desk.stage(3)
+    desk.prepare(1)
+    desk.sender.failing, desk.sender.error = True, KeyError("a mistake")
+    desk.publisher.receive(wire.Go(sync=1, version=0, rendezvous="", layout=b""))
+    desk.publisher.close()
+    with pytest.raises(PublisherDiedError, match=r"thread died of KeyError\('a mistake'\)"):
+        desk.publisher.check()
+    assert desk.publisher.hold.acquire(timeout=WAIT), "staging would wait for ever"
 
 
 def test_a_failed_send_is_said_and_its_group_is_not_used_again(desk: Desk) -> None:
