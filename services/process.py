@@ -25,7 +25,7 @@ DONE, FAILURE, BAD_INPUT, PREEMPTED = 0, 1, 2, 143
 
 
 def run_directory(config: RunConfig) -> Path:
-    """`<runs_dir>/<name>`."""
+    """The run's directory, `<runs_dir>/<name>`."""
     return Path(config.runs_dir) / config.name
 
 
@@ -66,7 +66,7 @@ def start_logging() -> None:
 
 
 def make_traces(config: RunConfig, *, role: Role, name: str) -> Traces:
-    """This process's part in the run's traces. Raises ValueError if a package is missing."""
+    """Make this process's part in the run's traces. Raises ValueError if a package is missing."""
     return Traces(config.telemetry.traces, run=config.name, role=role, name=name)
 
 

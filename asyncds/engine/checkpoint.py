@@ -195,10 +195,10 @@ def newest(root: Path) -> Path | None:
 
 
 def prune(root: Path, *, keep_last: int, keep: Collection[int] = ()) -> None:
-    """Remove all but the last ``keep_last`` checkpoints and those of the steps ``keep``, and what
-    interrupted saves left behind.
+    """Remove checkpoints but the last ``keep_last`` and those of the steps ``keep``.
 
-    To be called by one process, with no save in progress. Raises ValueError for keep_last < 1.
+    What interrupted saves left behind goes too. To be called by one process, with no save in
+    progress. Raises ValueError for keep_last < 1.
     """
     if keep_last < 1:
         raise ValueError(f"keep_last = {keep_last}: choose at least 1")

@@ -52,7 +52,7 @@ class Completion:
 
 @dataclass(frozen=True, kw_only=True)
 class UpdateResult:
-    """What an update of the weights did.
+    """The outcome of an update of the weights.
 
     checksums: one per bucket, of the bytes that arrived. pause_seconds: how long no token was
     sampled. receive_seconds: of it, joining the group and receiving and loading the weights.
@@ -65,7 +65,7 @@ class UpdateResult:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineStats:
-    """running, waiting: requests. kv_cache_usage: share of the KV cache in use, 0 … 1."""
+    """The engine's load: running and waiting requests, share of the KV cache in use (0 … 1)."""
 
     running: int = 0
     waiting: int = 0
@@ -302,12 +302,12 @@ class GenerationEngine:
 
     @property
     def max_model_len(self) -> int:
-        """Tokens of prompt and completion together that a request may have."""
+        """The most tokens, of prompt and completion together, that a request may have."""
         return int(self._engine.model_config.max_model_len)
 
     @property
     def vocab_size(self) -> int:
-        """Token ids lie below this."""
+        """The size of the vocabulary: token ids lie below it."""
         return int(self._engine.model_config.get_vocab_size())
 
     async def health(self) -> None:
@@ -315,7 +315,7 @@ class GenerationEngine:
         await self._engine.check_health()
 
     def stats(self) -> EngineStats:
-        """Of the last engine step."""
+        """Return the load of the last engine step."""
         return self._stats.latest
 
     async def stop(self, *, timeout: float) -> None:

@@ -5,8 +5,10 @@ from collections.abc import Callable
 
 
 class SamplingClock:
-    """Seconds by a clock that can be stopped: while an engine is paused for new weights, which may
-    be long in coming, nobody is slow."""
+    """A clock in seconds that can be stopped.
+
+    While an engine is paused for new weights, which may be long in coming, nobody is slow.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -99,8 +99,10 @@ class TrainingEngine:
         seed: int,
         reference_model: str | Path | None = None,
     ) -> None:
-        """model: Hugging Face directory or hub id. temperature: that of the sampler, which logits
-        are divided by. total_steps: optimizer steps after which the learning rate's schedule ends.
+        """Load the model and partition it.
+
+        model: Hugging Face directory or hub id. temperature: that of the sampler, which logits are
+        divided by. total_steps: optimizer steps after which the learning rate's schedule ends.
         reference_model: a frozen second model for ``reference_log_probs``, loaded only if given.
         """
         config = deepspeed_config(settings, dtype=dtype)

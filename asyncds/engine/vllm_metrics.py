@@ -9,8 +9,10 @@ PREFIX = "vllm:"
 
 
 class VllmMetrics(Collector):
-    """What the engine of this process counts. vLLM keeps it in the process's default registry,
-    whose other series are not of interest."""
+    """The series that vLLM's engine in this process counts.
+
+    vLLM keeps them in the process's default registry, whose other series are not of interest.
+    """
 
     def collect(self) -> Iterator[Metric]:
         for family in REGISTRY.collect():

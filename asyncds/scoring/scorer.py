@@ -29,8 +29,9 @@ class Scorer(Protocol):
     """Judges the completions of a row, under a time limit for each."""
 
     async def score(self, row: Row, completions: Sequence[str]) -> GroupScores:
-        """Judge every completion; NO_SCORE where the verifier hung, crashed, ran out of memory or
-        raised. Raises ScorerUnavailableError.
+        """Judge every completion. Raises ScorerUnavailableError.
+
+        One gets NO_SCORE where the verifier hung, crashed, ran out of memory or raised.
         """
         ...
 

@@ -22,6 +22,7 @@ WATCHDOG_EXIT = 1
 
 
 def main() -> None:
+    """Make the task and judge what comes in, until there is no more."""
     find_user_code()
     # Frames travel on copies of standard input and output, out of the way of the verifier's own
     # reading (nothing) and printing (to standard error).

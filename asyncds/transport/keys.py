@@ -73,8 +73,11 @@ def load_client_keys(*, server: Path, secret: Path) -> ClientKeys:
 
 
 def read_clients(directory: Path) -> tuple[dict[bytes, str], list[str]]:
-    """The public keys in `*.key` of a directory, each with its file's stem, and what is wrong with
-    files that hold none. Raises KeyFileError if the directory can't be read."""
+    """Read the public keys in `*.key` of a directory, each with its file's stem.
+
+    Also returns what is wrong with files that hold none. Raises KeyFileError if the directory can't
+    be read.
+    """
     keys: dict[bytes, str] = {}
     problems: list[str] = []
     for path in _listed(directory):

@@ -58,8 +58,11 @@ class Link:
         on_message: Callable[[FromCoordinator], None],
         keys: ClientKeys | None,
     ) -> None:
-        """hello, heartbeat: make the message of the moment. keys: of an encrypted link; None if the
-        coordinator's links are not encrypted."""
+        """Start the link's thread.
+
+        hello, heartbeat: make the message of the moment. keys: of an encrypted link; None if the
+        coordinator's links are not encrypted.
+        """
         self._settings = settings
         self._identity = identity
         self._hello = hello

@@ -25,8 +25,10 @@ class Observer:
         self._socket.connect(address)
 
     def status(self, timeout: float) -> RunStatus | None:
-        """The newest status, or None if the coordinator does not answer within `timeout` s. It may
-        be the late answer to an earlier question."""
+        """Ask for the newest status; None if no answer comes within `timeout` seconds.
+
+        It may be the late answer to an earlier question.
+        """
         self._send(Observe())
         answer = None
         while self._socket.poll(int(timeout * 1000) if answer is None else 0):

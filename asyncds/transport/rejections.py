@@ -6,7 +6,7 @@ from collections import Counter
 log = logging.getLogger(__name__)
 
 QUIET_SECONDS = 60.0
-"""At most one line per address in this time."""
+"""The time in which an address gets at most one line."""
 MAX_ADDRESSES = 1000
 """Addresses remembered; beyond it nothing is logged, only counted."""
 REASONS = ("not_allowed", "handshake", "endless")
@@ -33,14 +33,14 @@ class LogLimiter:
 
 
 class Rejections:
-    """counts: by reason."""
+    """The connections that were turned away, counted by reason."""
 
     def __init__(self) -> None:
         self.counts = Counter(dict.fromkeys(REASONS, 0))
         self._log_limiter = LogLimiter()
 
     def add(self, reason: str, *, address: str, what: str, now: float) -> None:
-        """Count one. what: completes "refused a connection from ADDRESS: …"."""
+        """Count a rejection. what: completes "refused a connection from ADDRESS: …"."""
         self.counts[reason] += 1
         if self._log_limiter.allows(address, now):
             log.warning("refused a connection from %s: %s", address, what)

@@ -118,8 +118,11 @@ class Router:
                 return frames
 
     def send(self, peer: bytes, frame: bytes) -> bool:
-        """Queue a frame. False if the peer is not connected (it will introduce itself again), does
-        not read what it is sent, or its key is no longer allowed."""
+        """Queue a frame. Returns whether it could be.
+
+        Not if the peer is not connected (it will introduce itself again), does not read what it is
+        sent, or its key is no longer allowed.
+        """
         if self._allowed is not None and self._users.get(peer, b"") not in self._allowed:
             return False
         return self._send(peer, frame)
@@ -239,8 +242,10 @@ def _property(frame: zmq.Frame, name: str | int) -> Any:
 
 
 def _peer_address(descriptor: int) -> str:
-    """Look up who is at the other end of a connection, which by now may be closed, its number
-    another file's."""
+    """Look up the address at the other end of a connection.
+
+    By now it may be closed, and its number another file's.
+    """
     try:
         copy = os.dup(descriptor)
     except OSError:

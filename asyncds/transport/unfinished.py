@@ -31,21 +31,23 @@ class UnfinishedMessages:
         self._look_at = 0.0
 
     def accepted(self, descriptor: int) -> None:
-        """A connection was."""
+        """Watch a connection that was accepted."""
         self._at_last[descriptor] = 0
         self._heard.discard(descriptor)
 
     def closed(self, descriptor: int) -> None:
-        """A connection was."""
+        """Forget a connection that was closed."""
         self._at_last.pop(descriptor, None)
 
     def heard(self, descriptor: int) -> None:
-        """A whole message came over it."""
+        """Note that a whole message came over a connection."""
         self._heard.add(descriptor)
 
     def cut(self, now: float) -> list[str]:
-        """Break off the connections that are over the limit; returns their addresses. To be called
-        after messages were taken."""
+        """Break off the connections that are over the limit; returns their addresses.
+
+        To be called after messages were taken.
+        """
         if now < self._look_at:
             return []
         self._look_at = now + LOOK_SECONDS
@@ -66,7 +68,7 @@ class UnfinishedMessages:
 
     @contextmanager
     def _connection(self, descriptor: int) -> Iterator[socket.socket | None]:
-        """None if the descriptor is not, or not any more, that of a connection to the port."""
+        """Yield the connection of a descriptor; None if it is not, or no more, one to the port."""
         try:
             copy = socket.fromfd(descriptor, socket.AF_INET, socket.SOCK_STREAM)
         except OSError:
@@ -81,7 +83,7 @@ class UnfinishedMessages:
 
 
 def _bytes_received(connection: socket.socket) -> int:
-    """0 where the system does not count them."""
+    """Bytes received over a connection; 0 where the system does not count them."""
     option = getattr(socket, "TCP_INFO", None)
     if option is None:
         return 0

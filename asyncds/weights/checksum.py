@@ -4,7 +4,7 @@ import torch
 
 
 def checksum(flat: torch.Tensor) -> torch.Tensor:
-    """Wrap-around sum of the bytes of ``flat`` read as int64 words, an int64 scalar tensor.
+    """Sum the bytes of ``flat``, read as int64 words, with wrap-around: an int64 scalar tensor.
 
     ``flat`` is uint8 [nbytes], nbytes a multiple of 8. The sum is computed where the bytes lie and
     reads them once; modulo 2**64 its order doesn't matter, so that every device finds the same

@@ -49,7 +49,7 @@ class Communicator(Protocol):
         """
 
     def close(self) -> None:
-        """Leave the group when nothing is under way."""
+        """Leave the group, while nothing is under way."""
 
     def abort(self) -> None:
         """Leave the group whatever is under way; returns promptly."""

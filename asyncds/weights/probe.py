@@ -10,7 +10,7 @@ PROBE_TOKENS = 32
 
 
 def probe_tokens(*, vocab_size: int, max_length: int | None) -> npt.NDArray[np.int32]:
-    """The sequence, int32 [≤ 32]: the same for the same vocabulary and length limit.
+    """Draw the probe's tokens, int32 [≤ 32]: the same for the same vocabulary and length limit.
 
     max_length: tokens an engine takes at most, of which one is left for its answer.
     """

@@ -16,8 +16,11 @@ from asyncds.weights.staging import StagedWeights
 
 @dataclass(frozen=True)
 class SendResult:
-    """seconds: wall time of the whole send. connect_seconds: of it, building the group (0 when
-    the group of the previous send was used again). nbytes: bytes sent to each receiver."""
+    """How long a send took, and how much was sent.
+
+    seconds: wall time of the whole send. connect_seconds: of it, building the group (0 when the
+    group of the previous send was used again). nbytes: bytes sent to each receiver.
+    """
 
     seconds: float
     connect_seconds: float
@@ -25,7 +28,7 @@ class SendResult:
 
 
 class WeightSender:
-    """Owns the store where groups meet, and the group in use.
+    """The sender of staged weights: it owns the store where groups meet, and the group in use.
 
     A group has fixed members and serves every send with the same rendezvous. After a failure the
     group is gone: get a ``new_rendezvous`` for the members that are left, and send again.
@@ -61,8 +64,10 @@ class WeightSender:
         self._communicator: Communicator | None = None
 
     def new_rendezvous(self) -> str:
-        """Where the members of one new group meet; give it to each of them and to ``send``. What
-        groups before it left in the store is removed."""
+        """Make the rendezvous of one new group, to be given to each member and to ``send``.
+
+        What groups before it left in the store is removed.
+        """
         for key in self._store.list_keys():
             self._store.delete_key(key)
         return f"{self._transport}://{self._host}:{self._store.port}/{uuid.uuid4().hex}"

@@ -9,7 +9,7 @@ from asyncds.weights.buckets import TensorSpec, plan_buckets
 
 
 def weight_specs(model: torch.nn.Module, *, prefix: str = "") -> tuple[TensorSpec, ...]:
-    """What ``iterate_weights`` will yield, without gathering anything.
+    """Describe the tensors that ``iterate_weights`` will yield, without gathering anything.
 
     Under ZeRO-3 a partitioned parameter is empty, its true shape is ``ds_shape``.
     """

@@ -34,7 +34,10 @@ WORKER_EXTENSION = "asyncds.weights.vllm_transfer.WorkerExtension"
 
 @dataclass
 class InitInfo(WeightTransferInitInfo):
-    """rank_offset: group rank of this engine's first worker. timeout: seconds to join."""
+    """Where a worker joins which group.
+
+    rank_offset: group rank of this engine's first worker. timeout: seconds to join.
+    """
 
     rendezvous: str
     rank_offset: int
@@ -44,7 +47,7 @@ class InitInfo(WeightTransferInitInfo):
 
 @dataclass
 class UpdateInfo(WeightTransferUpdateInfo):
-    """The list of tensors in the sender's order, its bucket size, and the seconds there are."""
+    """The tensors of a version in the sender's order, its bucket size, the seconds there are."""
 
     names: list[str]
     dtypes: list[str]
@@ -152,8 +155,10 @@ class AsyncdsTransferEngine(WeightTransferEngine[InitInfo, UpdateInfo]):
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerOutcome:
-    """How a call ended on one worker. error: what went wrong, or "". checksums: of every bucket
-    that was received, in order."""
+    """How a call ended on one worker.
+
+    error: what went wrong, or "". checksums: of every bucket that was received, in order.
+    """
 
     error: str = ""
     checksums: tuple[int, ...] = ()

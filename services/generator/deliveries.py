@@ -11,8 +11,10 @@ from asyncds.transport.link import Link
 
 @dataclass(kw_only=True)
 class _Unacknowledged:
-    """A message on its way. sent: when it last was, by the monotonic clock. since: when it first
-    was, in nanoseconds since 1970."""
+    """A message that was sent `sends` times.
+
+    sent: when it last was, by the monotonic clock. since: when it first was, in ns since 1970.
+    """
 
     message: Delivered | LeaseFailed
     sent: float

@@ -153,8 +153,11 @@ class Generator:
                 self._updates.call_off(sync, reason)
 
     async def abandon(self) -> list[int]:
-        """Stop all work, so that nothing of it goes on in the engine; returns the leases that are
-        handed back. An update under way is waited for: it has a deadline."""
+        """Stop all work, so that nothing of it goes on in the engine.
+
+        Returns the leases that are handed back. An update under way is waited for: it has a
+        deadline.
+        """
         work = dict(self._work)
         for id in work:
             self._cancel(id)

@@ -46,8 +46,11 @@ class WeightUpdates:
         traces: Traces,
         version: int = -1,
     ) -> None:
-        """probe: its tokens, int32. incarnation: of this generator. version: of the engine's
-        weights, if they are to be served; -1: those of a learner are awaited."""
+        """Begin with the weights that the engine has.
+
+        probe: its tokens, int32. incarnation: of this generator. version: of the engine's weights,
+        if they are to be served; -1: those of a learner are awaited.
+        """
         self.version = version
         self.failure = ""
         self.cache_salt = incarnation

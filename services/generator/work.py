@@ -118,8 +118,7 @@ class GroupSampler:
 
 
 def _trace_sampling(trace: Trace, lease: Lease, completions: list[Completion], began: int) -> None:
-    """Trace how long the group waited for the engine to begin with its first completion, and how
-    long it was sampled."""
+    """Trace how long a group waited for its first completion to begin, and was sampled."""
     parent, ended = attempt_key(lease.attempt), time.time_ns()
     waited = min((c.queue_seconds for c in completions), default=0.0)
     decoding = min(began + nanoseconds(waited), ended)
@@ -172,7 +171,7 @@ def _arrays(
 
 
 def _by_equivalence(answers: list[tuple[str, ...]], task: Task) -> dict[str, list[str]]:
-    """Columns of answer keys by equivalence, the primary one first."""
+    """Arrange answer keys in columns by equivalence, the primary one first."""
     nothing = ("",) * len(task.equivalences)
     columns = zip(*(a or nothing for a in answers), strict=True)
     by_name = {name: list(c) for name, c in zip(task.equivalences, columns, strict=True)}

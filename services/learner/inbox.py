@@ -77,8 +77,10 @@ class Inbox:
                 )
 
     def wait_drain(self, *, check: Callable[[], None], timeout: float) -> str:
-        """Wait to be told to leave; returns the reason. Raises BatchLateError, as `wait_batch`, and
-        PreemptedError."""
+        """Wait to be told to leave; returns the reason.
+
+        Raises BatchLateError, as `wait_batch`, and PreemptedError.
+        """
         began = time.monotonic()
         while self._waited(began) <= timeout:
             message = self._next()

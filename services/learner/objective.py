@@ -27,8 +27,11 @@ class BatchObjective:
         max_lag: int,
         old_log_probs: Float32 | None,
     ) -> None:
-        """version: of the weights that train on the batch. max_lag: bound on a token's lag to it.
-        old_log_probs float32 [Σ length]: π_old of the shard, where the objective needs it."""
+        """Compute the advantages of the batch.
+
+        version: of the weights that train on it. max_lag: bound on a token's lag to it.
+        old_log_probs float32 [Σ length]: π_old of the shard, where the objective needs it.
+        """
         table = shard.table
         self._objective = objective
         self._behaviour = torch.from_numpy(shard.logprobs.copy()).to(device)
@@ -74,9 +77,12 @@ class BatchObjective:
 
 
 def _parts(shard: Shard, *, version: int, max_lag: int, device: torch.device) -> Parts:
-    """Tokens by lag and by generator. A rank knows the lags of its own tokens only, so that every
-    lag up to the bound is a part. A token counts as 0 versions old where it is of a version that
-    the learner, started again from a checkpoint, has not made again yet."""
+    """Split the batch's tokens by lag and by generator.
+
+    A rank knows the lags of its own tokens only, so that every lag up to the bound is a part. A
+    token counts as 0 versions old where it is of a version that the learner, started again from a
+    checkpoint, has not made again yet.
+    """
     lag = np.clip(version - shard.versions, 0, max_lag)
     mine = shard.sequences
     generator = np.repeat(shard.table.generator[mine], shard.table.length[mine])

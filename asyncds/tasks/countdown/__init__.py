@@ -1,0 +1,1 @@
+"""Countdown: reach a number with the numbers that are given."""

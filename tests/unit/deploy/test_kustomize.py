@@ -56,7 +56,6 @@ def build(overlay: str) -> list[Object]:
 def comparable(objects: list[Object]) -> dict[tuple[str, str], Any]:
     """By kind and name, without the hash in the names of ConfigMaps, and lists of things with names
     in the order of these."""
-
     text = json.dumps(objects)
     for o in objects:
         if o["kind"] == "ConfigMap":
