@@ -6,17 +6,22 @@ import pytest
 
 from tests.house.measure import Found, House, complexities
 
-# Each limit is today's number where the target, beside it, is not met yet.
-LINES_OF_A_FILE = 567  # target: 450
-WIDE_CLASSES = 4  # the target, of more than 12 attributes
-LONG_CONSTRUCTORS = 2  # the target, with more than 8 arguments
+LINES_OF_A_FILE = 450
+LONGER = {
+    # Still to be divided; none may grow.
+    "asyncds/config/schema.py": 567,
+    "asyncds/rollout/journal.py": 520,
+    "services/coordinator/leases.py": 505,
+}
+WIDE_CLASSES = 4  # set more than 12 attributes
+LONG_CONSTRUCTORS = 2  # have more than 8 arguments
 COMPLEXITY = 15
 
 KNOWN_UPWARDS = ["asyncds.cli.main -> services.role"]
 """The one command is also how each role's process is started."""
 KNOWN_IMPURITIES = {
     # The journal is a file of a database; the time is written into its rows.
-    "asyncds.rollout.journal_reader -> sqlite3",
+    "asyncds.rollout.journal -> sqlite3",
     "asyncds.rollout.journal -> time",
     "asyncds.rollout.journal_file -> fcntl",
     "asyncds.rollout.journal_file -> socket",
@@ -34,7 +39,8 @@ def over(found: list[Found], limit: int) -> list[str]:
 
 
 def test_no_file_is_too_long(house: House) -> None:
-    assert over(house.files, LINES_OF_A_FILE) == []
+    long = [f for f in house.files if f.size > LONGER.get(f.place, LINES_OF_A_FILE)]
+    assert long == []
 
 
 def test_few_classes_are_wide(house: House) -> None:
