@@ -19,7 +19,7 @@ class KindError(ValueError):
 
 class OpenKind(Choice):
     """A kind of your own. Its module lies in the directory that `asyncds` is started from, or is
-    installed. docs/extending.md"""
+    installed: see docs/extending.md."""
 
     kind: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
     """Where it is: `package.module:Name`, a class or a function."""
