@@ -20,7 +20,7 @@ KNOWN_UPWARDS = ["asyncds.cli.main -> services.role"]
 """The one command is also how each role's process is started."""
 KNOWN_IMPURITIES = {
     # The journal is a file of a database; the time is written into its rows.
-    "asyncds.rollout.journal -> sqlite3",
+    "asyncds.rollout.journal_reader -> sqlite3",
     "asyncds.rollout.journal -> time",
     "asyncds.rollout.journal_file -> fcntl",
     "asyncds.rollout.journal_file -> socket",
