@@ -4,18 +4,27 @@ import ctypes
 import os
 import sys
 import time
+from collections.abc import Sequence
 
-from asyncds.tasks.base import Row, Score
+from asyncds.tasks.base import Row, Score, Split, Task
 
 
-class BreakingTask:
+class BreakingTask(Task):
     name = "breaking"
+    equivalences = ("written",)
+    equivalence = "written"
 
     def __init__(self, *, start: str = "normal") -> None:
         if start == "fail":
             raise ValueError("no such data")
         if start == "hang":
             time.sleep(3600)
+
+    def rows(self, split: Split) -> Sequence[Row]:
+        return []
+
+    def prompt(self, row: Row) -> str:
+        return str(row.fields["word"])
 
     def score(self, row: Row, completion: str) -> Score:
         match completion:
