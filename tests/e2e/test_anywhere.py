@@ -1,5 +1,6 @@
 """A wheel of asyncds, installed as a user does, in a working directory full of modules that have
-the names of ours, of the standard library's and of packages that we use."""
+the names of ours, of the standard library's and of packages that we use, and a task of the user's
+own."""
 
 import os
 import shutil
@@ -17,6 +18,13 @@ from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.slow
 
+OWN_TASK = """
+from asyncds.tasks.countdown.task import CountdownTask
+
+
+class Mine(CountdownTask):
+    name = "mine"
+"""
 HOSTILE = ("asyncds", "services", "tests", "math", "random", "typing", "torch", "numpy", "vllm")
 
 
@@ -49,6 +57,7 @@ def place(tmp_path: Path) -> Path:
     for name in HOSTILE:
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text(f"raise ImportError('the user\\'s {name}')\n")
+    (tmp_path / "my_task.py").write_text(OWN_TASK)
     shutil.copy(ROOT / "configs" / "quickstart.yaml", tmp_path)
     return tmp_path
 
@@ -79,7 +88,7 @@ def test_the_quickstart_runs_from_a_directory_with_packages_of_those_names(
         [
             *(programs / "asyncds", "run", "quickstart.yaml", "runs_dir=runs", "name=here"),
             *(f"model={runner.model}", *runner.small, "steps=2", "checkpoint.every=2"),
-            "learner.ranks=2",
+            *("learner.ranks=2", "task={kind: my_task:Mine, options: {n_eval: 128}}"),
         ],
         capture_output=True,
         text=True,
@@ -95,12 +104,16 @@ def test_the_quickstart_runs_from_a_directory_with_packages_of_those_names(
 def test_a_pods_learner_starts_in_such_a_directory(programs: Path, place: Path) -> None:
     """The chart's script and the real torchrun; a rank that has found its modules reads its
     configuration, and says what is wrong with that one."""
+    script = (ROOT / "deploy/helm/asyncds/files/role.sh").read_text()
+    first = "first=${POD_NAME%-*}-0.$SERVICE"  # a name that only a cluster knows
+    assert first in script
     (place / "config.yaml").write_text("lerner: {}\n")
     result = subprocess.run(
-        ["sh", ROOT / "deploy/helm/asyncds/files/role.sh", "learner"],
+        ["sh", "-c", script.replace(first, "first=127.0.0.1"), "role.sh", "learner"],
         env=environment(programs)
         | {"CONFIG": "config.yaml", "METRICS_PORT": "9400", "HOSTNAME": "learner-0", "NODES": "1",
-           "PROCESSES": "2", "MASTER_ADDRESS": "127.0.0.1", "MASTER_PORT": "0",
+           "POD_NAME": "learner-0",
+           "PROCESSES": "2", "MASTER_PORT": "0",
            "POD_IP": "127.0.0.1"},
         capture_output=True,
         text=True,
