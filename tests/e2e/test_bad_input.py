@@ -78,13 +78,19 @@ def test_tokenizer_of_another_model(tmp_path: Path, model: Path) -> None:
 def test_why_a_generator_dies_at_its_start_reaches_the_terminal(
     tmp_path: Path, model: Path
 ) -> None:
-    """After vLLM's own lines about its end; and nobody is told to resume what must fail again."""
-    result = _run(tmp_path, model, "task.dataset=/nowhere", "steps=0", "name=dead", seconds=200)
+    """After vLLM's own lines about its end; and nobody is told to resume what must fail again. The
+    user's own task finds out when its rows are asked for, so that no check can."""
+    (tmp_path / "my_task.py").write_text(
+        "from asyncds.tasks.countdown.task import CountdownTask\n\n\n"
+        "class Mine(CountdownTask):\n"
+        "    def rows(self, split):\n"
+        "        raise OSError('the shelf with the rows is locked')\n"
+    )
+    task = "task={kind: my_task:Mine, options: {n_eval: 16}}"
+    result = _run(tmp_path, model, task, "steps=0", "name=dead", seconds=200)
     assert result.returncode == 1, result.stderr
     log = tmp_path / "runs" / "dead" / "logs" / "generator-0.log"
-    said = (
-        f"generator-0 ended with exit code 2: Couldn't find any data file at /nowhere. (log: {log})"
-    )
+    said = f"generator-0 ended with exit code 2: the shelf with the rows is locked (log: {log})"
     assert result.stderr.splitlines()[-1] == said
     assert "status      failed" in result.stdout
     assert "resume" not in result.stdout + result.stderr

@@ -28,7 +28,7 @@ def test_two_runs_in_one_engine_then_nothing_left_to_do(runner: Runner) -> None:
             sort_keys=False,
         )
     )
-    results = runner.root / "kept"
+    results = runner.root / "kept.jsonl"
     command = [sys.executable, "-m", "asyncds.cli.main", "sweep", str(file)]
     command += ["--results", str(results)]
 
@@ -41,7 +41,7 @@ def test_two_runs_in_one_engine_then_nothing_left_to_do(runner: Runner) -> None:
     learner = (logs / "slot-0-learner.log").read_text()
     assert learner.count("Setting accelerator") <= 1
     assert learner.count("leaving: ") == 2
-    summaries = [read_summary(results / name / "summary.json") for name in ("GRPO", "DS")]
+    summaries = [read_summary(runner.root / "pair" / n / "summary.json") for n in ("GRPO", "DS")]
     assert [s["status"] for s in summaries if s] == ["finished", "finished"]
     assert [s["policy_version"] for s in summaries if s] == [8, 8]
     bases = [s["eval"][0] for s in summaries if s]
@@ -49,7 +49,12 @@ def test_two_runs_in_one_engine_then_nothing_left_to_do(runner: Runner) -> None:
     assert bases[1]["made_by"] == "GRPO"
     assert bases[0]["pass@k"] == bases[1]["pass@k"]
 
+    kept = results.read_text()
+    assert '"GRPO"' in kept
+    assert '"DS"' in kept
+
     again = runner.finish(runner.start(*command), "pair")
     assert again.code == 0, again.output
     assert "0 of 2 runs to make" in again.output
+    assert results.read_text() == kept
     assert engine == (logs / "slot-0-generator-0.log").read_text()
