@@ -115,7 +115,7 @@ class Objective:
                 raise ValueError("masking overlong sequences needs finished.")
             policy_weight = weight * config.overlong.teaches(finished)
         result = SequenceAdvantages(
-            base=_tensor(config.advantage(shaped) * config.class_weights(table.correct)),
+            base=_tensor(config.advantage(shaped)),
             shift=_tensor(config.advantage.sequence_shift(shaped)),
             coefficient=_tensor(config.advantage.token_coefficient(shaped)),
             correct=torch.tensor(table.correct, dtype=torch.bool),
@@ -124,7 +124,7 @@ class Objective:
             entropy_weight=_tensor(config.entropy_coef * weight + by_class),
         )
         _check(vars(result))
-        return result
+        return replace(result, base=result.base * _tensor(config.class_weights(table.correct)))
 
     def loss(
         self,

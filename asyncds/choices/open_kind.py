@@ -53,7 +53,12 @@ def prepare(
         raise KindError(f"{kind}: its options don't fit: {error}") from None
 
     def make() -> Any:
-        made: Any = target(**checked)
+        try:
+            made: Any = target(**checked)
+        except Exception as error:  # a constructor of the user's may raise anything
+            raise KindError(
+                f"{kind} can't be made with these options ({type(error).__name__}: {error})"
+            ) from error
         if isinstance(made, BaseModel) and "kind" in type(made).model_fields:
             made = made.model_copy(update={"kind": kind})
         return made

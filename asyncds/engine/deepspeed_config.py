@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from asyncds.config.schema import LearnerConfig
+from asyncds.config.engines import LearnerConfig
 
 DType = Literal["float32", "bfloat16"]
 

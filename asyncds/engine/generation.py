@@ -21,7 +21,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.metrics.loggers import StatLoggerBase
 
-from asyncds.config.schema import GeneratorConfig
+from asyncds.config.engines import GeneratorConfig
 from asyncds.engine.sampling_clock import SamplingClock
 from asyncds.weights.communicator import TransferFailed
 from asyncds.weights.plugin import BACKEND

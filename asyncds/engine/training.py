@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.integrations import HfDeepSpeedConfig
 
 from asyncds.algo.sums import Sums
-from asyncds.config.schema import LearnerConfig
+from asyncds.config.engines import LearnerConfig
 from asyncds.engine.deepspeed_config import DType, deepspeed_config, lr_factor
 from asyncds.engine.micro_batches import MicroBatch, ShardIndex, plan_micro_batches, plan_updates
 from asyncds.engine.policy_model import PolicyModel, TokenScores, check_head

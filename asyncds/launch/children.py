@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from asyncds.config.schema import SupervisionConfig
+from asyncds.config.operation import SupervisionConfig
 from asyncds.launch.cause import cause
 from asyncds.launch.liveness import LEARNER, LivenessMonitor
 from asyncds.launch.restarts import Restarts

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from asyncds.config.load import dump_config
-from asyncds.config.schema import CurveConfig, RunConfig
+from asyncds.config.operation import CurveConfig
+from asyncds.config.schema import RunConfig
 from asyncds.launch.children import Child, python
 from asyncds.launch.errors import UserError
 from asyncds.launch.machine import gpus, uses_cuda, visible_devices

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from asyncds.config.schema import ScoringConfig
+from asyncds.config.engines import ScoringConfig
 from asyncds.scoring.pool import PoolScorer
 from asyncds.scoring.process_pool import ProcessPoolScorer
 

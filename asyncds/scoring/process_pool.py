@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from asyncds.config.schema import ScoringConfig
+from asyncds.config.engines import ScoringConfig
 from asyncds.scoring.frames import Setup
 from asyncds.scoring.pool import CLOSE_SECONDS, START_SECONDS, PoolScorer
 from asyncds.scoring.worker_process import WorkerProcess

@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
 
-from asyncds.config.schema import ScoringConfig
+from asyncds.config.engines import ScoringConfig
 from asyncds.scoring.frames import Reply
 from asyncds.scoring.pool import CLOSE_SECONDS, START_SECONDS, PoolScorer
 from asyncds.scoring.process_pool import ProcessPoolScorer

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import zmq
 
-from asyncds.config.schema import CoordinatorConfig
+from asyncds.config.operation import CoordinatorConfig
 from asyncds.protocol.codec import MAX_FRAME_BYTES, decode_from_coordinator, encode
 from asyncds.protocol.wire import FromCoordinator, GivenUp, Identify, Message, Refused, Welcome
 from asyncds.transport.handshakes import HANDSHAKES, Handshakes

@@ -3,7 +3,8 @@
 import json
 from collections.abc import Iterable
 
-from asyncds.config.schema import CheckpointConfig, EvalConfig
+from asyncds.config.engines import CheckpointConfig
+from asyncds.config.sampling import EvalConfig
 from asyncds.rollout.journal import Journal
 from asyncds.rollout.retention import oldest_kept
 from services.coordinator.evaluation import best_step

@@ -9,7 +9,6 @@ from tests.house.measure import Found, House, complexities
 LINES_OF_A_FILE = 450
 LONGER = {
     # Still to be divided; none may grow.
-    "asyncds/config/schema.py": 567,
     "services/coordinator/leases.py": 515,
 }
 WIDE_CLASSES = 4  # set more than 12 attributes

@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from asyncds.config.schema import LearnerConfig
+from asyncds.config.engines import LearnerConfig
 from asyncds.engine.checkpoint import CheckpointError, verify
 from asyncds.tiny.model import save_untrained
 from tests.integration.training_worker import PROBE, make_batch, reference_for, token_loss

@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
-from asyncds.config.schema import GeneratorConfig
+from asyncds.config.engines import GeneratorConfig
 from asyncds.engine.generation import Completion, GenerationEngine
 from asyncds.tiny.model import save_untrained
 from asyncds.weights import plugin

@@ -21,7 +21,7 @@ from deepspeed.utils import safe_get_full_grad
 from torch import Tensor
 
 from asyncds.algo.sums import Sums
-from asyncds.config.schema import LearnerConfig
+from asyncds.config.engines import LearnerConfig
 from asyncds.engine import checkpoint
 from asyncds.engine.training import NonFiniteError, TrainingEngine
 from asyncds.protocol.batch import Int32, SequenceTable, Shard

@@ -12,7 +12,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from asyncds.config.schema import TracesConfig
+from asyncds.config.operation import TracesConfig
 from asyncds.telemetry.metrics.declaration import Role
 from asyncds.telemetry.traces.traces import Traces
 

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from asyncds.config.schema import LOOPBACK
+from asyncds.config.operation import LOOPBACK
 from asyncds.telemetry.live.view import LiveView
 from asyncds.telemetry.server import Page, Reply
 

@@ -3,7 +3,7 @@ sync, over all processes."""
 
 from importlib import metadata
 
-from asyncds.config.schema import TracesConfig
+from asyncds.config.operation import TracesConfig
 from asyncds.telemetry.metrics.declaration import Role
 from asyncds.telemetry.traces.spans import Sink, Trace, hashed
 

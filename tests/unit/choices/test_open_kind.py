@@ -95,6 +95,10 @@ class NotATask:
     pass
 
 
+class Breaks(Echo):
+    def __init__(self, **options): raise RuntimeError("no such file")
+
+
 NUMBER = 3
 '''
 
@@ -189,6 +193,11 @@ def test_a_task_and_a_tracker_of_ones_own(module: str, tmp_path: Path) -> None:
         ("{m}:Nothing", {}, "can't be imported"),
         ("{m}:NUMBER", {}, "neither a class nor a function"),
         ("{m}:NotATask", {}, "has no rows, prompt, score"),
+        (
+            "{m}:Breaks",
+            {"any": 1},
+            r"can't be made with these options \(RuntimeError: no such file\)",
+        ),
         ("{m}:Echo", {}, "missing a required argument: 'word'"),
         ("{m}:Echo", {"word": "x", "m": 1}, "unexpected keyword argument 'm'"),
         ("{m}:Echo", {"word": "x", "n": "many"}, "valid integer"),
@@ -198,7 +207,7 @@ def test_what_is_wrong_is_a_sentence(
     module: str, kind: str, options: dict[str, object], says: str
 ) -> None:
     with pytest.raises(KindError, match=says):
-        prepare(kind.format(m=module), options, base=Task)
+        prepare(kind.format(m=module), options, base=Task)()
     config = RunConfig(model="m", task=OpenKind(kind=kind.format(m=module), options=options))
     (problem,) = preflight._task(config)
     assert problem.startswith("task: ")

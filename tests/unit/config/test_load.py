@@ -116,6 +116,14 @@ def test_filters_that_make_sense_are_not(file: Path, overrides: list[str]) -> No
     load_config(file, overrides)
 
 
+def test_a_weight_sync_is_given_up_before_the_learners_ranks_are(file: Path) -> None:
+    two = ["learner.ranks=2", "weights.prepare_seconds=30"]
+    with pytest.raises(ConfigError, match=r"may take 630 s .* learner\.collective_seconds 600"):
+        load_config(file, [*two, "weights.transfer_seconds=600"])
+    load_config(file, [*two, "weights.transfer_seconds=600", "learner.collective_seconds=631"])
+    load_config(file, ["weights.transfer_seconds=600"])  # one rank waits for nobody
+
+
 def test_every_mistake_is_told_at_once(file: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(file, ["learner.zerostage=1", "steps=many"])

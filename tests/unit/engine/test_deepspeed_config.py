@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from asyncds.config.schema import LearnerConfig
+from asyncds.config.engines import LearnerConfig
 from asyncds.engine.deepspeed_config import deepspeed_config, lr_factor
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from asyncds.config.schema import SupervisionConfig
+from asyncds.config.operation import SupervisionConfig
 from asyncds.launch.active_run import ActiveRun
 from asyncds.launch.children import Child, Children
 from asyncds.protocol.records import LearnerStatus, RunStatus

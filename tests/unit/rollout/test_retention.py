@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyncds.config.schema import CheckpointConfig, EvalConfig
+from asyncds.config.engines import CheckpointConfig
+from asyncds.config.sampling import EvalConfig
 from asyncds.rollout.journal import Journal
 from asyncds.rollout.journal_file import JournalDamagedError
 from asyncds.rollout.retention import StoredGroup, is_needed, oldest_kept, to_delete

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from asyncds.config.engines import ScoringConfig
 from asyncds.config.load import ConfigError, parse_config
-from asyncds.config.schema import ScoringConfig
 from asyncds.scoring.make import make_scorer
 from asyncds.scoring.process_pool import ProcessPoolScorer
 from asyncds.scoring.scorer import ScorerUnavailableError

@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
-from asyncds.config.schema import ScoringConfig
+from asyncds.config.engines import ScoringConfig
 from asyncds.scoring import worker_process
 from asyncds.scoring.process_pool import ProcessPoolScorer
 from asyncds.scoring.scorer import NO_SCORE, GroupScores, Scorer, ScorerUnavailableError

@@ -9,6 +9,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asyncds.config.engines import ScoringConfig
 from asyncds.scoring.process_pool import ProcessPoolScorer
 from asyncds.tasks.base import Row
 from asyncds.tasks.math.equality import same_answer
@@ -49,12 +50,12 @@ class TestTable:
             async with ProcessPoolScorer(
                 kind="math",
                 options={"train": nowhere, "eval": nowhere},
-                workers=2,
-                time_limit=2.0,
+                settings=ScoringConfig(workers=2, timeout_seconds=2.0),
             ) as scorer:
                 row = Row(0, {"problem": "?", "answer": "5"})
                 answers = [rf"\boxed{{{answer}}}" for _, answer, _ in pairs]
-                return [score.reward for score in await scorer.score(row, answers)]
+                scored = await scorer.score(row, answers)
+                return [score.reward for score in scored.scores]
 
         assert {right for right, _, _ in pairs} == {"5"}
         assert asyncio.run(rewards()) == [verdict for _, _, verdict in pairs]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyncds.config.schema import ScoringConfig
+from asyncds.config.engines import ScoringConfig
 from asyncds.scoring.process_pool import ProcessPoolScorer
 from asyncds.scoring.scorer import NO_SCORE
 from asyncds.tasks.base import Row, Score, fingerprint

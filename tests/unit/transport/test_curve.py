@@ -18,7 +18,7 @@ import yaml
 import zmq
 from zmq.auth import load_certificate
 
-from asyncds.config.schema import CoordinatorConfig
+from asyncds.config.operation import CoordinatorConfig
 from asyncds.protocol import wire
 from asyncds.protocol.codec import decode_to_coordinator, encode
 from asyncds.transport.keys import (

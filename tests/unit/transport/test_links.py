@@ -12,7 +12,7 @@ import psutil
 import pytest
 import zmq
 
-from asyncds.config.schema import CoordinatorConfig
+from asyncds.config.operation import CoordinatorConfig
 from asyncds.protocol import wire
 from asyncds.protocol.codec import (
     MAX_FRAME_BYTES,

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from asyncds.config.load import load_config
-from asyncds.config.schema import CoordinatorConfig
+from asyncds.config.operation import CoordinatorConfig
 from asyncds.launch.errors import UserError
 from asyncds.launch.local import lost, make_run_directory
 from asyncds.protocol import wire

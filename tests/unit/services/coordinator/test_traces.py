@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from asyncds.config.schema import TracesConfig
+from asyncds.config.operation import TracesConfig
 from asyncds.rollout.journal import Journal
 from asyncds.telemetry.traces.traces import Traces
 from services.coordinator.traces import open_journal

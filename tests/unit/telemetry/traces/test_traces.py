@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncds.config.load import ConfigError, parse_config
-from asyncds.config.schema import TracesConfig
+from asyncds.config.operation import TracesConfig
 from asyncds.telemetry.metrics.declaration import Role
 from asyncds.telemetry.traces import otlp
 from asyncds.telemetry.traces.spans import Trace, attempt_key

@@ -1,0 +1,138 @@
+"""The configuration of what computes: generators, scorers, the learner and its weights."""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from asyncds.config.section import Fraction, Seconds, Section
+
+
+class GeneratorConfig(Section):
+    """The vLLM generators."""
+
+    replicas: int = Field(1, ge=1)
+    """How many generators `asyncds run` starts. More may join from elsewhere at any time."""
+    model: str | None = None
+    """Where engines load their first weights from, if not from the run's model. The learner's
+    weights replace them before anything is sampled."""
+    tensor_parallel: int = Field(1, ge=1)
+    """GPUs one generator's layers are split over."""
+    pipeline_parallel: int = Field(1, ge=1)
+    """GPUs one generator's layers are spread over."""
+    max_model_len: int | None = Field(None, ge=2)
+    """Longest prompt and completion together; default: the model's own limit."""
+    max_num_seqs: int = Field(256, ge=1)
+    """Sequences a generator decodes at once."""
+    gpu_memory_utilization: Fraction = 0.9
+    """Share of a GPU's memory that vLLM may use."""
+    kv_cache_gb: float = Field(1.0, gt=0)
+    """Memory for the KV cache where there is no GPU, in GiB."""
+    cpu_threads: int | None = Field(None, ge=1)
+    """Threads vLLM computes with where there is no GPU; default: all cores but those of the
+    learner's ranks, at least one."""
+    enforce_eager: bool = True
+    """Skip compilation and CUDA graphs: starts faster; turn off for long runs on GPUs."""
+    engine_args: dict[str, Any] = Field(default_factory=dict)
+    """Anything else for vLLM's AsyncEngineArgs."""
+    start_seconds: Seconds = 600
+    """Deadline for an engine to load and start."""
+
+
+class ScoringConfig(Section):
+    """How completions are turned into rewards: in other processes, under limits."""
+
+    backend: Literal["processes", "ray"] = "processes"
+    """Where the scorer processes run: beside the generator, or, for heavy rewards, on the CPUs of a
+    Ray cluster (needs `asyncds[ray]`, here and on the cluster's nodes)."""
+    ray_address: str | None = None
+    """The Ray cluster: `host:port`, `ray://host:port`, or `auto` for the one on this machine.
+    Default: every generator starts one of its own, on this machine."""
+    cpus_per_worker: float = Field(1.0, gt=0)
+    """CPUs of the Ray cluster that a scorer process reserves."""
+    workers: int = Field(1, ge=1)
+    """Scorer processes per generator."""
+    timeout_seconds: Seconds = 10
+    """Longest time for one completion; over it the reward is 0 and the error is counted."""
+    memory_mb: int = Field(1024, ge=64)
+    """Address space a scorer process may use, in MiB."""
+
+    @model_validator(mode="after")
+    def _address_is_used(self) -> "ScoringConfig":
+        if self.ray_address is not None and self.backend != "ray":
+            raise ValueError("ray_address is for a Ray cluster: set backend to ray too")
+        return self
+
+
+class LearnerConfig(Section):
+    """The DeepSpeed learner."""
+
+    ranks: int = Field(1, ge=1)
+    """Processes (GPUs) that `asyncds run` starts."""
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    """DeepSpeed ZeRO stage: 1 shards the optimizer, 2 gradients too, 3 parameters too."""
+    lr: float = Field(1e-6, gt=0)
+    """Learning rate of AdamW."""
+    lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the learning rate goes on after warm-up; linear and cosine end at 0."""
+    warmup_steps: int = Field(0, ge=0)
+    """Steps over which the learning rate rises from 0."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's β1 and β2."""
+    eps: float = Field(1e-8, gt=0)
+    """AdamW's ε."""
+    weight_decay: float = Field(0.0, ge=0)
+    """AdamW's weight decay."""
+    max_grad_norm: float = Field(1.0, ge=0)
+    """Gradients are scaled down to this norm; 0 turns clipping off."""
+    micro_batch_tokens: int = Field(16384, ge=1)
+    """Most tokens, padding included, in one forward pass of a rank. Never changes the gradient."""
+    logprob_chunk_tokens: int = Field(2048, ge=1)
+    """Positions whose logits over the whole vocabulary exist at once."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass to save memory."""
+    cpu_threads: int = Field(1, ge=1)
+    """Threads per rank where there is no GPU."""
+    deepspeed: dict[str, Any] = Field(default_factory=dict)
+    """Merged into the DeepSpeed configuration (offload, communication settings, …)."""
+    batch_seconds: Seconds = 1800
+    """Deadline for a batch to arrive; over it the learner stops with a message."""
+    collective_seconds: Seconds = 600
+    """Deadline for communication between ranks."""
+
+
+class WeightsConfig(Section):
+    """How new weights reach the running generators."""
+
+    transport: Literal["auto", "nccl", "gloo"] = "auto"
+    """`auto`: nccl where there are GPUs, else gloo."""
+    publish_every: int = Field(1, ge=1)
+    """Optimizer steps (training batches) per weight version."""
+    bucket_mb: int = Field(64, ge=1)
+    """Size of the flat buffers that are broadcast, in MiB."""
+    host: str = "127.0.0.1"
+    """Address of the learner's rank 0 that generators can reach."""
+    prepare_seconds: Seconds = 30
+    """Deadline for every member to agree to a broadcast; who does not is left out."""
+    transfer_seconds: Seconds = 120
+    """Deadline for a broadcast; over it the group is rebuilt and the version sent again. With a
+    group that has served before it is 20 times what its broadcasts took, if that is less, and 10 s
+    at least."""
+    probe_every: int = Field(10, ge=1)
+    """Besides a generator's first, every n-th update is checked by comparing log-probabilities of
+    a fixed sequence on both sides. Checksums are compared at every update."""
+    probe_tolerance: float | None = Field(None, gt=0)
+    """Largest mean absolute difference of those log-probabilities; default 1e-3 for float32, 0.1
+    for bfloat16."""
+
+
+class CheckpointConfig(Section):
+    """When the learner saves, and what is kept."""
+
+    every: int = Field(50, ge=1)
+    """Steps between checkpoints; one more is written at the end."""
+    keep_last: int = Field(2, ge=1)
+    """Older ones are deleted."""
+    keep_best: bool = True
+    """Keep one more, if it is older: the one whose weights reached the highest Pass@k of all that
+    were evaluated, at the first of eval.pass_at and the first of eval.temperatures. Evaluate every
+    so many steps (eval.every) that a checkpoint is written at (checkpoint.every)."""
