@@ -98,5 +98,5 @@ def test_it_is_on_the_dashboard(tmp_path: Path) -> None:
     (panel,) = [p for p in panels if p["title"] == "Surprise"]
     assert panel["description"].endswith(f"- asyncds_learner_surprise: {TEXT}")
     (target,) = panel["targets"]
-    assert "asyncds_learner_surprise{run=~" in target["expr"]
+    assert "asyncds_learner_surprise{namespace=~" in target["expr"]
     assert target["legendFormat"] == "{{run}} mean"
