@@ -1,17 +1,15 @@
 """The lease book: makes leases, grants them, takes them back, and records what becomes of them."""
 
 import heapq
-import json
 import logging
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from asyncds.config.schema import RunConfig
 from asyncds.fleet.membership import Fleet, Health, Member
-from asyncds.protocol.codec import GroupArrays, ProtocolError, encode, unpack_group
+from asyncds.protocol.codec import GroupArrays, ProtocolError, encode
 from asyncds.protocol.wire import Ack, Cancel, Delivered, Grant, Lease, LeaseFailed, Message
 from asyncds.rollout.journal import Journal
 from asyncds.rollout.lifecycle import (
@@ -25,22 +23,16 @@ from asyncds.rollout.scheduler import Scheduler, TicketState
 from services.coordinator.attempts import attempt_budgets
 from services.coordinator.dynamic_sampling import DynamicSampling, Verdict
 from services.coordinator.evaluation import EvaluationRound
+from services.coordinator.group_checks import checked_group
+from services.coordinator.lease_counts import LeaseCounts
+from services.coordinator.lease_for import lease_for
 from services.coordinator.open_leases import Open, OpenLeases
-from services.coordinator.prompts import PromptCursor, sampling_seed
+from services.coordinator.prompts import TrainingPrompts
 
 log = logging.getLogger(__name__)
 
 REGRANT_SECONDS = 5.0
 """A grant that a generator still does not mention after this long was lost on the way."""
-
-
-@dataclass(kw_only=True)
-class LeaseCounts:
-    """Events since this process started, for metrics."""
-
-    tokens: int = 0
-    events: Counter[LeaseEvent] = field(default_factory=Counter)
-    dropped: Counter[DropReason] = field(default_factory=Counter)
 
 
 class LeaseBook:
@@ -63,13 +55,12 @@ class LeaseBook:
         self._fleet = fleet
         self._send = send
         self._reject = reject
-        self._open = OpenLeases()
-        self._refills: deque[int] = deque(json.loads(journal.meta("refills") or "[]"))
+        self.open = OpenLeases()
         self._dynamic_sampling = DynamicSampling(config=config, journal=journal)
         self._evaluation: deque[int] = deque()
         self._newest = int(journal.meta("newest_version") or -1)
         self._next_id = journal.next_lease_id()
-        self._cursor = PromptCursor(seed=config.seed, position=int(journal.meta("cursor") or 0))
+        self._prompts = TrainingPrompts(seed=config.seed, journal=journal)
         self.rows: dict[str, int] = {}
         self.multiplicity: dict[str, list[int]] = {}
         self.vocab_size: int | None = None
@@ -90,10 +81,10 @@ class LeaseBook:
 
     def restore(self, step: int) -> None:
         """Begin again at `step` with what the journal holds; who holds a lease keeps it."""
-        for entry in self._open:
+        for entry in self.open:
             if entry.purpose == Purpose.TRAIN and not entry.holder:
-                self._open.remove(entry.id)
-        before = {o.id for o in self._open if o.purpose == Purpose.TRAIN}
+                self.open.remove(entry.id)
+        before = {o.id for o in self.open if o.purpose == Purpose.TRAIN}
         tickets = []
         spent = attempt_budgets(self._journal.attempts())
         for row in self._journal.leases(LeaseState.LEASED, LeaseState.DELIVERED):
@@ -105,12 +96,12 @@ class LeaseBook:
             elif not delivered:
                 entry = Open(id=row.id, purpose=Purpose.TRAIN, row=row.row, attempt=row.attempt)
                 entry.budget = spent[row.id]
-                self._open.add(entry)
+                self.open.add(entry)
             # How old the tokens of a lease in work are is known when it is delivered, not now.
             oldest = row.oldest if row.oldest is not None else self._scheduler.version_at(step)
             tickets.append((row.id, state, oldest))
         for id in before:
-            self._open.remove(id)
+            self.open.remove(id)
         self._scheduler.restore(step, tickets)
 
     def open_round(self, *, version: int, step: int, n_samples: int) -> EvaluationRound:
@@ -139,7 +130,7 @@ class LeaseBook:
 
     def close_round(self) -> None:
         """The round is over; what is still open of it is cancelled."""
-        for entry in self._open:
+        for entry in self.open:
             if entry.purpose == Purpose.EVAL:
                 self._cancel(entry)
                 self._settle(entry, "evaluation dropped")
@@ -155,19 +146,16 @@ class LeaseBook:
         healthy, waiting = self._fleet.healthy(), deque(self._scheduler.waiting())
         if not any(self._has_work(version, waiting) for version in {m.version for m in healthy}):
             return
-        refills = len(self._refills)
         grants: dict[str, list[Lease]] = {}
-        free = [(self.load(m) / m.capacity, i) for i, m in enumerate(healthy)]
+        free = [(self.open.load(m.name) / m.capacity, i) for i, m in enumerate(healthy)]
         heapq.heapify(free)
         while free and free[0][0] < 1:
             _, i = heapq.heappop(free)
             member = healthy[i]
             lease = self._next_for(member, waiting, now)
             if lease is not None:
-                heapq.heappush(free, (self.load(member) / member.capacity, i))
+                heapq.heappush(free, (self.open.load(member.name) / member.capacity, i))
                 grants.setdefault(member.name, []).append(lease)
-        if len(self._refills) != refills:
-            self._save_refills()
         for member in healthy:
             if member.name in grants:
                 self._send(member.peer, Grant(leases=grants[member.name]))
@@ -191,18 +179,15 @@ class LeaseBook:
             return self._hand(self._entry(waiting.popleft()), member, now)
         if self._scheduler.admissible(member.version) <= 0:
             return None
-        if self._refills:
-            entry = self._new(Purpose.TRAIN, self._refills.popleft(), attempt=2)
-        else:
-            entry = self._new(Purpose.TRAIN, self._cursor.next(self.rows["train"]), attempt=1)
-            self._journal.set_meta("cursor", str(self._cursor.position))
+        row, attempt = self._prompts.next(self.rows["train"])
+        entry = self._new(Purpose.TRAIN, row, attempt)
         self._scheduler.add(entry.id, TicketState.LEASED, member.version)
         return self._hand(entry, member, now)
 
     def _new(self, purpose: Purpose, row: int, attempt: int, evaluation: int | None = None) -> Open:
         entry = Open(id=self._next_id, purpose=purpose, row=row, attempt=attempt)
         self._next_id += 1
-        self._open.add(entry)
+        self.open.add(entry)
         self._journal.add_lease(
             id=entry.id, purpose=purpose, row=row, attempt=attempt, evaluation=evaluation
         )
@@ -211,39 +196,13 @@ class LeaseBook:
 
     def _hand(self, entry: Open, member: Member, now: float) -> Lease:
         self._journal.granted(entry.id, member.name, entry.attempt)
-        c = self._config
-        train = entry.purpose == Purpose.TRAIN
-        temperature = c.sampling.temperature if entry.temperature is None else entry.temperature
-        problem = f"{entry.row}/{temperature}"
-        lease = Lease(
-            id=entry.id,
-            purpose=entry.purpose,
-            split="train" if train else c.eval.split,
-            row=entry.row,
-            attempt=entry.attempt,
-            group_size=c.rollout.group_size if train else self._samples(),
-            seed=sampling_seed(c.seed, entry.purpose, entry.id if train else problem),
-            temperature=temperature,
-            max_tokens=c.sampling.max_tokens,
-            top_p=c.sampling.top_p if train else c.eval.top_p,
-            top_k=c.sampling.top_k if train else c.eval.top_k,
-            min_p=c.sampling.min_p if train else 0.0,
-            straggler_seconds=c.rollout.straggler_seconds,
-            min_group=c.rollout.resolved_min_group if train else 1,
-        )
-        self._open.hold(entry, member.name, lease, now)
+        samples = None if self.round is None else self.round.n_samples
+        lease = lease_for(entry, config=self._config, samples=samples)
+        self.open.hold(entry, member.name, lease, now)
         return lease
 
-    def _samples(self) -> int:
-        assert self.round is not None
-        return self.round.n_samples
-
-    def load(self, member: Member) -> int:
-        """How many completions it works on."""
-        return self._open.load(member.name)
-
     def _entry(self, id: int) -> Open:
-        entry = self._open.get(id)
+        entry = self.open.get(id)
         assert entry is not None
         return entry
 
@@ -254,7 +213,7 @@ class LeaseBook:
     ) -> Ack | Cancel | None:
         """Journal a group; the acknowledgement must leave after the journal's commit only. None: it
         has tokens by the weights `unverified`; nothing was done, deliver it again later."""
-        entry = self._open.get(message.lease)
+        entry = self.open.get(message.lease)
         if entry is None:
             if 0 < message.lease < self._next_id:
                 self.counts.events[LeaseEvent.DUPLICATE] += 1
@@ -291,7 +250,7 @@ class LeaseBook:
         )
         if not present:
             self._cancel(entry)
-        self._open.remove(entry.id)
+        self.open.remove(entry.id)
         self.counts.events[LeaseEvent.DELIVERED] += 1
         if entry.purpose == Purpose.TRAIN:
             self.counts.tokens += len(group.completion_ids)
@@ -315,28 +274,20 @@ class LeaseBook:
         self._scheduler.deliver(entry.id, int(group.versions.min()))
 
     def _checked(self, entry: Open, message: Delivered) -> GroupArrays:
-        group = unpack_group(message.group)
-        n = len(group.lengths)
+        least, most = 1, self.round.n_samples if self.round is not None else 0
         if entry.purpose == Purpose.TRAIN:
             r = self._config.rollout
             least, most = r.resolved_min_group, r.group_size
-        else:
-            least, most = 1, self._samples()
-        if not least <= n <= most:
-            raise ProtocolError(f"{n} completions instead of {least} to {most}")
-        if set(group.answers) != set(self.multiplicity):
-            raise ProtocolError(f"answers under {', '.join(group.answers)}, which it did not name")
-        highest = int(max(group.completion_ids.max(), group.prompt_ids.max()))
-        if self.vocab_size is not None and highest >= self.vocab_size:
-            raise ProtocolError(f"token id {highest} outside the vocabulary of {self.vocab_size}")
-        if self.round is not None and self.round.owns(entry.id):
-            seen = set(group.versions.tolist())
-            if seen != {self.round.version}:
-                raise ProtocolError(f"versions {seen} in an evaluation of {self.round.version}")
-        newest = int(group.versions.max())
-        if newest > self._newest:
-            raise ProtocolError(f"weights {newest}, newer than any that were sent ({self._newest})")
-        return group
+        evaluated = self.round is not None and self.round.owns(entry.id)
+        return checked_group(
+            message.group,
+            least=least,
+            most=most,
+            answers=set(self.multiplicity),
+            vocab_size=self.vocab_size,
+            only_version=self.round.version if self.round is not None and evaluated else None,
+            newest_version=self._newest,
+        )
 
     def expect_version(self, version: int) -> None:
         """Generators may have these weights from now on. Of a learner that went back to a
@@ -348,7 +299,7 @@ class LeaseBook:
     def failed(self, member: Member, message: LeaseFailed) -> Ack:
         """A generator could not fulfil a lease. Of an earlier attempt that is old news: it was
         counted when the lease was taken back."""
-        entry = self._open.get(message.lease)
+        entry = self.open.get(message.lease)
         if entry is not None and self._is_present_attempt(entry, member, message.attempt):
             log.warning("%s: lease %d failed: %s", member.name, entry.id, message.reason)
             self._retry(entry, message.reason, permanent=message.permanent)
@@ -362,7 +313,7 @@ class LeaseBook:
         said = set(leases)
         lost = [
             o
-            for o in self._open.held_by(member.name)
+            for o in self.open.held_by(member.name)
             if o.id not in said and now - o.sent > REGRANT_SECONDS
         ]
         if lost and member.health is Health.HEALTHY:
@@ -374,18 +325,18 @@ class LeaseBook:
             self._send(member.peer, Cancel(leases=foreign))
 
     def _works_on(self, member: Member, id: int) -> bool:
-        entry = self._open.get(id)
+        entry = self.open.get(id)
         return entry is not None and entry.holder == member.name
 
     def reclaim(self, member: Member, outcome: AttemptOutcome) -> None:
         """The generator died or left: its leases wait for another."""
-        for entry in self._open.held_by(member.name):
+        for entry in self.open.held_by(member.name):
             self._retry(entry, f"its generator {outcome.value}", outcome=outcome)
 
     def distrust(self, member: Member) -> None:
         """The generator computed with other weights than it should have: what it has in work goes
         to another, and its groups of these attempts are not taken any more."""
-        for entry in self._open.held_by(member.name):
+        for entry in self.open.held_by(member.name):
             self._cancel(entry)
             self._retry(entry, "its generator has other weights", outcome=AttemptOutcome.DISTRUSTED)
 
@@ -394,7 +345,7 @@ class LeaseBook:
         if not self.accepting:
             return
         version = self._scheduler.version_at(self._scheduler.step)
-        for entry in map(self._open.get, leases):
+        for entry in map(self.open.get, leases):
             if entry is not None and entry.holder is None and entry.purpose == Purpose.TRAIN:
                 self._scheduler.lease(entry.id, version)
                 self._hand(entry, member, now)
@@ -404,7 +355,7 @@ class LeaseBook:
     def expire(self, now: float) -> None:
         """Take back leases that overran."""
         limit = self._config.rollout.lease_seconds
-        for entry in [o for o in self._open if o.holder and now - o.granted > limit]:
+        for entry in [o for o in self.open if o.holder and now - o.granted > limit]:
             log.warning("%s overran lease %d: %.0f s", entry.holder, entry.id, limit)
             self._cancel(entry)
             self._retry(entry, f"no delivery within {limit:g} s", drop=DropReason.EXPIRED)
@@ -418,22 +369,21 @@ class LeaseBook:
             }
             for lease in selection.evicted:
                 self._evict(lease, rows[lease])
-            self._save_refills()
         return selection.batch
 
     def cancel_all(self) -> None:
         """Stop all work; unfinished training leases wait in the journal for a resumed run."""
         self.accepting = False
-        for entry in self._open:
+        for entry in self.open:
             self._cancel(entry)
-            self._open.release(entry)
+            self.open.release(entry)
             self._scheduler.release(entry.id)
 
     def end_surplus(self) -> None:
         """All steps are done: what is still open of training is for nobody. There is such where a
         run was resumed for fewer steps than prompts had been drawn for."""
         for row in self._journal.leases(LeaseState.LEASED, LeaseState.DELIVERED):
-            entry = self._open.remove(row.id)
+            entry = self.open.remove(row.id)
             if entry is not None:
                 self._cancel(entry)
             self._scheduler.drop(row.id)
@@ -441,33 +391,15 @@ class LeaseBook:
             self.counts.dropped[DropReason.SURPLUS] += 1
             self.counts.events[LeaseEvent.EVICTED] += 1
 
-    def oldest_seconds(self, now: float) -> float:
-        """Age of the lease that has been out longest."""
-        return max((now - o.granted for o in self._open if o.holder), default=0.0)
-
-    def holders(self, leases: list[int]) -> Counter[str]:
-        """Who holds these leases ("nobody" if they wait for a generator)."""
-        entries = (self._open.get(i) for i in leases)
-        return Counter(e.holder or "nobody" for e in entries if e)
-
-    def held_by(self, member: Member) -> int:
-        """How many leases it works on."""
-        return self._open.count(member.name)
-
     def _evict(self, lease: int, row: int) -> None:
         self.counts.dropped[DropReason.STALE] += 1
         self.counts.events[LeaseEvent.EVICTED] += 1
-        entry = self._open.remove(lease)
+        entry = self.open.remove(lease)
         if entry is not None:
             self._cancel(entry)
         self._journal.end_lease(lease, LeaseState.EVICTED, DropReason.STALE)
-        # A refill begins with attempt 2: a prompt that is too slow for the policy is not sampled
-        # for ever.
         if self._journal.first_attempt(lease) == 1:
-            self._refills.append(row)
-
-    def _save_refills(self) -> None:
-        self._journal.set_meta("refills", json.dumps([*self._refills]))
+            self._prompts.once_more(row)
 
     def _retry(
         self,
@@ -491,7 +423,7 @@ class LeaseBook:
             self._settle(entry, reason, drop=drop)
             return
         entry.attempt += 1
-        self._open.release(entry)
+        self.open.release(entry)
         self._journal.granted(entry.id, None, entry.attempt)
         if entry.purpose == Purpose.TRAIN:
             self._scheduler.release(entry.id)
@@ -500,7 +432,7 @@ class LeaseBook:
 
     def _settle(self, entry: Open, reason: str, *, drop: DropReason = DropReason.FAILED) -> None:
         """The lease has failed."""
-        self._open.remove(entry.id)
+        self.open.remove(entry.id)
         self._journal.end_lease(entry.id, LeaseState.FAILED, reason)
         if entry.purpose == Purpose.TRAIN:
             self.counts.events[LeaseEvent.FAILED] += 1

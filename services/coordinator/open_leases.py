@@ -1,5 +1,6 @@
 """The leases that are not settled, and who works on which."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -82,6 +83,14 @@ class OpenLeases:
     def load(self, holder: str) -> int:
         """How many completions a generator works on."""
         return self._loads.get(holder, 0)
+
+    def oldest_seconds(self, now: float) -> float:
+        """Age of the lease that has been out longest."""
+        return max((now - o.granted for o in self if o.holder), default=0.0)
+
+    def holders(self, leases: list[int]) -> Counter[str]:
+        """Who holds these leases ("nobody" if they wait for a generator)."""
+        return Counter(e.holder or "nobody" for e in map(self.get, leases) if e)
 
     def _let_go(self, entry: Open) -> None:
         if entry.holder is None or entry.wire is None:

@@ -1,8 +1,12 @@
 """Which row comes next: every training row once per epoch, in a new order each time."""
 
+import json
 import zlib
+from collections import deque
 
 import numpy as np
+
+from asyncds.rollout.journal import Journal
 
 
 class PromptCursor:
@@ -22,6 +26,37 @@ class PromptCursor:
             self._epoch = epoch
         self.position += 1
         return int(self._order[place])
+
+
+class TrainingPrompts:
+    """Chooses the row of the next training lease, and keeps in the journal how far it is.
+
+    A row whose group became too old to train on comes again, once, before any other: its lease
+    begins with attempt 2, so that a prompt that is too slow for the policy is not sampled for ever.
+    """
+
+    def __init__(self, *, seed: int, journal: Journal) -> None:
+        self._journal = journal
+        self._cursor = PromptCursor(seed=seed, position=int(journal.meta("cursor") or 0))
+        self._again: deque[int] = deque(json.loads(journal.meta("refills") or "[]"))
+
+    def next(self, rows: int) -> tuple[int, int]:
+        """A row of the `rows` there are, and the attempt that its lease begins with."""
+        if self._again:
+            row = self._again.popleft()
+            self._keep_again()
+            return row, 2
+        row = self._cursor.next(rows)
+        self._journal.set_meta("cursor", str(self._cursor.position))
+        return row, 1
+
+    def once_more(self, row: int) -> None:
+        """The group of this row was not trained on."""
+        self._again.append(row)
+        self._keep_again()
+
+    def _keep_again(self) -> None:
+        self._journal.set_meta("refills", json.dumps([*self._again]))
 
 
 def sampling_seed(seed: int, purpose: str, key: int | str) -> int:

@@ -23,7 +23,7 @@ def waiting_for(run: Parts, state: State) -> str:
     if round is not None:
         return f"evaluating version {round.version}: {round.done} of {round.total} groups"
     if run.batches.starving:
-        blockers = run.leases.holders(run.scheduler.blockers())
+        blockers = run.leases.open.holders(run.scheduler.blockers())
         if blockers:
             name, n = blockers.most_common(1)[0]
             return f"the learner waits for generators: {n} groups at {name}"
@@ -75,7 +75,7 @@ def status(run: Parts, *, state: State, message: str, now: float) -> RunStatus:
                 health=m.health.value,
                 version=m.version,
                 lag=version - m.version if m.version >= 0 else None,
-                leases=run.leases.held_by(m),
+                leases=run.leases.open.count(m.name),
                 tokens_per_second=m.stats.get("tokens_per_second"),
                 kv_use=m.stats.get("kv_use"),
                 last_seen=now - m.last_seen,

@@ -160,7 +160,7 @@ class CoordinatorTelemetry:
         m.gauge("policy_version").set(max(weights.published, 0))
         m.gauge("outstanding_groups").set(parts.scheduler.outstanding)
         m.gauge("buffered_groups").set(parts.scheduler.count(TicketState.DELIVERED))
-        m.gauge("lease_age_seconds").set(leases.oldest_seconds(now))
+        m.gauge("lease_age_seconds").set(leases.open.oldest_seconds(now))
         health = Counter(member.health for member in parts.fleet)
         for state in Health:
             m.gauge("members", health=state.value).set(health[state])

@@ -103,7 +103,7 @@ class Invariants:
         if not coordinator.state.final:
             for member in coordinator.parts.fleet:
                 if member.health is Health.DEAD:
-                    assert coordinator.parts.leases.held_by(member) == 0
+                    assert coordinator.parts.leases.open.count(member.name) == 0
         assert all(self._sim.journal.ended()), "a lease ends with a reason"
 
     def _bounds(self, coordinator: Coordinator) -> None:
@@ -114,7 +114,7 @@ class Invariants:
         assert coordinator.parts.scheduler.outstanding <= (ahead + undone) * rollout.groups_per_step
         largest = max(rollout.group_size, config.eval.n_samples)
         for member in coordinator.parts.fleet:
-            assert coordinator.parts.leases.load(member) < member.capacity + largest
+            assert coordinator.parts.leases.open.load(member.name) < member.capacity + largest
 
     def _granted(self, coordinator: Coordinator, peer: bytes, grant: wire.Grant) -> None:
         """Only to who has the published weights, and shown that; of each lease one owner."""

@@ -161,7 +161,7 @@ def open_round(path: Path, **config: Any) -> tuple[LeaseBook, Journal]:
 def test_every_problem_is_sampled_at_every_temperature(tmp_path: Path) -> None:
     book, journal = open_round(tmp_path, eval__temperatures=(1.0, 0.6))
     member: Any = type("Member", (), {"name": "g"})
-    granted = [book._hand(entry, member, 0.0) for entry in book._open]
+    granted = [book._hand(entry, member, 0.0) for entry in book.open]
     journal.close()
     assert [(g.temperature, g.row) for g in granted] == [
         (t, row) for t in (1.0, 0.6) for row in range(3)
@@ -181,7 +181,7 @@ def test_the_validation_split_is_evaluated_where_it_is_asked_for(tmp_path: Path)
         tmp_path, eval__split="validation", task={"kind": "countdown", "n_validation": 2}
     )
     member: Any = type("Member", (), {"name": "g"})
-    granted = [book._hand(entry, member, 0.0) for entry in book._open]
+    granted = [book._hand(entry, member, 0.0) for entry in book.open]
     journal.close()
     assert [(g.split, g.row) for g in granted] == [("validation", 0), ("validation", 1)]
 

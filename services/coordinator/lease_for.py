@@ -1,0 +1,37 @@
+"""What a generator is told to do: the terms of a lease, from the configuration."""
+
+from asyncds.config.schema import RunConfig
+from asyncds.protocol.wire import Lease
+from asyncds.rollout.lifecycle import Purpose
+from services.coordinator.open_leases import Open
+from services.coordinator.prompts import sampling_seed
+
+
+def lease_for(entry: Open, *, config: RunConfig, samples: int | None) -> Lease:
+    """The lease of an entry as it goes over the wire.
+
+    samples: completions of each problem in the evaluation round that is open; None without one.
+    Evaluations of a problem at a temperature always have the same seed, training leases one each.
+    """
+    c, train = config, entry.purpose == Purpose.TRAIN
+    temperature = c.sampling.temperature if entry.temperature is None else entry.temperature
+    if not train:
+        assert samples is not None, "an evaluation's lease is handed out while its round is open"
+    return Lease(
+        id=entry.id,
+        purpose=entry.purpose,
+        split="train" if train else c.eval.split,
+        row=entry.row,
+        attempt=entry.attempt,
+        group_size=c.rollout.group_size if samples is None or train else samples,
+        seed=sampling_seed(
+            c.seed, entry.purpose, entry.id if train else f"{entry.row}/{temperature}"
+        ),
+        temperature=temperature,
+        max_tokens=c.sampling.max_tokens,
+        top_p=c.sampling.top_p if train else c.eval.top_p,
+        top_k=c.sampling.top_k if train else c.eval.top_k,
+        min_p=c.sampling.min_p if train else 0.0,
+        straggler_seconds=c.rollout.straggler_seconds,
+        min_group=c.rollout.resolved_min_group if train else 1,
+    )
