@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape
 from tests.house.measure import PURE_ROOMS, ROOMS, ROOT, Graph, House
 
 PICTURE = ROOT / "docs" / "house.svg"
-_WIDTH, _HEIGHT, _GAP, _ROW, _EDGE = 152, 74, 14, 128, 20
+_WIDTH, _HEIGHT, _GAP, _ROW, _EDGE = 152, 84, 14, 138, 20
 
 
 def known(house: House) -> Graph:
