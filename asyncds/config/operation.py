@@ -44,7 +44,8 @@ class CoordinatorConfig(Section):
     """After this long without any progress the log says who waits for whom, and every process
     writes what it is doing to `dumps` in the run directory; again every so often."""
     stall_seconds: Seconds = 1800
-    """After this long without any progress the run ends as failed, saying who waits for whom."""
+    """After this long without any progress the run ends as failed, saying who waits for whom. A run
+    that has not begun waits for its learner, and for a generator, as long as they take to join."""
     lost_seconds: Seconds = 600
     """After this long without a coordinator a generator or learner gives up."""
     journal_gb: float = Field(20.0, gt=0)

@@ -20,7 +20,7 @@ from services.coordinator.parts import BASE_VERSION, make_parts
 from services.coordinator.rejected_frames import RejectedFrames
 from services.coordinator.run_end import RunEnd
 from services.coordinator.state import State
-from services.coordinator.status import status, waiting_for
+from services.coordinator.status import missing, status, waiting_for
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +114,8 @@ class Coordinator:
         self.end.begin_or_finish()
         if self.state.final:
             return
+        if self.state is State.STARTING and missing(parts):
+            parts.watchdog.moved(now)  # a run waits for its GPUs as long as it takes
         self._watch(now)
         self._generators.take_verified(now)
         parts.leases.expire(now)

@@ -12,13 +12,20 @@ from services.coordinator.parts import Parts
 from services.coordinator.state import State
 
 
-def waiting_for(run: Parts, state: State) -> str:
-    """Who waits for whom, in a sentence."""
+def missing(run: Parts) -> str:
+    """Who has to join before anything can go on, in a sentence; "" if nobody has to."""
     if run.config.trains and not run.learner.here:
         return "everybody waits for the learner to join"
     if not run.fleet.alive():
         waits = "the learner" if run.config.trains else "everybody"
         return f"{waits} waits for a generator to join"
+    return ""
+
+
+def waiting_for(run: Parts, state: State) -> str:
+    """Who waits for whom, in a sentence."""
+    if absent := missing(run):
+        return absent
     round, sync = run.leases.round, run.weights.current
     if round is not None:
         return f"evaluating version {round.version}: {round.done} of {round.total} groups"

@@ -53,6 +53,39 @@ def test_whoever_is_there_is_asked_what_it_does_while_nothing_moves(tmp_path: Pa
         assert desk.c.status(desk.now).message == "no progress for 30 s"
 
 
+def test_a_run_waits_for_its_gpus_as_long_as_it_takes(tmp_path: Path) -> None:
+    hour = 3600.0
+    with closing(
+        Desk(tmp_path, coordinator__watch_seconds=30, coordinator__stall_seconds=60)
+    ) as desk:
+
+        def turn(now: float, *peers: bytes) -> None:
+            desk.now = now
+            desk.c.tick(now)
+            if b"l" in peers:
+                desk.say(b"l", wire.LearnerHeartbeat(rank=0, staged=-1, checkpoint=-1, phase=""))
+            if b"g" in peers:
+                desk.say(b"g", wire.GeneratorHeartbeat(version=-1, leases=[], stats={}))
+
+        for minute in range(60):
+            turn(60.0 * minute)
+        desk.now = hour
+        desk.say(b"l", LEARNER)
+        for second in range(3600):
+            turn(hour + second, b"l")
+        assert desk.c.state is State.STARTING
+        assert desk.c.waiting_for() == "the learner waits for a generator to join"
+        assert desk.stalls == []
+        desk.now = 2 * hour
+        desk.say(b"g", GENERATOR)
+        for second in range(59):
+            turn(2 * hour + second, b"l", b"g")
+        assert desk.c.state is State.STARTING
+        for second in range(59, 63):
+            turn(2 * hour + second, b"l", b"g")
+        assert desk.c.state is State.FAILED, "all are there, and nothing moves"
+
+
 @pytest.mark.parametrize(
     ("joined", "sentence"),
     [
