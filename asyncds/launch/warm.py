@@ -23,6 +23,7 @@ class WarmChild(Child):
     _assignment: bytes = b""
     _reports: int | None = None
     _over: int | None = None
+    _closed: bool = False
 
     def assign(self, arguments: Sequence[str]) -> None:
         """Set the run that `start` begins, as the arguments of its role's own command."""
@@ -37,6 +38,7 @@ class WarmChild(Child):
             return
         self.close()
         super().sweep()
+        self._closed = False
         self._over = None
         self._reports, writing = os.pipe()
         os.set_blocking(self._reports, False)
@@ -55,7 +57,10 @@ class WarmChild(Child):
 
     @property
     def code(self) -> int | None:
-        """The exit code of the run it was given last; None while it works on it."""
+        """The exit code of the run it was given last, None while it works on it; once it is told
+        that there are no more, its own."""
+        if self._closed and self.process is not None:
+            return self.process.poll()
         if self._over is None and self.process is not None:
             ended = self.process.poll()
             line = self._read()
@@ -69,6 +74,7 @@ class WarmChild(Child):
 
     def close(self) -> None:
         """Tell it that there are no more runs, and close the pipes to it."""
+        self._closed = True
         if self.process is not None and self.process.stdin is not None:
             with suppress(BrokenPipeError):
                 self.process.stdin.close()
