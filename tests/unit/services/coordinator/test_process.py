@@ -1,7 +1,6 @@
 """The coordinator as a process: its start, its end, and what it never imports."""
 
 import json
-import os
 import queue
 import signal
 import socket
@@ -77,19 +76,13 @@ def test_no_heavy_library_is_imported(module: str) -> None:
     assert done.stdout.strip() == "[]", done.stderr
 
 
-def test_it_starts_well_under_a_second_of_work(config: Path) -> None:
-    """Processor time, which does not depend on what else the machine does; and it does answer."""
+def test_it_answers_before_anybody_came(config: Path) -> None:
     port = free_port()
-    with (
-        coordinator(config, port) as process,
-        closing(Observer(f"tcp://127.0.0.1:{port}")) as observer,
-    ):
+    with coordinator(config, port), closing(Observer(f"tcp://127.0.0.1:{port}")) as observer:
         status = observer.status(DEADLINE)
-        assert status is not None
-        assert (status.state, status.step) == ("starting", 0)
-        assert status.waiting_for == "everybody waits for the learner to join"
-        ticks = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-        assert sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK") < 1.0
+    assert status is not None
+    assert (status.state, status.step) == ("starting", 0)
+    assert status.waiting_for == "everybody waits for the learner to join"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
