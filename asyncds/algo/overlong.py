@@ -54,7 +54,7 @@ class OverlongPenalty(_Overlong):
     kind: Literal["penalty"] = "penalty"
     buffer_tokens: int = Field(ge=1)
     """How many tokens before sampling.max_tokens it begins to fall; at most sampling.max_tokens."""
-    weight: float = Field(1.0, gt=0, allow_inf_nan=False)
+    weight: float = Field(1.0, gt=0)
     """What is lost at sampling.max_tokens."""
 
     def added_reward(self, length: Float, *, max_tokens: int) -> Float:

@@ -3,20 +3,36 @@
 import importlib
 import pkgutil
 from types import ModuleType
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 Policy = Literal["proximal", "behaviour"]
 """The learner at the start of a batch (π_old), or the policy that sampled a token (μ)."""
 
 
+LARGEST = 2**53
+"""Of whole numbers: up to here a float, a journal and a frame have them exactly."""
+
+
 class Choice(BaseModel):
-    """A frozen set of options: unknown keys are refused, field docstrings are descriptions."""
+    """A frozen set of options: unknown keys, infinities and NaN are refused, field docstrings are
+    descriptions."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=()
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+        allow_inf_nan=False,
     )
+
+    @field_validator("*")
+    @classmethod
+    def _whole_number_fits(cls, value: Any) -> Any:
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise ValueError("no whole number above 2^53 can be used: lower it")
+        return value
 
 
 C = TypeVar("C", bound=Choice)

@@ -1,10 +1,12 @@
 """The configuration of what computes: generators, scorers, the learner and its weights."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from asyncds.config.section import Fraction, Seconds, Section
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class GeneratorConfig(Section):
@@ -12,7 +14,7 @@ class GeneratorConfig(Section):
 
     replicas: int = Field(1, ge=1)
     """How many generators `asyncds run` starts. More may join from elsewhere at any time."""
-    model: str | None = None
+    model: str | None = Field(None, min_length=1)
     """Where engines load their first weights from, if not from the run's model. The learner's
     weights replace them before anything is sampled."""
     tensor_parallel: int = Field(1, ge=1)
@@ -21,7 +23,7 @@ class GeneratorConfig(Section):
     """GPUs one generator's layers are spread over."""
     max_model_len: int | None = Field(None, ge=2)
     """Longest prompt and completion together; default: the model's own limit."""
-    max_num_seqs: int = Field(256, ge=1)
+    max_num_seqs: int = Field(256, ge=1, le=65536)
     """Sequences a generator decodes at once."""
     gpu_memory_utilization: Fraction = 0.9
     """Share of a GPU's memory that vLLM may use."""
@@ -76,7 +78,7 @@ class LearnerConfig(Section):
     """How the learning rate goes on after warm-up; linear and cosine end at 0."""
     warmup_steps: int = Field(0, ge=0)
     """Steps over which the learning rate rises from 0."""
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
     """AdamW's β1 and β2."""
     eps: float = Field(1e-8, gt=0)
     """AdamW's ε."""
@@ -107,7 +109,7 @@ class WeightsConfig(Section):
     """`auto`: nccl where there are GPUs, else gloo."""
     publish_every: int = Field(1, ge=1)
     """Optimizer steps (training batches) per weight version."""
-    bucket_mb: int = Field(64, ge=1)
+    bucket_mb: int = Field(64, ge=1, le=65536)
     """Size of the flat buffers that are broadcast, in MiB."""
     host: str = "127.0.0.1"
     """Address of the learner's rank 0 that generators can reach."""

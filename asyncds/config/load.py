@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from asyncds.algo.bundles import with_bundle
 from asyncds.choices.one_of import OPEN
+from asyncds.config.reading import UnreadableError, parse_yaml, read_yaml, write_yaml
 from asyncds.config.schema import RunConfig
 
 
@@ -28,13 +28,9 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> RunConfig:
         ConfigError: the file can't be read, or a value is refused; one line per problem.
     """
     try:
-        text = path.read_text()
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {_one_line(error)}") from error
+        values = read_yaml(path)
+    except UnreadableError as error:
+        raise ConfigError(str(error)) from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold a mapping such as `model: …`, not a {_name(values)}")
     # A named algorithm first: what is set beside it is on top of it, in whatever order.
@@ -48,14 +44,14 @@ def parse_config(values: dict[str, Any]) -> RunConfig:
     if "algorithm" in values:
         values = {**values, "algorithm": with_bundle(values["algorithm"])}
     try:
-        return RunConfig.model_validate(_numbers(values))
+        return RunConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError("\n".join(_sentence(e, values) for e in error.errors())) from error
 
 
 def dump_config(config: RunConfig) -> str:
     """YAML with every default written out."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return write_yaml(config.model_dump(mode="json"))
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -63,9 +59,9 @@ def _apply(values: dict[str, Any], override: str) -> None:
     if not separator or not key:
         raise ConfigError(f"override {override!r} is not of the form key=value")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"the value of {key} is not valid YAML: {_one_line(error)}") from error
+        value = parse_yaml(text)
+    except UnreadableError as error:
+        raise ConfigError(f"the value of {key} is not valid YAML: {error}") from error
     *parents, leaf = key.split(".")
     node = values
     for parent in parents:
@@ -80,20 +76,6 @@ def _apply(values: dict[str, Any], override: str) -> None:
     node[leaf] = value
 
 
-def _numbers(value: Any) -> Any:
-    """YAML 1.1 reads `1e-4` as text; people mean the number."""
-    if isinstance(value, dict):
-        return {k: _numbers(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_numbers(v) for v in value]
-    if isinstance(value, str) and value[:1] in "+-.0123456789":
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
 def _sentence(error: Any, values: dict[str, Any]) -> str:
     where = [p for p in error["loc"] if isinstance(p, int) or p not in _kinds(values, error["loc"])]
     path = ".".join(str(p) for p in where)
@@ -103,6 +85,8 @@ def _sentence(error: Any, values: dict[str, Any]) -> str:
         return f"{path} is missing: set it in the file or with {path}=…"
     message = str(error.get("ctx", {}).get("error", "")) or error["msg"]
     given = error.get("input")
+    if error["type"] == "string_type" and isinstance(given, int | float):
+        message = "text is needed here: write it in quotes, inside those of the shell"
     shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
     return f"{path}: {message}{shown}" if path else message
 
@@ -156,7 +140,3 @@ def _name(value: object) -> str:
     return {dict: "mapping", list: "list", str: "text", type(None): "blank"}.get(
         type(value), type(value).__name__
     )
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -6,11 +6,14 @@ from pydantic import Field, model_validator
 
 from asyncds.config.section import Seconds, Section
 
+Temperature = Annotated[float, Field(ge=0.01, le=100)]
+"""vLLM takes less than 0.01 for 0.01, and the learner would not; from 100 on tokens are chance."""
+
 
 class SamplingConfig(Section):
     """How training rollouts are sampled."""
 
-    temperature: float = Field(1.0, gt=0)
+    temperature: Temperature = 1.0
     """Logits are divided by this; the learner divides its own by the same."""
     max_tokens: int = Field(8, ge=1)
     """Longest completion, in tokens."""
@@ -47,7 +50,7 @@ class RolloutConfig(Section):
 
     groups_per_step: int = Field(32, ge=1)
     """Prompts in one training batch."""
-    group_size: int = Field(8, ge=1)
+    group_size: int = Field(8, ge=1, le=65536)
     """Completions sampled for each prompt."""
     max_lag: int = Field(4, ge=0)
     """Hard bound: no token trained on is older than this many weight versions. 0 is exactly
@@ -124,9 +127,7 @@ class EvalConfig(Section):
     """Completions per problem for evaluations while training."""
     split: Literal["eval", "validation"] = "eval"
     """Which held-out problems. Tune on `validation` and report on `eval`."""
-    temperatures: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(
-        (1.0,), min_length=1
-    )
+    temperatures: tuple[Temperature, ...] = Field((1.0,), min_length=1)
     """Sampling temperatures: every evaluation samples each problem at each of them, and has one
     result for each. Live displays show the first."""
     top_p: float = Field(1.0, gt=0, le=1)

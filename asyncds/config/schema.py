@@ -31,20 +31,20 @@ from asyncds.config.tasks import AnyTask, CountdownTask
 class RunConfig(Section):
     """A run."""
 
-    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)
     """The run's directory is `<runs_dir>/<name>`."""
     label: str | None = Field(None, min_length=1)
     """What the run is called in comparisons; runs of equal label are one group. Default: runs that
     differ in base model and seed alone are, and it is called after its settings."""
-    runs_dir: str = "runs"
+    runs_dir: str = Field("runs", min_length=1)
     """Where run directories are made."""
     model: str = Field(min_length=1)
     """The base model: a Hugging Face directory, or a hub id."""
-    tokenizer: str | None = None
+    tokenizer: str | None = Field(None, min_length=1)
     """Its tokenizer, if not in the model's directory."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Precision of weights and activations in the learner and the generators."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
     """Seed of everything that is random."""
     steps: int = Field(100, ge=0)
     """Training batches (optimizer steps, unless algorithm.updates_per_batch is above 1). 0: nothing
@@ -134,6 +134,11 @@ class RunConfig(Section):
                 f"{self.rollout.groups_per_step} groups can't be split into "
                 f"{self.algorithm.updates_per_batch} updates: lower algorithm.updates_per_batch"
             )
+        if self.trains and self.dtype == "bfloat16" and self.learner.zero_stage == 0:
+            raise ValueError(
+                "learner.zero_stage 0 keeps no float32 copy of bfloat16 weights, and small updates "
+                "would be rounded away: choose zero_stage 1, or dtype float32"
+            )
         self._check_advantage()
         overlong = self.algorithm.overlong
         if (
@@ -165,23 +170,25 @@ class RunConfig(Section):
                 f"rollout.group_size {self.rollout.group_size} that a group has: lower k"
             )
         own = isinstance(self.algorithm.advantage, OpenKind)  # judged once it is resolved
-        if self.rollout.dynamic_sampling.enabled and not own:
-            self._some_groups_carry_signal_and_some_do_not()
+        if self.trains and not own:
+            self._groups_carry_signal()
 
-    def _some_groups_carry_signal_and_some_do_not(self) -> None:
+    def _groups_carry_signal(self) -> None:
+        """Some do; and some do not, if dynamic sampling is to drop these."""
         advantage, n = self.algorithm.advantage, self.rollout.group_size
         solved, hopeless = (_carries_signal(advantage, [verdict] * n) for verdict in (True, False))
+        if n == 1 and not solved and not hopeless:
+            raise ValueError(
+                f"{advantage.kind} compares the rollouts of a group, and nothing can be learnt "
+                "from a group of one: raise rollout.group_size"
+            )
+        if not self.rollout.dynamic_sampling.enabled:
+            return
         if solved and hopeless and not isinstance(self.algorithm.overlong, OverlongMask):
             raise ValueError(
                 f"{advantage.kind} with these settings gives every group an advantage, so dynamic "
                 "sampling would never drop one: set rollout.dynamic_sampling.enabled to false, or "
                 "one of algorithm.advantage.gamma_p and gamma_n to 0"
-            )
-        if n == 1 and not solved and not hopeless:
-            raise ValueError(
-                f"{advantage.kind} compares the rollouts of a group, so that every group of one "
-                "would be dropped: raise rollout.group_size, or set "
-                "rollout.dynamic_sampling.enabled to false"
             )
 
 

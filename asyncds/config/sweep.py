@@ -7,10 +7,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from asyncds.config.load import ConfigError, load_config
+from asyncds.config.reading import UnreadableError, read_yaml
 from asyncds.config.schema import RunConfig
 from asyncds.config.section import Section
 
@@ -124,11 +124,9 @@ def _points(key: str, values: list[Any] | dict[str, Overrides]) -> list[_Point]:
 
 def _read(path: Path) -> SweepConfig:
     try:
-        values = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        values = read_yaml(path)
+    except UnreadableError as error:
+        raise ConfigError(str(error)) from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold a mapping with name, run and arms or grid")
     try:

@@ -12,8 +12,7 @@ DType = Literal["float32", "bfloat16"]
 def deepspeed_config(settings: LearnerConfig, *, dtype: DType) -> dict[str, Any]:
     """Build what ``deepspeed.initialize`` takes.
 
-    ``settings.deepspeed`` is merged in, key by key, and wins. Raises ValueError for a stage and
-    dtype that DeepSpeed does not train well together.
+    ``settings.deepspeed`` is merged in, key by key, and wins.
     """
     zero_stage = settings.zero_stage
     config: dict[str, Any] = {
@@ -28,11 +27,6 @@ def deepspeed_config(settings: LearnerConfig, *, dtype: DType) -> dict[str, Any]
         # Without ZeRO, DeepSpeed does not report the norm: the engine measures and clips.
         config["gradient_clipping"] = 0.0
     if dtype == "bfloat16":
-        if zero_stage == 0:
-            raise ValueError(
-                "zero_stage = 0 keeps no float32 copy of bfloat16 weights, and small updates would "
-                "be rounded away: choose zero_stage 1, or dtype float32"
-            )
         config["bf16"] = {"enabled": True, "check_grad_overflow": True}
         # Summed in bfloat16, the gradient would depend on the number of micro-batches.
         config["data_types"] = {"grad_accum_dtype": "fp32"}

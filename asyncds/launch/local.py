@@ -43,7 +43,7 @@ def make_run_directory(run: RunConfig) -> Path:
         except JournalError as error:
             raise UserError(str(error)) from error
     (run_dir / "summary.json").unlink(missing_ok=True)
-    (run_dir / "config.yaml").write_text(dump_config(run))
+    (run_dir / "config.yaml").write_text(dump_config(run), "utf-8")
     return run_dir
 
 

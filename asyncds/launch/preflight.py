@@ -8,7 +8,15 @@ from pathlib import Path
 from asyncds.choices.open_kind import KindError, OpenKind, prepare
 from asyncds.config.schema import RunConfig
 from asyncds.config.tasks import data_sets, makes_chats, task_options
-from asyncds.launch.machine import Gpu, existing, free_bytes, gpus, uses_cuda, version
+from asyncds.launch.machine import (
+    Gpu,
+    existing,
+    free_bytes,
+    gpus,
+    memory_bytes,
+    uses_cuda,
+    version,
+)
 from asyncds.launch.model_directory import ModelFacts, chat_template_problems, check_model
 from asyncds.tasks import data
 from asyncds.tasks.registry import make_task
@@ -157,7 +165,7 @@ def _devices(config: RunConfig, found: list[Gpu]) -> list[str]:
                 "weights.transport nccl needs GPUs, and a run here would use none: set it to auto "
                 "or gloo (`asyncds doctor` says what is missing)"
             ]
-        return []
+        return _memory(generator.kv_cache_gb * generator.replicas)
     problems = []
     old = [g for g in found if g.capability < (8, 0)]
     if config.dtype == "bfloat16" and old:
@@ -180,6 +188,16 @@ def _devices(config: RunConfig, found: list[Gpu]) -> list[str]:
             "generator.replicas, or share GPUs with NCCL_MULTI_RANK_GPU_ENABLE=1 (NCCL 2.30)"
         )
     return problems
+
+
+def _memory(kv_cache_gb: float) -> list[str]:
+    there = memory_bytes() / _GIB
+    if kv_cache_gb < there:
+        return []
+    return [
+        f"the KV caches of generators take {kv_cache_gb:g} GiB and {there:.0f} are here: lower "
+        "generator.kv_cache_gb or generator.replicas"
+    ]
 
 
 def _ports(config: RunConfig) -> list[str]:

@@ -58,7 +58,7 @@ def main(config: RunConfig) -> int:
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         if not (run_dir / "config.yaml").exists():
-            (run_dir / "config.yaml").write_text(dump_config(config))
+            (run_dir / "config.yaml").write_text(dump_config(config), "utf-8")
         traces = make_traces(config, role="coordinator", name="coordinator")
         journal = open_journal(run_dir / "journal.db", traces)
     except (OSError, ValueError, JournalError) as error:

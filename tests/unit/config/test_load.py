@@ -74,6 +74,21 @@ def test_what_is_written_out_reads_back_the_same(file: Path) -> None:
         ("algorithm.updates_per_batch=64", "algorithm.updates_per_batch"),
         ("coordinator.dead_seconds=1", "suspect_seconds"),
         ("algorithm.advantage={kind: pkpo, k: 9}", "lower k"),
+        ("name=2024", "name: text is needed here: write it in quotes"),
+        ("learner.lr=.inf", "learner.lr: Input should be a finite number"),
+        ("learner.eps=1e400", "learner.eps: Input should be a finite number"),
+        ("learner.betas=[0.9, 1]", "learner.betas.1"),
+        ("algorithm.advantage.gamma_p=.nan", "finite number"),
+        ("algorithm.kl.coef=.inf", "finite number"),
+        ("sampling.temperature=.inf", "finite number"),
+        ("sampling.temperature=0.001", "sampling.temperature"),
+        ("eval.temperatures=[1, .inf]", "eval.temperatures.1"),
+        ("seed=99999999999999999999", "seed: "),
+        ("steps=99999999999999999999", "no whole number above 2^53"),
+        ("task={kind: countdown, seed: 99999999999999999999}", "no whole number above 2^53"),
+        ("rollout.group_size=99999999999", "rollout.group_size"),
+        ("runs_dir=", "runs_dir"),
+        ("name=" + "a" * 201, "name: "),
     ],
 )
 def test_mistakes_are_told(file: Path, override: str, sentence: str) -> None:
@@ -91,7 +106,6 @@ BOTH = "algorithm.advantage={kind: ds_grpo, gamma_p: 0.1, gamma_n: 0.1}"
     ("overrides", "sentence"),
     [
         ([SAMPLED, BOTH], "would never drop one"),
-        ([SAMPLED, "algorithm.advantage.kind=grpo", "rollout.group_size=1"], "would be dropped"),
         (["algorithm.overlong={kind: penalty, buffer_tokens: 9}"], "sampling.max_tokens 8"),
     ],
 )
@@ -122,6 +136,17 @@ def test_a_weight_sync_is_given_up_before_the_learners_ranks_are(file: Path) -> 
         load_config(file, [*two, "weights.transfer_seconds=600"])
     load_config(file, [*two, "weights.transfer_seconds=600", "learner.collective_seconds=631"])
     load_config(file, ["weights.transfer_seconds=600"])  # one rank waits for nobody
+
+
+def test_what_teaches_nothing_is_refused_where_something_is_trained(file: Path) -> None:
+    one = ["algorithm.advantage.kind=grpo", "rollout.group_size=1"]
+    with pytest.raises(ConfigError, match="nothing can be learnt from a group of one"):
+        load_config(file, one)
+    load_config(file, [*one, "steps=0"])
+    rounded = ["dtype=bfloat16", "learner.zero_stage=0"]
+    with pytest.raises(ConfigError, match="choose zero_stage 1, or dtype float32"):
+        load_config(file, rounded)
+    load_config(file, [*rounded, "steps=0"])
 
 
 def test_every_mistake_is_told_at_once(file: Path) -> None:

@@ -16,11 +16,6 @@ def test_extra_is_merged_key_by_key_and_wins() -> None:
     assert config["gradient_clipping"] == 2.0
 
 
-def test_bfloat16_without_zero_is_refused() -> None:
-    with pytest.raises(ValueError, match="choose zero_stage 1"):
-        deepspeed_config(LearnerConfig(zero_stage=0), dtype="bfloat16")
-
-
 @pytest.mark.parametrize(
     ("schedule", "expected"),
     [

@@ -49,6 +49,12 @@ def test_nothing_to_complain_about(model: Path, tmp_path: Path) -> None:
     assert problems(model, tmp_path) == []
 
 
+def test_caches_that_memory_has_no_room_for(model: Path, tmp_path: Path) -> None:
+    (found,) = problems(model, tmp_path, generator={"kv_cache_gb": 4e8, "replicas": 2})
+    assert "the KV caches of generators take 8e+08 GiB" in found
+    assert "lower generator.kv_cache_gb" in found
+
+
 # --- the model ----------------------------------------------------------------------------------
 
 
