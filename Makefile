@@ -53,6 +53,8 @@ models/%: | $(INSTALLED)
 recipe_tiny-countdown-1 := --seed 1
 recipe_tiny-countdown-2 := --seed 2
 recipe_tiny-countdown-four := --seed 1 --operands 4 --max-number 5
+recipe_tiny-countdown-wide-1 := --seed 1 --max-number 30 --clean-steps 1000 --babble-steps 100
+recipe_tiny-countdown-wide-2 := --seed 2 --max-number 30 --clean-steps 1000 --babble-steps 100
 recipe_tiny-knights-knaves := --seed 1 --task knights_knaves
 
 # Those that leave room for others beside them.

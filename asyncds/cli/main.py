@@ -330,12 +330,19 @@ def tiny_model(
         int, typer.Option(min=3, max=4, help="How many numbers a Countdown problem has.")
     ] = 3,
     max_number: Annotated[
-        int, typer.Option(min=2, max=10, help="Largest number of a Countdown problem.")
+        int, typer.Option(min=2, max=30, help="Largest number of a Countdown problem.")
     ] = 10,
     seed: Annotated[int, typer.Option(help="Of its weights and its data.")] = 0,
     held_out: Annotated[
         int, typer.Option(min=0, help="Problems not taught: a run's n_eval + n_validation.")
     ] = 128,
+    clean_steps: Annotated[
+        int | None, typer.Option(min=1, help="Steps on right answers; default by task and size.")
+    ] = None,
+    babble_steps: Annotated[
+        int | None,
+        typer.Option(min=0, help="Steps on a mixture of right and wrong answers after these."),
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     remake: Annotated[
         bool, typer.Option("--remake", help="Train the default one too, instead of copying it.")
@@ -352,6 +359,8 @@ def tiny_model(
             max_number=max_number,
             seed=seed,
             held_out=held_out,
+            clean_steps=clean_steps,
+            babble_steps=babble_steps,
             threads=threads,
             remake=remake,
         )

@@ -23,13 +23,23 @@ def main(
     max_number: int = 10,
     seed: int = 0,
     held_out: int = 128,
+    clean_steps: int | None = None,
+    babble_steps: int | None = None,
     threads: int | None = None,
     remake: bool = False,
 ) -> None:
     """Train a tiny model of a task and write it to OUT, unless it is there already. The default one
     comes with the package and is copied, unless ``remake``."""
     size = operands if task == "countdown" else 3
-    recipe = tiny_recipe(task, size=size, max_number=max_number, seed=seed, held_out=held_out)
+    recipe = tiny_recipe(
+        task,
+        size=size,
+        max_number=max_number,
+        seed=seed,
+        held_out=held_out,
+        clean_steps=clean_steps,
+        babble_steps=babble_steps,
+    )
     if is_there(out, recipe):
         return
     if is_shipped(recipe) and not remake:

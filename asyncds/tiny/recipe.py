@@ -59,15 +59,20 @@ def tiny_recipe(
     max_number: int = MAX_NUMBER,
     seed: int = 0,
     held_out: int = 128,
+    clean_steps: int | None = None,
+    babble_steps: int | None = None,
 ) -> Recipe:
-    """The recipe of a task's base model, tuned for each task and size."""
+    """The recipe of a task's base model. clean_steps, babble_steps: default, those that were tuned
+    for its task and size."""
+    given = {"clean_steps": clean_steps, "babble_steps": babble_steps}
+    steps = STEPS[task, size] | {key: n for key, n in given.items() if n is not None}
     return Recipe(
         task=task,
         size=size,
         max_number=max_number,
         seed=seed,
         held_out=held_out,
-        **STEPS[task, size],
+        **steps,
     )
 
 
