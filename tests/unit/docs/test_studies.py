@@ -19,4 +19,4 @@ def test_every_study_has_rows_and_a_page() -> None:
     configs = STUDIES.parents[1] / "configs" / "studies"
     names = {path.stem for path in configs.glob("*.yaml")}
     assert {path.stem for path in STUDIES.glob("*.jsonl")} <= names
-    assert {path.stem for path in STUDIES.glob("*.md")} == names | {"README"}
+    assert {path.stem for path in STUDIES.glob("*.md")} == names | {"README", "design"}
