@@ -21,6 +21,7 @@ from asyncds.algo.proximal import LogLinear, Proximal, Recomputed
 from asyncds.choices.choice import Choice, kinds_in
 from asyncds.choices.one_of import one_of
 from asyncds.choices.open_kind import OpenKind
+from asyncds.choices.schedule import Coefficient, acts, at
 
 if TYPE_CHECKING:
     AnyAdvantage = Advantage
@@ -55,8 +56,9 @@ class AlgorithmConfig(Choice):
     proximal: Proximal = Recomputed()
     """What π_old is, for all that is set to proximal and for the correction."""
     kl: KlPenalty = KlPenalty()
-    entropy_coef: float = 0.0
-    """Weight of the mean entropy, added to what is maximised; negative: a penalty."""
+    entropy_coef: Coefficient = 0.0
+    """Weight of the mean entropy, added to what is maximised, a number or a schedule; negative: a
+    penalty."""
     differential_entropy: DifferentialEntropy = DifferentialEntropy()
     """The same by class, beside entropy_coef."""
     aggregation: Aggregation = TokenMean()
@@ -81,13 +83,13 @@ class AlgorithmConfig(Choice):
 
     @property
     def needs_reference(self) -> bool:
-        """Whether the base model's log-probs are needed."""
-        return self.kl.coef > 0
+        """Whether the base model's log-probs are ever needed."""
+        return acts(self.kl.coef)
 
     @property
     def needs_entropy(self) -> bool:
-        """Whether the entropy of the current policy is needed, with its gradient."""
-        return self.entropy_coef != 0 or self.differential_entropy.acts
+        """Whether the entropy of the current policy is ever needed, with its gradient."""
+        return acts(self.entropy_coef) or self.differential_entropy.acts
 
     @property
     def _tokens_read_proximal(self) -> bool:
@@ -98,6 +100,11 @@ class AlgorithmConfig(Choice):
     @classmethod
     def _completed(cls, values: Any) -> Any:
         return with_bundle(values)
+
+    def at(self, step: int) -> "AlgorithmConfig":
+        """The same as it is in force for training batch `step`, counted from 0: a number in the
+        place of every schedule."""
+        return at(self, step)
 
     def resolved(self) -> "AlgorithmConfig":
         """The same with kinds of the person's own imported and made. Raises KindError, and

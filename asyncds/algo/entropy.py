@@ -2,10 +2,10 @@
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
 
 from asyncds.algo.aggregation import class_mean_weights
 from asyncds.choices.choice import Choice
+from asyncds.choices.schedule import Strength, acts
 
 Float = npt.NDArray[np.float64]
 
@@ -19,15 +19,16 @@ class DifferentialEntropy(Choice):
     a class that is not there adds nothing.
     """
 
-    correct: float = Field(0.0, ge=0)
-    """Weight of the mean entropy over correct rollouts, which is raised."""
-    incorrect: float = Field(0.0, ge=0)
-    """Weight of the mean entropy over incorrect rollouts, which is lowered."""
+    correct: Strength = 0.0
+    """Weight of the mean entropy over correct rollouts, which is raised: a number, or a
+    schedule."""
+    incorrect: Strength = 0.0
+    """Weight of the mean entropy over incorrect rollouts, which is lowered: the same."""
 
     @property
     def acts(self) -> bool:
-        """Whether it adds anything."""
-        return self.correct > 0 or self.incorrect > 0
+        """Whether it ever adds anything."""
+        return acts(self.correct) or acts(self.incorrect)
 
     def __call__(
         self,

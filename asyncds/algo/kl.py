@@ -18,6 +18,7 @@ from pydantic import Field
 
 from asyncds.algo.ratios import clamped
 from asyncds.choices.choice import Choice
+from asyncds.choices.schedule import Strength
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,8 +52,9 @@ KL_ESTIMATORS: Mapping[KlEstimator, Callable[[Tensor, Tensor], Tensor]] = {
 class KlPenalty(Choice):
     """Penalty for leaving the base model."""
 
-    coef: float = Field(0.0, ge=0)
-    """Its weight in the loss; 0: no penalty, and no reference model is loaded."""
+    coef: Strength = 0.0
+    """Its weight in the loss, a number or a schedule; 0: no penalty, and no reference model is
+    loaded."""
     estimator: KlEstimator = "k3"
     """How the divergence is estimated from sampled tokens."""
     max_per_token: float | None = Field(10.0, gt=0)

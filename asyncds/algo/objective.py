@@ -64,13 +64,18 @@ class SequenceAdvantages:
 class Objective:
     """The loss of a batch, as the configuration describes it.
 
-    max_tokens: where completions are cut off. Raises KindError for a kind of the person's own that
+    max_tokens: where completions are cut off. A configuration with schedules describes one
+    objective for every step, which `at` makes. Raises KindError for a kind of the person's own that
     can't be used.
     """
 
     def __init__(self, config: AlgorithmConfig, *, max_tokens: int) -> None:
         self.config = config.resolved()
         self._max_tokens = max_tokens
+
+    def at(self, step: int) -> "Objective":
+        """The objective of training batch `step`, counted from 0."""
+        return Objective(self.config.at(step), max_tokens=self._max_tokens)
 
     def sequence_advantages(
         self,

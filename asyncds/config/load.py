@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from asyncds.algo.bundles import with_bundle
 from asyncds.choices.one_of import OPEN
+from asyncds.choices.schedule import NUMBER, SCHEDULE
 from asyncds.config.reading import UnreadableError, parse_yaml, read_yaml, write_yaml
 from asyncds.config.schema import RunConfig
 
@@ -99,7 +100,8 @@ def _kinds(values: Any, loc: tuple[Any, ...]) -> set[str]:
             values = values[part]
         elif isinstance(part, str):
             kind = values.get("kind") if isinstance(values, dict) else None
-            if part == kind or (part == OPEN and isinstance(kind, str) and ":" in kind):
+            own = part == OPEN and isinstance(kind, str) and ":" in kind
+            if own or part in (kind, NUMBER, SCHEDULE):
                 tags.add(part)
     return tags
 

@@ -175,16 +175,19 @@ class RunConfig(Section):
 
     def _groups_carry_signal(self) -> None:
         """Some do; and some do not, if dynamic sampling is to drop these."""
-        advantage, n = self.algorithm.advantage, self.rollout.group_size
-        solved, hopeless = (_carries_signal(advantage, [verdict] * n) for verdict in (True, False))
-        if n == 1 and not solved and not hopeless:
+        n = self.rollout.group_size
+        # γ is zero throughout, or, by a schedule, where that begins or ends.
+        ends = [self.algorithm.at(step).advantage for step in (0, self.steps - 1)]
+        advantage = ends[0]
+        teach = [[_carries_signal(one, [verdict] * n) for verdict in (True, False)] for one in ends]
+        if n == 1 and not any(map(any, teach)):
             raise ValueError(
                 f"{advantage.kind} compares the rollouts of a group, and nothing can be learnt "
                 "from a group of one: raise rollout.group_size"
             )
         if not self.rollout.dynamic_sampling.enabled:
             return
-        if solved and hopeless and not isinstance(self.algorithm.overlong, OverlongMask):
+        if all(map(all, teach)) and not isinstance(self.algorithm.overlong, OverlongMask):
             raise ValueError(
                 f"{advantage.kind} with these settings gives every group an advantage, so dynamic "
                 "sampling would never drop one: set rollout.dynamic_sampling.enabled to false, or "

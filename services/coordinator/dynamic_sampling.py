@@ -1,7 +1,8 @@
 """Dynamic sampling (DAPO, arXiv 2503.14476, section 3.2): groups that teach nothing are dropped.
 
 The judgement is on the shaped advantage, the one that the learner will compute. Where that reads
-log-probs of a policy that only the learner has, those of the behaviour policy stand in for it.
+log-probs of a policy that only the learner has, those of the behaviour policy stand in for it. Of
+a coefficient with a schedule the value counts that it has in the next batch.
 """
 
 import json
@@ -44,14 +45,16 @@ class DynamicSampling:
         self._kept, self._dropped = json.loads(journal.meta("dynamic_sampling") or "[0, 0]")
         self._logged = False
 
-    def judge(self, group: GroupArrays) -> Verdict:
-        """What to do with this training group; KEEP for all if the configuration says so."""
+    def judge(self, group: GroupArrays, *, step: int) -> Verdict:
+        """What to do with this training group, delivered while batch `step` is the next; KEEP for
+        all if the configuration says so."""
         rollout = self._config.rollout
         if not rollout.dynamic_sampling.enabled:
             return Verdict.KEEP
         limit = rollout.dynamic_sampling.max_dropped * rollout.groups_per_step
         verdict = Verdict.KEEP
-        if not carries_signal(self._algorithm, group, max_tokens=self._config.sampling.max_tokens):
+        algorithm, longest = self._algorithm.at(step), self._config.sampling.max_tokens
+        if not carries_signal(algorithm, group, max_tokens=longest):
             verdict = Verdict.DROP if self._dropped < limit else Verdict.EXCUSED
         if verdict is Verdict.DROP:
             self._dropped += 1

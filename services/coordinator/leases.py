@@ -262,7 +262,7 @@ class LeaseBook:
     def _admit(self, entry: Open, group: GroupArrays) -> None:
         """Into the pool that batches are chosen from, unless dynamic sampling drops it: then the
         scheduler has room for another."""
-        verdict = self._dynamic_sampling.judge(group)
+        verdict = self._dynamic_sampling.judge(group, step=self._scheduler.step)
         if verdict is Verdict.DROP:
             self.counts.dropped[DropReason.ZERO_SIGNAL] += 1
             self.counts.events[LeaseEvent.EVICTED] += 1

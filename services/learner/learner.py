@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 from asyncds.algo.diagnostics import summarise
 from asyncds.algo.objective import Objective
+from asyncds.choices.schedule import scheduled
 from asyncds.config.schema import RunConfig
 from asyncds.engine.checkpoint import NoRoomError
 from asyncds.engine.training import TrainingEngine, UpdateMetrics
@@ -162,7 +163,7 @@ class Learner:
 
     def _train(self, shard: Shard, link: Link) -> UpdateMetrics:
         self._begin("training", link)
-        engine, objective = self._engine, self._objective
+        engine, objective = self._engine, self._objective.at(self.step)
         old = engine.log_probs(shard) if objective.config.needs_proximal else None
         reference = engine.reference_log_probs(shard) if objective.config.needs_reference else None
         return engine.update(
@@ -254,6 +255,10 @@ class Learner:
             "clip_fraction_positive": means.pop("clipped_positive"),
             "clip_fraction_negative": means.pop("clipped_negative"),
             **means,
+            **{
+                f"coefficient/{name}": value
+                for name, value in scheduled(self._objective.config, self.step - 1).items()
+            },
             "seconds_wait": waited,
             "seconds_update": updated,
             "seconds_publish": published,

@@ -3,10 +3,11 @@
 from typing import Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from asyncds.algo.advantages.base import Float, Policy, Pooling, Sequences
 from asyncds.algo.advantages.group_relative import GroupRelative
+from asyncds.choices.schedule import Strength
 
 POOLING: dict[str, Pooling] = {"token": "token", "seq_mean": "mean", "seq_sum": "sum"}
 
@@ -24,10 +25,10 @@ class DsGrpo(GroupRelative):
     form: Literal["token", "seq_mean", "seq_sum", "reward_mean"] = "token"
     """Whose log-probability: each token's own, the sequence's mean or sum, or the mean added to
     the reward before the group's mean is subtracted (needs scale none)."""
-    gamma_p: float = Field(0.02, ge=0)
-    """Strength on correct rollouts."""
-    gamma_n: float = Field(0.002, ge=0)
-    """Strength on incorrect rollouts."""
+    gamma_p: Strength = 0.02
+    """Strength on correct rollouts: a number, or a schedule."""
+    gamma_n: Strength = 0.002
+    """Strength on incorrect rollouts: a number, or a schedule."""
     logprob_source: Policy = "proximal"
     """The learner's own log-probability, or the one recorded by the generator."""
 

@@ -235,6 +235,16 @@ LEARNER: tuple[Metric, ...] = (
         curve="{class}",
     ),
     _of_batch(
+        name="coefficient",
+        help="Coefficients that have a schedule, as they were in force for the last batch",
+        unit="coefficient",
+        labels={"coefficient": ()},
+        key="coefficient/{coefficient}",
+        chart=_objective("Schedules", "Coefficients that change with the step, as configured."),
+        curve="{coefficient}",
+        smooth=False,
+    ),
+    _of_batch(
         name="deepspeed_seconds",
         help="DeepSpeed's own timers, last batch",
         unit="seconds",

@@ -21,7 +21,14 @@ MAX_TOKENS = 6
 SCALES = st.sampled_from(["std", "none"])
 BASELINES = st.sampled_from(["mean", "leave_one_out"])
 SOURCES = st.sampled_from(["behaviour", "proximal"])
-GAMMAS = st.sampled_from([0.0, 0.02])
+GAMMAS = st.sampled_from(
+    [
+        0.0,
+        0.02,
+        {"start": 0.02, "end": 0.0, "steps": 2},
+        {"start": 0.0, "end": 0.02, "steps": 1, "after": 1},
+    ]
+)
 KS = st.integers(1, 5)
 
 ADVANTAGES: dict[str, dict[str, st.SearchStrategy]] = {
@@ -95,9 +102,10 @@ def flags(n: int) -> st.SearchStrategy[list[bool]]:
     return st.lists(st.booleans(), min_size=n, max_size=n)
 
 
-def learner_sees_signal(config: RunConfig, group: GroupArrays) -> bool:
-    """Any token whose shaped advantage counts in the policy loss, with π_old = μ."""
-    objective = Objective(config.algorithm, max_tokens=config.sampling.max_tokens)
+def learner_sees_signal(config: RunConfig, group: GroupArrays, *, step: int) -> bool:
+    """Any token whose shaped advantage counts in the loss of batch `step`, with π_old = μ."""
+    whole = Objective(config.algorithm, max_tokens=config.sampling.max_tokens)
+    objective = whole.at(step)
     sums = group.logprob_sums()
     sequences = objective.sequence_advantages(
         table(
@@ -120,7 +128,7 @@ def learner_sees_signal(config: RunConfig, group: GroupArrays) -> bool:
     )
     assert summed.table.isfinite().all(), "groups smaller than k are groups too"
     advantage = (sequences.base + sequences.shift)[row]
-    ds = config.algorithm.advantage
+    ds = objective.config.advantage
     if isinstance(ds, DsGrpo) and ds.form != "reward_mean":
         pooled = {
             "token": logprobs.detach(),
@@ -132,8 +140,9 @@ def learner_sees_signal(config: RunConfig, group: GroupArrays) -> bool:
     return bool(((advantage.abs() > 1e-6) & (sequences.policy_weight[row] > 0)).any())
 
 
-def carries_signal(config: RunConfig, group: GroupArrays) -> bool:
-    return dynamic_sampling.carries_signal(config.algorithm, group, max_tokens=MAX_TOKENS)
+def carries_signal(config: RunConfig, group: GroupArrays, *, step: int = 0) -> bool:
+    algorithm = config.algorithm.at(step)
+    return dynamic_sampling.carries_signal(algorithm, group, max_tokens=MAX_TOKENS)
 
 
 def make(advantage: dict[str, Any], overlong: dict[str, Any]) -> RunConfig:
@@ -154,7 +163,8 @@ def test_coordinator_and_learner_agree(
         return  # refused
     chosen = data.draw(choice(ADVANTAGES, advantage))
     config = make(chosen, data.draw(choice(OVERLONG, overlong)))
-    assert carries_signal(config, group) == learner_sees_signal(config, group)
+    step = data.draw(st.integers(0, 3))
+    assert carries_signal(config, group, step=step) == learner_sees_signal(config, group, step=step)
 
 
 def uniform(*, correct: bool, logprobs: list[float]) -> GroupArrays:

@@ -58,9 +58,18 @@ def test_a_hopeless_task_does_not_starve_the_learner(tmp_path: Path) -> None:
     for _ in range(4):
         with closing(Journal(tmp_path / "journal.db")) as journal:
             sampling = DynamicSampling(config=make_config(**DYNAMIC_SAMPLING), journal=journal)
-            verdicts += [sampling.judge(make_group()) for _ in range(2)]
+            verdicts += [sampling.judge(make_group(), step=0) for _ in range(2)]
     drop, excused = Verdict.DROP, Verdict.EXCUSED
     assert verdicts == [drop, drop, drop, excused, excused, excused, drop, drop]
+
+
+def test_a_group_is_judged_by_what_is_in_force_for_the_next_batch(tmp_path: Path) -> None:
+    falling = {"kind": "ds_grpo", "gamma_n": {"start": 1.0, "end": 0.0, "steps": 2}}
+    config = make_config(**DYNAMIC_SAMPLING | {"algorithm": {"advantage": falling}})
+    with closing(Journal(tmp_path / "journal.db")) as journal:
+        sampling = DynamicSampling(config=config, journal=journal)
+        verdicts = [sampling.judge(make_group(), step=step) for step in (0, 1, 2)]
+    assert verdicts == [Verdict.KEEP, Verdict.KEEP, Verdict.DROP]
 
 
 def test_a_malformed_group_is_retried_then_failed_with_its_reason(tmp_path: Path) -> None:

@@ -103,6 +103,7 @@ def make_learner(
     every: int = 100,
     end_seconds: float = 10.0,
     traces: Traces | None = None,
+    **options: Any,
 ) -> Learner:
     staged = SimpleNamespace(bucket_bytes=1, version=0, stage=lambda *_, **__: None)
     config = RunConfig(
@@ -117,7 +118,7 @@ def make_learner(
     return Learner(
         config,
         engine=cast(Any, MockEngine()),
-        objective=make_objective(),
+        objective=make_objective(**options),
         staged=cast(Any, staged),
         probe=np.zeros(1, dtype=np.int32),
         metrics=metrics,
@@ -145,6 +146,23 @@ def test_lag_is_counted_from_the_version_that_trains(saved: list[str], tmp_path:
     assert reports[3]["ratio/lag=1"] == pytest.approx(np.exp(-0.1))
     text = generate_latest(metrics.registry).decode()
     assert 'asyncds_learner_ess_by_lag{lag="1"}' in text
+
+
+def test_a_batch_is_trained_and_reported_with_what_its_schedules_say(
+    saved: list[str], tmp_path: Path
+) -> None:
+    """From a checkpoint after two batches: what is in force depends on the step alone."""
+    falling = {"kind": "ds_grpo", "gamma_n": {"start": 0.4, "end": 0.0, "steps": 4}}
+    learner = make_learner(tmp_path, build_metrics("learner"), step=2, advantage=falling)
+    inbox = Inbox()
+    link = MockLink(inbox)
+    learner.run(link=cast(Any, link), inbox=inbox, publisher=None)
+    _, *reports = link.reports
+    in_force = [report["coefficient/advantage.gamma_n"] for report in reports]
+    assert in_force == pytest.approx([0.2, 0.1])
+    shifts = [report["ds_shift_incorrect"] for report in reports]
+    assert shifts[0] < 0
+    assert shifts[1] == pytest.approx(shifts[0] / 2)
 
 
 def test_every_number_of_the_report_is_declared(saved: list[str], tmp_path: Path) -> None:
