@@ -40,7 +40,7 @@ def prepare(
     keyword arguments that the program adds to the options, those of them that are asked for.
     Raises KindError if it can't be imported, is something else, or the options don't fit.
     """
-    target = _imported(kind)
+    target = imported(kind)
     if not callable(target):
         raise KindError(f"{kind} is neither a class nor a function: name one of its module")
     _must_be(kind, target, base)
@@ -48,7 +48,9 @@ def prepare(
     try:
         checked = _checked(target, arguments)
     except ValidationError as error:
-        raise KindError(f"{kind}: {_sentence(error)}") from None
+        raise KindError(f"{kind}: {sentence(error)}") from None
+    except KindError as error:
+        raise KindError(f"{kind}: {error}") from None
     except TypeError as error:
         raise KindError(f"{kind}: its options don't fit: {error}") from None
 
@@ -66,7 +68,8 @@ def prepare(
     return make
 
 
-def _imported(kind: str) -> Any:
+def imported(kind: str) -> Any:
+    """What a path names. Raises KindError."""
     module, _, name = kind.partition(":")
     try:
         return getattr(importlib.import_module(module), name)
@@ -108,14 +111,24 @@ def _checked(target: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
         return dict(arguments)
     inspect.signature(target).bind(**arguments)
     annotated = target if dataclasses.is_dataclass(target) else getattr(target, "__init__", target)
-    hints = get_type_hints(annotated if isinstance(target, type) else target)
-    return {
-        name: TypeAdapter(hints[name]).validate_python(value) if name in hints else value
-        for name, value in arguments.items()
-    }
+    return typed(annotated if isinstance(target, type) else target, arguments)
 
 
-def _sentence(error: ValidationError) -> str:
+def typed(target: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments as the target's annotations have them. Raises KindError for one that can't be."""
+    hints = get_type_hints(target)
+
+    def one(name: str, value: Any) -> Any:
+        try:
+            return TypeAdapter(hints[name]).validate_python(value) if name in hints else value
+        except ValidationError as error:
+            raise KindError(f"{name}: {sentence(error)}") from None
+
+    return {name: one(name, value) for name, value in arguments.items()}
+
+
+def sentence(error: ValidationError) -> str:
+    """What is wrong with options."""
     return "; ".join(
-        f"{'.'.join(map(str, e['loc'])) or 'its options'}: {e['msg']}" for e in error.errors()
+        f"{'.'.join(map(str, e['loc']))}: {e['msg']}".removeprefix(": ") for e in error.errors()
     )

@@ -78,7 +78,8 @@ def _apply(values: dict[str, Any], override: str) -> None:
 
 
 def _sentence(error: Any, values: dict[str, Any]) -> str:
-    where = [p for p in error["loc"] if isinstance(p, int) or p not in _kinds(values, error["loc"])]
+    tags = _tags(values, error["loc"])
+    where = [part for i, part in enumerate(error["loc"]) if i not in tags]
     path = ".".join(str(p) for p in where)
     if error["type"] == "extra_forbidden":
         return f"unknown key {path}{_suggestion(where)}"
@@ -92,25 +93,26 @@ def _sentence(error: Any, values: dict[str, Any]) -> str:
     return f"{path}: {message}{shown}" if path else message
 
 
-def _kinds(values: Any, loc: tuple[Any, ...]) -> set[str]:
-    """The tags of unions that pydantic puts into an error's path."""
-    tags: set[str] = set()
-    for part in loc:
-        if isinstance(part, int) or (isinstance(values, dict) and part in values):
+def _tags(values: Any, loc: tuple[Any, ...]) -> set[int]:
+    """Where in an error's path pydantic has put tags of unions."""
+    tags: set[int] = set()
+    for i, part in enumerate(loc):
+        kind = values.get("kind") if isinstance(values, dict) else None
+        own = part == OPEN and isinstance(kind, str) and ":" in kind
+        if isinstance(values, dict) and part in values:
             values = values[part]
-        elif isinstance(part, str):
-            kind = values.get("kind") if isinstance(values, dict) else None
-            own = part == OPEN and isinstance(kind, str) and ":" in kind
-            if own or part in (kind, NUMBER, SCHEDULE):
-                tags.add(part)
+        elif isinstance(part, int):  # unless it is a single value that stands for a list of one
+            values = values[part] if isinstance(values, list) else values
+        elif own or part in (kind, NUMBER, SCHEDULE):
+            tags.add(i)
     return tags
 
 
 def _suggestion(where: list[Any]) -> str:
-    *parents, leaf = [str(p) for p in where]
+    *parents, leaf = [str(p) for p in where if not isinstance(p, int)]
     known = _fields(parents)
     if near := difflib.get_close_matches(leaf, known, n=1, cutoff=0.5):
-        return f": did you mean {'.'.join([*parents, near[0]])}?"
+        return f": did you mean {'.'.join([*map(str, where[:-1]), near[0]])}?"
     elsewhere = [p for p in _all_paths(RunConfig) if p.rsplit(".", 1)[-1] == leaf]
     if elsewhere:
         return f": did you mean {elsewhere[0]}?"

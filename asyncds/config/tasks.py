@@ -1,8 +1,8 @@
 """The task's part of the configuration. docs/tasks.md says what each is."""
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from asyncds.choices.one_of import one_of
 from asyncds.choices.open_kind import OpenKind
@@ -89,8 +89,8 @@ class KnightsKnavesTask(_PlainOrChat):
     user turn in English that asks for `<think>` and `<answer>`; a wrong answer earns 0.1."""
 
 
-class MathDataset(Section):
-    """A data set of mathematical problems with their answers."""
+class DataSource(Section):
+    """A data set, or a part of one."""
 
     dataset: str
     """Hub id, directory, or a .jsonl, .json, .csv, .tsv or .parquet file, compressed (.gz, .bz2,
@@ -99,14 +99,19 @@ class MathDataset(Section):
     """The data set's configuration, if it has several."""
     split: str = "train"
     """The split of the data set, by its own name for it; a file is all `train`."""
+    n: int | None = Field(None, ge=1)
+    """Only the first n rows; default: all."""
+
+
+class MathDataset(DataSource):
+    """A data set of mathematical problems with their answers."""
+
     problem_field: str = "problem"
     """Column of the problem, a text or a chat (a list of turns with `role` and `content`);
     `outer.inner` for a field of a structured one."""
     answer_field: str = "answer"
     """Column of the answer: LaTeX, a number, a list, or a solution that ends in a \\boxed answer,
     in `#### 5` or in "The answer is 5"."""
-    n: int | None = Field(None, ge=1)
-    """Only the first n rows; default: all."""
 
 
 class MathTask(Section):
@@ -145,21 +150,116 @@ class ReasoningGymTask(Section):
     """How the problem is put to the model."""
 
 
-TaskConfig = CountdownTask | KnightsKnavesTask | MathTask | ReasoningGymTask | OpenKind
+def _sources(value: Any) -> Any:
+    """One data set is a list of one, and its name alone is enough."""
+    values = value if isinstance(value, list | tuple) else [value]
+    if not all(isinstance(one, str | dict | DataSource) for one in values):
+        raise ValueError("a data set is a hub id or a path, or `{dataset: …, split: …}`")
+    return [{"dataset": one} if isinstance(one, str) else one for one in values]
+
+
+class RewardConfig(Section):
+    """A reward function; its name alone is enough: `reward: my_rewards:fair`."""
+
+    fn: str
+    """`exact`, `math`, `regex`, or `package.module:function` for your own."""
+    weight: float = Field(1.0, allow_inf_nan=False)
+    """What it is multiplied by in the sum of several."""
+    name: str | None = Field(None, pattern=r"^[A-Za-z_][\w.-]{0,39}$")
+    """What it is called in metrics; default: the function's name."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the function, by the names of its parameters."""
+
+
+def _reward(value: Any) -> Any:
+    if not isinstance(value, str | dict | RewardConfig):
+        raise ValueError("a reward is `package.module:function`, or `{fn: …, weight: …}`")
+    return {"fn": value} if isinstance(value, str) else value
+
+
+Sources = Annotated[
+    tuple[DataSource, ...],
+    BeforeValidator(_sources, json_schema_input_type=str | DataSource | list[str | DataSource]),
+]
+AReward = Annotated[
+    RewardConfig, BeforeValidator(_reward, json_schema_input_type=str | RewardConfig)
+]
+
+
+class DatasetTask(Section):
+    """Your own data with your own reward."""
+
+    kind: Literal["dataset"]
+    train: Sources
+    """Data to train on: a hub id, a directory, a file, or a list of them. Rows whose prompt is in
+    `eval` too are left out."""
+    eval: Sources = ()
+    """Data to evaluate on; never trained on. Default: `n_eval` rows of `train`."""
+    prompt: str = "prompt"
+    """A column (a text, or a chat: a list of turns with `role` and `content`), or a text with
+    columns in braces, such as `Question: {question}`; `{{word}}` is the text `{word}`."""
+    answer: str | None = "answer"
+    """Column of the right answer; null if no reward needs one."""
+    reward: AReward | None = None
+    """What a completion is worth."""
+    rewards: tuple[AReward, ...] = Field((), max_length=16)
+    """Several instead: the reward is their weighted sum, and each is logged by its name."""
+    correct_by: str | None = None
+    """Name of the reward that says whether a completion is correct; default: the first."""
+    correct_at: float = 1.0
+    """A reward that is only a number says so from this value on."""
+    bad_rows: Literal["refuse", "skip"] = "refuse"
+    """What becomes of rows that are broken, empty, without an answer, or too long: the run is
+    refused, or it does without them."""
+    max_prompt_tokens: int | None = Field(None, ge=1)
+    """Longer prompts count as bad rows; default: none do."""
+    n_eval: int | None = Field(None, ge=1)
+    """Rows of `train` held out for evaluation where there is no `eval`; never trained on.
+    Default: 128."""
+    n_validation: int = Field(0, ge=0)
+    """Rows of `train` held out to tune on (`eval.split`); never trained on."""
+    seed: int = 0
+    """Decides which rows are held out."""
+    prompt_style: Literal["plain", "chat"] = "chat"
+    """`chat`: the prompt is a user turn in the model's chat template. `plain`: it is encoded as it
+    stands, as for a base model without a template."""
+    chat: ChatConfig = ChatConfig()
+    """Details of `prompt_style: chat`, such as the system text."""
+
+    @model_validator(mode="after")
+    def _one_way_of_everything(self) -> "DatasetTask":
+        if not self.train:
+            raise ValueError("task.train names no data: give a file or a hub id")
+        if (self.reward is None) == (not self.rewards):
+            raise ValueError("set task.reward, or a list of several in task.rewards")
+        if self.eval and self.n_eval is not None:
+            raise ValueError("task.n_eval has no effect with task.eval: give `n` of a data set")
+        if self.prompt_style == "plain" and self.chat != ChatConfig():
+            raise ValueError("task.chat has no effect with prompt_style plain: leave it out")
+        return self
+
+
+TaskConfig = (
+    CountdownTask | DatasetTask | KnightsKnavesTask | MathTask | ReasoningGymTask | OpenKind
+)
 if TYPE_CHECKING:
     AnyTask = TaskConfig
 else:
-    AnyTask = one_of((CountdownTask, KnightsKnavesTask, MathTask, ReasoningGymTask))
+    AnyTask = one_of((CountdownTask, DatasetTask, KnightsKnavesTask, MathTask, ReasoningGymTask))
 
 
-def task_options(task: TaskConfig) -> dict[str, Any]:
-    """What the task is made with, beside its kind."""
-    return task.options if isinstance(task, OpenKind) else task.model_dump(exclude={"kind"})
+def task_options(task: TaskConfig, *, tokenizer: str) -> dict[str, Any]:
+    """What the task is made with, beside its kind. tokenizer: the run's, for a task that counts
+    tokens."""
+    if isinstance(task, OpenKind):
+        return task.options
+    options = task.model_dump(exclude={"kind"})
+    return options | {"tokenizer": tokenizer} if isinstance(task, DatasetTask) else options
 
 
 def data_sets(task: TaskConfig) -> list[str]:
     """The data sets that a task reads."""
-    if isinstance(task, MathTask):
+    if isinstance(task, MathTask | DatasetTask):
         return [source.dataset for source in (*task.train, *task.eval)]
     return [task.dataset] if isinstance(task, CountdownTask) and task.dataset else []
 

@@ -100,7 +100,10 @@ def _task(config: RunConfig) -> list[str]:
     if problems := [f"task: {why}" for source in sources if (why := data.missing(source))]:
         return problems
     try:
-        task = make_task(config.task.kind, **task_options(config.task))
+        task = make_task(
+            config.task.kind,
+            **task_options(config.task, tokenizer=config.tokenizer or config.model),
+        )
         if sources and all(Path(source).expanduser().exists() for source in sources):
             task.rows("train")
     except (ValueError, ImportError) as error:

@@ -11,6 +11,10 @@ import msgspec
 Split = Literal["train", "validation", "eval"]
 
 
+MAX_PARTS = 16
+"""Each is a series of the run's metrics."""
+
+
 class Message(TypedDict):
     """One turn of a chat."""
 
@@ -60,12 +64,18 @@ class Score(msgspec.Struct, frozen=True):
 
     reward: what is learnt from. correct: the verifier's verdict, which is not ``reward > 0``.
     answers: a canonical form under each of the task's ``equivalences``, in their order, equal for
-    answers that count as the same; () where there is no answer.
+    answers that count as the same; () where there is no answer. parts: what the reward is made of,
+    by names in the task's attribute ``reward_parts``, which has at most MAX_PARTS.
     """
 
     reward: float
     correct: bool
     answers: tuple[str, ...] = ()
+    parts: dict[str, float] = {}
+
+
+class InvalidScoreError(ValueError):
+    """What a reward or a task returned is no judgement; the message says why."""
 
 
 class Task(Protocol):

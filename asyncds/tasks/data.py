@@ -9,7 +9,9 @@ import difflib
 import io
 import json
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -22,8 +24,30 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 Row = Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A row of a file that can't be read. why: a sentence that names the file and the line."""
+
+    why: str
+
+
 def read_rows(dataset: str, *, subset: str | None = None, split: str = "train") -> Sequence[Row]:
-    """The rows of a data set.
+    """The rows of a data set, as ``read`` reads them. Raises ValueError for a broken row too."""
+    return whole(read(dataset, subset=subset, split=split))
+
+
+def whole(rows: Sequence[Row | Broken]) -> Sequence[Row]:
+    """The rows, none of which may be broken. Raises ValueError."""
+    # A file's rows are a list; only those can be broken.
+    if isinstance(rows, list) and (why := next((r.why for r in rows if isinstance(r, Broken)), "")):
+        raise ValueError(why)
+    return rows  # type: ignore[return-value]
+
+
+def read(
+    dataset: str, *, subset: str | None = None, split: str = "train"
+) -> Sequence[Row | Broken]:
+    """The rows of a data set, with a Broken where a file's row can't be read.
 
     dataset: a file in one of FORMATS, compressed or not; a directory of such files whose names
     begin with the split's; or what ``datasets.load_dataset`` takes, a hub id or a directory.
@@ -32,7 +56,7 @@ def read_rows(dataset: str, *, subset: str | None = None, split: str = "train") 
     """
     path = Path(dataset).expanduser()
     if path.is_file():
-        rows: Sequence[Row] = _file_rows(path)
+        rows: Sequence[Row | Broken] = _file_rows(path)
     elif path.is_dir() and subset is None and (files := _files(path, split)):
         rows = [row for file in files for row in _file_rows(file)]
     else:
@@ -49,10 +73,13 @@ def missing(dataset: str) -> str:
     return "" if Path(dataset).expanduser().exists() else _not_there(dataset)
 
 
-def columns(rows: Sequence[Row]) -> list[str]:
+def columns(rows: Sequence[Row | Broken]) -> list[str]:
     """Names of all columns, in the order in which they appear."""
     names = getattr(rows, "column_names", None)
-    return list(names if names is not None else dict.fromkeys(name for row in rows for name in row))
+    if names is None:
+        whole = (row for row in rows if not isinstance(row, Broken))
+        names = dict.fromkeys(name for row in whole for name in row)
+    return list(names)
 
 
 def field(row: Row, name: str) -> Any:
@@ -104,7 +131,7 @@ def _format(path: Path) -> str:
     return last if last in FORMATS else ""
 
 
-def _file_rows(path: Path) -> list[Row]:
+def _file_rows(path: Path) -> list[Row | Broken]:
     kind = _format(path)
     if not kind:
         known = ", ".join(FORMATS)
@@ -112,7 +139,7 @@ def _file_rows(path: Path) -> list[Row]:
     try:
         content = _content(path)
         if kind == ".parquet":
-            return _parquet(content)
+            return [*_parquet(content)]
         decoded = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 at byte {error.start}: convert it") from None
@@ -121,7 +148,7 @@ def _file_rows(path: Path) -> list[Row]:
     if kind in (".csv", ".tsv"):
         return list(_table(path, decoded, delimiter="," if kind == ".csv" else "\t"))
     if kind == ".json" and decoded.lstrip()[:1] == "[":
-        return _json(path, decoded)
+        return [*_json(path, decoded)]
     return list(_json_lines(path, decoded))
 
 
@@ -148,37 +175,38 @@ def _parquet(content: bytes) -> list[Row]:
     return rows
 
 
-def _table(path: Path, content: str, *, delimiter: str) -> Iterator[Row]:
+def _table(path: Path, content: str, *, delimiter: str) -> Iterator[Row | Broken]:
+    csv.field_size_limit(sys.maxsize)  # a cell may be a document
     reader = csv.DictReader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
     try:
         for row in reader:
             if None in row or None in row.values():
-                raise ValueError(f"{path}, line {reader.line_num}: not as many cells as columns")
-            yield row
+                yield Broken(f"{path}, line {reader.line_num}: not as many cells as columns")
+            else:
+                yield row
     except csv.Error as error:
         line = reader.reader.line_num
         raise ValueError(f"{path}, line {line}: not CSV: {error}") from None
 
 
-def _json(path: Path, content: str) -> list[Row]:
-    rows = _parsed(path, content, line=1)
-    for index, row in enumerate(rows):
-        if not isinstance(row, dict):
-            raise ValueError(
-                f"{path}, row {index}: an object with columns is needed, not {row!r:.40}"
-            )
-    return list(rows)
+def _json(path: Path, content: str) -> Iterator[Row | Broken]:
+    for index, row in enumerate(_parsed(path, content, line=1)):
+        why = f"{path}, row {index}: an object with columns is needed, not {row!r:.40}"
+        yield row if isinstance(row, dict) else Broken(why)
 
 
-def _json_lines(path: Path, content: str) -> Iterator[Row]:
+def _json_lines(path: Path, content: str) -> Iterator[Row | Broken]:
     # Not splitlines(), which also ends lines where JSON doesn't.
     for number, line in enumerate(content.split("\n"), 1):
         if not line.strip():
             continue
-        row = _parsed(path, line, line=number)
-        if not isinstance(row, dict):
-            raise ValueError(f"{path}, line {number}: an object with columns is needed, one a line")
-        yield row
+        try:
+            row = _parsed(path, line, line=number)
+        except ValueError as error:
+            yield Broken(str(error))
+            continue
+        why = f"{path}, line {number}: an object with columns is needed, one a line"
+        yield row if isinstance(row, dict) else Broken(why)
 
 
 def _parsed(path: Path, content: str, *, line: int) -> Any:

@@ -10,6 +10,7 @@ from asyncds.tasks.base import Task
 
 KINDS = {
     "countdown": "asyncds.tasks.countdown.task:CountdownTask",
+    "dataset": "asyncds.tasks.dataset.task:DatasetTask",
     "knights_knaves": "asyncds.tasks.knights_knaves.task:KnightsKnavesTask",
     "math": "asyncds.tasks.math.task:MathTask",
     "reasoning_gym": "asyncds.tasks.reasoning_gym:ReasoningGymTask",

@@ -77,7 +77,7 @@ def serve_runs(assignments: Assignments, *, name: str, index: str) -> int:
 
 
 async def _serve(config: RunConfig, engine: EngineCache, *, name: str, index: int) -> int:
-    options = task_options(config.task)
+    options = task_options(config.task, tokenizer=config.tokenizer or config.model)
     try:
         keys = client_keys(config)
         task = make_task(config.task.kind, **options)
@@ -108,7 +108,7 @@ async def _serve(config: RunConfig, engine: EngineCache, *, name: str, index: in
 
 
 def _scorer(config: RunConfig) -> AbstractAsyncContextManager[Scorer]:
-    options = task_options(config.task)
+    options = task_options(config.task, tokenizer=config.tokenizer or config.model)
     return make_scorer(config.scoring, kind=config.task.kind, options=options)
 
 

@@ -2,12 +2,11 @@
 
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
 
-from asyncds.tasks import data
+from asyncds.tasks import data, source
 from asyncds.tasks.base import Message
 
 log = logging.getLogger(__name__)
@@ -38,46 +37,40 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """A data set, or a part of one (see ``data.read_rows``).
+class Source(source.Source):
+    """A data set of problems.
 
-    problem_field, answer_field: columns, "outer.inner" for a field of a structured one. n: only the
-    first ``n`` rows.
+    problem_field, answer_field: columns, "outer.inner" for a field of a structured one.
     """
 
-    dataset: str
-    subset: str | None = None
-    split: str = "train"
     problem_field: str = "problem"
     answer_field: str = "answer"
-    n: int | None = None
 
 
-def load_problems(source: Source) -> list[Problem]:
+def load_problems(origin: Source) -> list[Problem]:
     """The problems of a data set, as its rows stand.
 
     Raises ValueError where a column is missing, a row has no problem or no answer, or there are too
     few rows. Answers that no answer could match are counted in a warning.
     """
-    rows = data.read_rows(source.dataset, subset=source.subset, split=source.split)
-    _check_columns(rows, source)
-    if source.n is not None and source.n > len(rows):
-        raise ValueError(f"data set {source.dataset!r} has {len(rows)} rows, not {source.n}")
-    problems = [_problem(row, source, i) for i, row in enumerate(islice(rows, source.n))]
-    if warning := hopeless(source, problems):
+    rows = data.whole(origin.read())
+    wanted = (origin.problem_field, origin.answer_field)
+    source.check_columns(data.columns(rows), wanted, origin, "set problem_field and answer_field")
+    problems = [_problem(row, origin, i) for i, row in enumerate(islice(rows, origin.n))]
+    if warning := hopeless(origin, problems):
         log.warning("%s", warning)
     return problems
 
 
-def hopeless(source: Source, problems: list[Problem]) -> str:
+def hopeless(origin: Source, problems: list[Problem]) -> str:
     """A sentence about the answers that nothing in a box could match; "" where there are none."""
     found = [i for i, problem in enumerate(problems) if is_hopeless(problem.answer)]
     if not found:
         return ""
     return (
-        f"{len(found)} of {len(problems)} answers of data set {source.dataset!r} are such that no "
+        f"{len(found)} of {len(problems)} answers of data set {origin.dataset!r} are such that no "
         f"boxed answer could match them, first row {found[0]}: "
-        f"{problems[found[0]].answer[:60]!r}; give final answers only in {source.answer_field}"
+        f"{problems[found[0]].answer[:60]!r}; give final answers only in {origin.answer_field}"
     )
 
 
@@ -111,45 +104,12 @@ def different(problems: Iterable[Problem], *, besides: Iterable[Problem] = ()) -
     return list(found.values())
 
 
-def _check_columns(rows: Sequence[data.Row], source: Source) -> None:
-    names = data.columns(rows)
-    wanted = (source.problem_field, source.answer_field)
-    missing = {name.split(".")[0] for name in wanted if name not in names} - set(names)
-    if missing:
-        raise ValueError(
-            f"data set {source.dataset!r} has no column {' or '.join(sorted(missing))}, but "
-            f"{', '.join(names)}: set problem_field and answer_field"
-        )
-
-
-def _problem(row: data.Row, source: Source, index: int) -> Problem:
-    where = f"row {index} of data set {source.dataset!r}"
-    chat = _chat(data.field(row, source.problem_field), where)
-    problem = chat[-1]["content"].strip() if chat else _text(row, source.problem_field, where)
-    answer = final_answer(_text(row, source.answer_field, where))
-    for name, text in ((source.problem_field, problem), (source.answer_field, answer)):
+def _problem(row: data.Row, origin: Source, index: int) -> Problem:
+    where = origin.at(index)
+    chat = source.chat(data.field(row, origin.problem_field), where)
+    problem = chat[-1]["content"].strip() if chat else source.cell(row, origin.problem_field, where)
+    answer = final_answer(source.cell(row, origin.answer_field, where))
+    for name, text in ((origin.problem_field, problem), (origin.answer_field, answer)):
         if not text:
             raise ValueError(f"{where} has no text in {name}")
     return Problem("\n\n".join(turn["content"] for turn in chat) if chat else problem, answer, chat)
-
-
-def _chat(value: Any, where: str) -> tuple[Message, ...]:
-    """The turns of a chat; () for a problem that is none."""
-    if not isinstance(value, list) or not value or not all(isinstance(t, dict) for t in value):
-        return ()
-    turns: list[Message] = []
-    for turn in value:
-        role, content = turn.get("role"), turn.get("content")
-        if not isinstance(role, str) or not isinstance(content, str):
-            raise ValueError(f"{where} has a turn without the texts role and content")
-        turns.append({"role": role, "content": content})
-    if turns[-1]["role"] == "assistant":
-        raise ValueError(f"{where} has a chat that ends with an answer: end it with the question")
-    return tuple(turns)
-
-
-def _text(row: data.Row, name: str, where: str) -> str:
-    try:
-        return data.text(data.field(row, name))
-    except ValueError as error:
-        raise ValueError(f"{where} can't be used: in {name}, {error}") from None

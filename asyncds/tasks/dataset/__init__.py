@@ -1,0 +1,1 @@
+"""A task that is a data set and a reward."""

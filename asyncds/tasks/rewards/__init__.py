@@ -1,0 +1,1 @@
+"""Rewards by name, and those of a person's own."""

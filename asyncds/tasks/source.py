@@ -1,0 +1,70 @@
+"""Parts of data sets that tasks are made of, and what their cells hold: texts and chats."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from asyncds.tasks import data
+from asyncds.tasks.base import Message
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A data set, or a part of one (see ``data.read``). n: only the first ``n`` rows."""
+
+    dataset: str
+    subset: str | None = None
+    split: str = "train"
+    n: int | None = None
+
+    def read(self) -> Sequence[data.Row | data.Broken]:
+        """Its rows. Raises ValueError, also where there are fewer than ``n``."""
+        rows = data.read(self.dataset, subset=self.subset, split=self.split)
+        if self.n is not None and self.n > len(rows):
+            raise ValueError(f"data set {self.dataset!r} has {len(rows)} rows, not {self.n}")
+        return rows
+
+    def at(self, index: int) -> str:
+        """How messages call a row."""
+        return f"row {index} of data set {self.dataset!r}"
+
+
+def check_columns(names: Sequence[str], wanted: Iterable[str], source: Source, hint: str) -> None:
+    """Raises ValueError unless a data set has the wanted columns; "outer.inner" needs "outer"."""
+    missing = {name.split(".")[0] for name in wanted if name not in names} - set(names)
+    if missing:
+        raise ValueError(
+            f"data set {source.dataset!r} has no column {' or '.join(sorted(missing))}, but "
+            f"{', '.join(names)}: {hint}"
+        )
+
+
+def chat(value: Any, where: str) -> tuple[Message, ...]:
+    """The turns of a chat; () for a value that is none. Raises ValueError for a broken one."""
+    if not isinstance(value, list) or not value or not all(isinstance(t, dict) for t in value):
+        return ()
+    turns: list[Message] = []
+    for turn in value:
+        role, content = turn.get("role"), turn.get("content")
+        if not isinstance(role, str) or not isinstance(content, str):
+            raise ValueError(f"{where} has a turn without the texts role and content")
+        turns.append({"role": role, "content": content})
+    if turns[-1]["role"] == "assistant":
+        raise ValueError(f"{where} has a chat that ends with an answer: end it with the question")
+    return tuple(turns)
+
+
+def cell(row: data.Row, name: str, where: str) -> str:
+    """The text of a cell, "" where there is none. Raises ValueError for what is no text."""
+    try:
+        return data.text(data.field(row, name))
+    except ValueError as error:
+        raise ValueError(f"{where} can't be used: in {name}, {error}") from None
+
+
+def without(items: Iterable[T], others: Iterable[T], key: Callable[[T], str]) -> list[T]:
+    """The items that are none of the others, by what makes two of them the same one."""
+    left_out = {key(item) for item in others}
+    return [item for item in items if key(item) not in left_out]
