@@ -142,7 +142,8 @@ class LearnerHeartbeat(Message, frozen=True):
 
 class Delivered(Message, frozen=True):
     """A finished group; repeated until acknowledged. attempt: of the lease it was made for, which
-    may be an earlier one by now: the group is as good. seconds: sampling and scoring took these."""
+    may be an earlier one by now: the group is as good. seconds: sampling and scoring took these.
+    score_errors: completions that could not be judged, the last because of score_error."""
 
     lease: int
     attempt: Positive
@@ -150,6 +151,7 @@ class Delivered(Message, frozen=True):
     sample_seconds: float
     score_seconds: float
     score_errors: int = 0
+    score_error: str = ""
 
 
 class LeaseFailed(Message, frozen=True):

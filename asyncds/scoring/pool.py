@@ -105,15 +105,15 @@ class PoolScorer(ABC):
     async def score(self, row: Row, completions: Sequence[str]) -> GroupScores:
         scores: list[Score] = []
         errors: Counter[Reason] = Counter()
+        error = ""
         async for reply in self.judge(row, completions):
             if reply.score is None:
                 reason = reply.reason or "crash"
                 errors[reason] += 1
-                log.warning(
-                    "row %d: a completion has no score: %s %s", row.index, reason, reply.detail
-                )
+                error = f"{reason} {reply.detail}".strip()
+                log.warning("row %d: a completion has no score: %s", row.index, error)
             scores.append(reply.score or NO_SCORE)
-        return GroupScores(scores, errors)
+        return GroupScores(scores, errors, error)
 
     async def judge(self, row: Row, completions: Sequence[str]) -> AsyncIterator[Reply]:
         """Yield one reply per completion, in order; to be read to its end.

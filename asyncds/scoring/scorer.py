@@ -19,10 +19,12 @@ class ScorerUnavailableError(RuntimeError):
 
 @dataclass(frozen=True)
 class GroupScores:
-    """One score per completion, in order, and how many of them are NO_SCORE, by reason."""
+    """One score per completion, in order, and how many of them are NO_SCORE, by reason. error: the
+    last of those, in words."""
 
     scores: list[Score]
     errors: Mapping[Reason, int]
+    error: str = ""
 
 
 class Scorer(Protocol):

@@ -119,6 +119,8 @@ class Coordinator:
         self._watch(now)
         self._generators.take_verified(now)
         parts.leases.expire(now)
+        if why := parts.leases.failures.hopeless(now, parts.leases.round):
+            self.end.stop(why, failed=True)
         parts.evaluations.turn(now)
         if parts.leases.round is None:
             parts.weights.reconcile(now)

@@ -138,6 +138,11 @@ class EvaluationRound:
         self._open.pop(lease, None)
 
     @property
+    def evaluated(self) -> int:
+        """Leases whose samples arrived."""
+        return sum(len(problems) for problems in self._problems.values())
+
+    @property
     def done(self) -> int:
         """Leases finished, one per problem and temperature."""
         return self.total - len(self._open)

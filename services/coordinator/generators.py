@@ -66,7 +66,7 @@ class GeneratorService:
             case wire.Delivered():
                 self._delivered(member, message, now)
             case wire.LeaseFailed():
-                self._send(member.peer, leases.failed(member, message))
+                self._send(member.peer, leases.failed(member, message, now))
             case wire.Prepared():
                 weights.prepared(member.name, message, now)
             case wire.Applied():

@@ -22,12 +22,14 @@ from asyncds.rollout.lifecycle import (
 from asyncds.rollout.scheduler import Scheduler, TicketState
 from services.coordinator.attempts import attempt_budgets
 from services.coordinator.dynamic_sampling import DynamicSampling, Verdict
-from services.coordinator.evaluation import EvaluationRound
+from services.coordinator.evaluation import Due, EvaluationRound
 from services.coordinator.group_checks import checked_group
 from services.coordinator.lease_counts import LeaseCounts
+from services.coordinator.lease_failures import LeaseFailures
 from services.coordinator.lease_for import lease_for
 from services.coordinator.open_leases import Open, OpenLeases
 from services.coordinator.prompts import TrainingPrompts
+from services.coordinator.rounds import make_round
 
 log = logging.getLogger(__name__)
 
@@ -67,10 +69,13 @@ class LeaseBook:
         self.round: EvaluationRound | None = None
         self.accepting = True
         self.counts = LeaseCounts()
+        self.failures = LeaseFailures()
 
     def learn_task(self, *, rows: dict[str, int], multiplicity: dict[str, list[int]]) -> None:
         """What a generator knows of the task: rows by split, and how many distinct correct answers
         the first problems of the evaluated split have, by equivalence."""
+        if rows != self.rows:
+            self.failures.expect(Purpose.TRAIN, rows["train"])
         self.rows, self.multiplicity = rows, multiplicity
 
     def learn_vocabulary(self, size: int) -> None:
@@ -108,25 +113,22 @@ class LeaseBook:
         """Start an evaluation at each temperature: one lease per held-out problem."""
         held_out = self.rows[self._config.eval.split]
         n_problems = min(held_out, self._config.eval.n_problems or held_out)
-        temperatures, leases = {}, {}
-        for temperature in self._config.eval.temperatures:
-            evaluation = self._journal.add_evaluation(
-                version=version, step=step, n_samples=n_samples
-            )
-            temperatures[evaluation] = temperature
-            for row in range(n_problems):
-                entry = self._new(Purpose.EVAL, row, attempt=1, evaluation=evaluation)
-                entry.temperature = temperature
-                leases[entry.id] = (evaluation, row)
-                self._evaluation.append(entry.id)
-        self.round = EvaluationRound(
+        self.failures.expect(Purpose.EVAL, n_problems)
+        self.round = make_round(
+            config=self._config,
+            journal=self._journal,
+            n_problems=n_problems,
+            due=Due(step=step, n_samples=n_samples),
             version=version,
-            step=step,
-            n_samples=n_samples,
-            temperatures=temperatures,
-            leases=leases,
+            new=self._evaluate,
         )
         return self.round
+
+    def _evaluate(self, evaluation: int, row: int, temperature: float) -> int:
+        entry = self._new(Purpose.EVAL, row, attempt=1, evaluation=evaluation)
+        entry.temperature = temperature
+        self._evaluation.append(entry.id)
+        return entry.id
 
     def close_round(self) -> None:
         """The round is over; what is still open of it is cancelled."""
@@ -170,13 +172,15 @@ class LeaseBook:
 
     def _next_for(self, member: Member, waiting: deque[int], now: float) -> Lease | None:
         """waiting: the scheduler's, oldest first; what is handed out is taken from it."""
-        if self._evaluation:
-            return self._hand(self._entry(self._evaluation.popleft()), member, now)
+        if self._evaluation and self.failures.may_begin(Purpose.EVAL, now):
+            return self._hand(self.open[self._evaluation.popleft()], member, now)
         if self.round is not None and self.round.version != member.version:
+            return None
+        if not self.failures.may_begin(Purpose.TRAIN, now):
             return None
         if waiting and self._scheduler.restartable(member.version):
             self._scheduler.lease(waiting[0], member.version)
-            return self._hand(self._entry(waiting.popleft()), member, now)
+            return self._hand(self.open[waiting.popleft()], member, now)
         if self._scheduler.admissible(member.version) <= 0:
             return None
         row, attempt = self._prompts.next(self.rows["train"])
@@ -200,11 +204,6 @@ class LeaseBook:
         lease = lease_for(entry, config=self._config, samples=samples)
         self.open.hold(entry, member.name, lease, now)
         return lease
-
-    def _entry(self, id: int) -> Open:
-        entry = self.open.get(id)
-        assert entry is not None
-        return entry
 
     # --- what generators say --------------------------------------------------------------------
 
@@ -233,7 +232,7 @@ class LeaseBook:
         except ProtocolError as error:
             self._reject(member.peer, f"delivers a bad group for lease {entry.id}: {error}", now)
             if present:
-                self._retry(entry, f"malformed: {error}")
+                self._retry(entry, f"malformed: {error}", now=now)
             return Ack(leases=[message.lease])
         if int(group.versions.max()) == unverified:
             return None
@@ -252,6 +251,7 @@ class LeaseBook:
             self._cancel(entry)
         self.open.remove(entry.id)
         self.counts.events[LeaseEvent.DELIVERED] += 1
+        self.failures.delivered(entry, message, completions=len(group.lengths), now=now)
         if entry.purpose == Purpose.TRAIN:
             self.counts.tokens += len(group.completion_ids)
             self._admit(entry, group)
@@ -296,13 +296,13 @@ class LeaseBook:
             self._newest = version
             self._journal.set_meta("newest_version", str(version))
 
-    def failed(self, member: Member, message: LeaseFailed) -> Ack:
+    def failed(self, member: Member, message: LeaseFailed, now: float) -> Ack:
         """A generator could not fulfil a lease. Of an earlier attempt that is old news: it was
         counted when the lease was taken back."""
         entry = self.open.get(message.lease)
         if entry is not None and self._is_present_attempt(entry, member, message.attempt):
             log.warning("%s: lease %d failed: %s", member.name, entry.id, message.reason)
-            self._retry(entry, message.reason, permanent=message.permanent)
+            self._retry(entry, message.reason, permanent=message.permanent, now=now)
         return Ack(leases=[message.lease])
 
     def _is_present_attempt(self, entry: Open, member: Member, attempt: int) -> bool:
@@ -320,13 +320,9 @@ class LeaseBook:
             for entry in lost:
                 entry.sent = now
             self._send(member.peer, Grant(leases=[o.wire for o in lost if o.wire]))
-        foreign = [i for i in said if not self._works_on(member, i)]
+        foreign = said - {o.id for o in self.open.held_by(member.name)}
         if foreign:
-            self._send(member.peer, Cancel(leases=foreign))
-
-    def _works_on(self, member: Member, id: int) -> bool:
-        entry = self.open.get(id)
-        return entry is not None and entry.holder == member.name
+            self._send(member.peer, Cancel(leases=sorted(foreign)))
 
     def reclaim(self, member: Member, outcome: AttemptOutcome) -> None:
         """The generator died or left: its leases wait for another."""
@@ -358,7 +354,7 @@ class LeaseBook:
         for entry in [o for o in self.open if o.holder and now - o.granted > limit]:
             log.warning("%s overran lease %d: %.0f s", entry.holder, entry.id, limit)
             self._cancel(entry)
-            self._retry(entry, f"no delivery within {limit:g} s", drop=DropReason.EXPIRED)
+            self._retry(entry, f"no delivery within {limit:g} s", drop=DropReason.EXPIRED, now=now)
 
     def select(self) -> list[int] | None:
         """The next batch's leases, if they are there; what became too old is refilled once."""
@@ -409,8 +405,10 @@ class LeaseBook:
         outcome: AttemptOutcome = AttemptOutcome.FAILED,
         permanent: bool = False,
         drop: DropReason = DropReason.FAILED,
+        now: float | None = None,
     ) -> None:
-        """A try ended without a group. drop: what the group is counted as if it was the last."""
+        """A try ended without a group. drop: what the group is counted as if it was the last. now:
+        where the generator lives, and others would fare no better."""
         self._journal.add_attempt(
             lease=entry.id,
             attempt=entry.attempt,
@@ -419,7 +417,10 @@ class LeaseBook:
             reason=reason,
         )
         entry.budget.record(outcome)
+        if now is not None:
+            self.failures.attempt(entry, reason, permanent=permanent, now=now)
         if permanent or entry.budget.failures >= self._config.rollout.max_attempts:
+            self.failures.given_up(entry)
             self._settle(entry, reason, drop=drop)
             return
         entry.attempt += 1

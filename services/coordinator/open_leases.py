@@ -45,6 +45,9 @@ class OpenLeases:
     def __contains__(self, id: int) -> bool:
         return id in self._entries
 
+    def __getitem__(self, id: int) -> Open:
+        return self._entries[id]
+
     def get(self, id: int) -> Open | None:
         """The lease, if it is not settled."""
         return self._entries.get(id)

@@ -54,7 +54,7 @@ def status(run: Parts, *, state: State, message: str, now: float) -> RunStatus:
         name=run.config.name,
         state="evaluating" if round is not None else state.value,
         over=state.final,
-        message=message or _stall(run, now),
+        message=message or _stall(run, now) or run.leases.failures.told(),
         step=run.batches.trained,
         steps=run.config.steps,
         version=version,

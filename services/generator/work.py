@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import numpy as np
+from vllm.exceptions import VLLMClientError
 
 from asyncds.engine.generation import Completion, GenerationEngine
 from asyncds.protocol.batch import Int32
@@ -57,10 +58,14 @@ class GroupSampler:
         try:
             row = self._task.rows(lease.split)[lease.row]
             prompt = np.asarray(encode_prompt(self._task, row, self._tokenizer), dtype=np.int32)
-        except (IndexError, ValueError) as error:
-            raise LeaseError(f"row {lease.row} is unusable: {error}", permanent=True) from error
+        except Exception as error:  # a task or a template of one's own raises what it likes
+            why = f"no prompt can be made: {type(error).__name__}: {error}"
+            raise LeaseError(why[:500], permanent=True) from error
         started, began = time.monotonic(), time.time_ns()
-        completions = await self._sample(lease, prompt, cache_salt)
+        try:
+            completions = await self._sample(lease, prompt, cache_salt)
+        except (VLLMClientError, ValueError) as error:
+            raise LeaseError(f"vLLM refuses it: {error}"[:500], permanent=True) from error
         sampled = time.monotonic()
         if trace is not None:
             _trace_sampling(trace, lease, completions, began)
@@ -86,6 +91,7 @@ class GroupSampler:
             sample_seconds=sampled - started,
             score_seconds=score_seconds,
             score_errors=errors,
+            score_error=judged.error[:500],
         )
 
     async def _sample(self, lease: Lease, prompt: Int32, cache_salt: str) -> list[Completion]:

@@ -230,7 +230,7 @@ def test_every_number_of_an_evaluation_is_a_gauge(tmp_path: Path) -> None:
     [
         ("temperatures", (), "at least 1 item"),
         ("temperatures", (1.0, 0.6, 1.0), "has one twice"),
-        ("temperatures", (0.0,), "greater than 0"),
+        ("temperatures", (0.0,), "greater than or equal to 0.01"),
         ("temperatures", (float("inf"),), "finite"),
         ("split", "test", "'eval' or 'validation'"),
         ("pass_at", (0,), "greater than or equal to 1"),

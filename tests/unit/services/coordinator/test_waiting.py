@@ -7,9 +7,6 @@ import pytest
 
 from asyncds.protocol import wire
 from services.coordinator.state import State
-from tests.simulation.simulated_config import make_config
-from tests.simulation.simulated_faults import Faults
-from tests.simulation.simulation import Simulation
 from tests.support.coordinator_fixture import (
     GENERATOR,
     LEARNER,
@@ -22,16 +19,14 @@ from tests.support.coordinator_fixture import (
 
 
 def test_a_stall_ends_in_a_sentence(tmp_path: Path) -> None:
-    sim = Simulation(
-        tmp_path,
-        config=make_config(coordinator__stall_seconds=30),
-        faults=Faults(failed_lease=1.0),
-        generators=1,
-    )
-    sim.run(limit=200)
-    assert sim.coordinator is not None
-    assert sim.coordinator.state is State.FAILED
-    assert sim.coordinator.message.startswith("no progress for 30 s: ")
+    with closing(Desk(tmp_path, coordinator__stall_seconds=30)) as desk:
+        running(desk)
+        for _ in range(31):
+            desk.now += 1
+            desk.say(b"g", wire.GeneratorHeartbeat(version=0, leases=[], stats={}))
+            desk.say(b"l", wire.LearnerHeartbeat(rank=0, staged=0, checkpoint=-1, phase=""))
+        assert desk.c.state is State.FAILED
+        assert desk.c.message.startswith("no progress for 30 s: ")
 
 
 def test_whoever_is_there_is_asked_what_it_does_while_nothing_moves(tmp_path: Path) -> None:
