@@ -199,6 +199,57 @@ def config_schema() -> None:
     print(json.dumps(RunConfig.model_json_schema(), indent=2, ensure_ascii=False))
 
 
+@app.command(name="plan")
+def plan_run(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="A YAML file of a run; -: manifests of the chart, from stdin."
+        ),
+    ],
+    overrides: Overrides = None,
+    gpu: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Such as h100-80, or cpu; repeatable: a line for each."),
+    ] = None,
+    generator_gpu: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of the generators, if another.")
+    ] = None,
+    gpu_memory: Annotated[float | None, typer.Option(help="GiB of a GPU without a name.")] = None,
+    gpu_tflops: Annotated[float | None, typer.Option(help="Its dense bfloat16 TFLOP/s.")] = None,
+    gpu_bandwidth: Annotated[float | None, typer.Option(help="GB/s of its memory.")] = None,
+    gpu_link: Annotated[float | None, typer.Option(help="GB/s to the GPU beside it.")] = None,
+    network: Annotated[float, typer.Option(help="Gbit/s between machines.")] = 200.0,
+    checkpoint_volume: Annotated[float | None, typer.Option(help="Its GiB.")] = None,
+    journal_volume: Annotated[float | None, typer.Option(help="Its GiB.")] = None,
+    prompt_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Of a usual prompt; default: half the longest.")
+    ] = None,
+    completion_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Of a usual completion; likewise.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="In bytes and seconds.")] = False,
+) -> None:
+    """Say whether a run of FILE fits on GPUs, what it needs and how fast it would be. Exit code 1:
+    it does not fit."""
+    from asyncds.cli.plan import Wishes, plan_command
+
+    wishes = Wishes(
+        gpus=gpu or (),
+        generator_gpu=generator_gpu,
+        memory=gpu_memory,
+        tflops=gpu_tflops,
+        bandwidth=gpu_bandwidth,
+        link=gpu_link,
+        network=network,
+        checkpoints=checkpoint_volume,
+        journal=journal_volume,
+        prompt=prompt_tokens,
+        completion=completion_tokens,
+    )
+    raise typer.Exit(plan_command(file, overrides or [], wishes, as_json=as_json))
+
+
 @app.command()
 def doctor() -> None:
     """Say what this machine has, what a run here would use, and what is missing."""

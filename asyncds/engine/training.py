@@ -118,7 +118,7 @@ class TrainingEngine:
 
         load = functools.partial(_load_policy, dtype, config, settings.logprob_chunk_tokens)
         policy = load(model)
-        if settings.gradient_checkpointing:
+        if settings.checkpoints_activations(_size(policy)):
             policy.causal_lm.gradient_checkpointing_enable()
         factor = functools.partial(lr_factor, settings=settings, total_steps=total_steps)
         self.deepspeed, *_ = deepspeed.initialize(
@@ -365,6 +365,11 @@ def _load_policy(
     causal_lm = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype))
     del alive
     return PolicyModel(causal_lm=causal_lm, chunk_tokens=chunk_tokens)
+
+
+def _size(model: nn.Module) -> int:
+    """Parameters of the whole model, also where this rank has a part of each."""
+    return sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
 
 
 def _reduced(loss: Tensor, sums: Sums) -> tuple[float, Sums]:

@@ -18,6 +18,7 @@ from asyncds.launch.machine import (
     version,
 )
 from asyncds.launch.model_directory import ModelFacts, chat_template_problems, check_model
+from asyncds.plan.disk import checkpoint_bytes, kept_checkpoints
 from asyncds.tasks import data
 from asyncds.tasks.registry import make_task
 from asyncds.telemetry.traces import traces
@@ -31,8 +32,6 @@ from asyncds.transport.keys import (
 )
 
 _GIB = 1 << 30
-_CHECKPOINT_BYTES_PER_PARAMETER = 16
-"""float32 master weights and Adam's two moments, the weights, and their export."""
 
 
 def preflight(config: RunConfig, *, resume: bool = False) -> list[str]:
@@ -311,6 +310,4 @@ def _bytes_needed(config: RunConfig, facts: ModelFacts | None) -> float:
     if facts is None or not config.trains:
         return _GIB
     parameters = facts.parameter_bytes / (4 if config.dtype == "float32" else 2)
-    best = config.checkpoint.keep_best and config.eval.every > 0
-    checkpoints = config.checkpoint.keep_last + best + 1
-    return _GIB + checkpoints * parameters * _CHECKPOINT_BYTES_PER_PARAMETER
+    return _GIB + kept_checkpoints(config) * checkpoint_bytes(config, parameters)

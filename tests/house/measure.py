@@ -19,11 +19,22 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("asyncds", "services")
 ROOMS = (
     *("user_code", "choices", "algo", "config", "protocol", "rollout", "fleet", "transport"),
-    *("weights", "engine", "tasks", "scoring", "tiny", "telemetry", "compare", "launch", "cli"),
+    *(
+        "weights",
+        "engine",
+        "plan",
+        "tasks",
+        "scoring",
+        "tiny",
+        "telemetry",
+        "compare",
+        "launch",
+        "cli",
+    ),
     "services",
 )
 """The rooms from the ground up: each may know those before it here, and nobody after."""
-PURE_ROOMS = ("choices", "algo", "config", "protocol", "rollout", "fleet")
+PURE_ROOMS = ("choices", "algo", "config", "protocol", "rollout", "fleet", "plan")
 WORLD = {
     *("asyncio", "multiprocessing", "psutil", "ray", "signal", "subprocess", "threading", "time"),
     *("fcntl", "http", "socket", "sqlite3", "urllib.request", "zmq"),

@@ -1,0 +1,1 @@
+"""What a run would need and reach, computed from its configuration and the model's shape alone."""
