@@ -73,7 +73,7 @@ def table(rows: list[dict[str, Any]]) -> Table:
             str(oldest) if oldest == newest else f"{oldest}–{newest}",
             _or_dash(row["lag"]),
             Text("✓", style="green") if row["correct"] else Text("✗", style="red"),
-            f"{row['reward']:.3g}",
+            _reward(row),
             f"{row['mean_logprob']:.2f}",
             Text(printable(row["prompt"])),
             Text(printable(row["completion"]) + ("" if row["finished"] else " […]")),
@@ -130,6 +130,7 @@ def _completions(group: GroupRow, decode: Decode, only: Filter) -> Iterator[dict
                 "answer": completion.answer,
                 "answers": completion.answers,
                 "reward": completion.reward,
+                "parts": completion.parts,
                 "correct": completion.correct,
                 "finished": completion.finished,
                 "tokens": completion.tokens,
@@ -140,6 +141,12 @@ def _completions(group: GroupRow, decode: Decode, only: Filter) -> Iterator[dict
 def _wanted(completion: Completion, only: Filter) -> bool:
     in_version = only.version is None or completion.oldest <= only.version <= completion.newest
     return in_version and only.correct in (None, completion.correct)
+
+
+def _reward(row: dict[str, Any]) -> str:
+    """The reward, and below it what it is made of, where that is several things."""
+    parts = row["parts"] if len(row["parts"]) > 1 else {}
+    return "\n".join([f"{row['reward']:.3g}", *(f"{n} {v:.3g}" for n, v in parts.items())])
 
 
 def _or_dash(value: int | None) -> str:

@@ -1,6 +1,7 @@
 """Messages to bytes and back, strictly: what contradicts its type or its lengths is refused."""
 
-from dataclasses import dataclass, fields
+import re
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import msgspec
@@ -11,6 +12,9 @@ from asyncds.protocol.batch import Float32, Int32, SequenceTable, Shard
 from asyncds.protocol.wire import Batch, FromCoordinator, Group, Message, ToCoordinator
 
 MAX_FRAME_BYTES = 256 << 20
+MAX_PARTS = 16
+"""Of a reward: each is a series of the run's metrics."""
+PART_NAME = re.compile(r"[A-Za-z_][\w.-]{0,39}")
 
 _encoder = msgspec.msgpack.Encoder()
 _to_coordinator = msgspec.msgpack.Decoder(ToCoordinator)
@@ -57,7 +61,7 @@ class GroupArrays:
 
     prompt_ids int32 [p], lengths int32 [n], completion_ids int32 [t], logprobs float32 [t],
     versions int32 [t], rewards float32 [n], correct bool [n], finished bool [n], answers [n]
-    by equivalence, the primary one first; t = Σ lengths.
+    by equivalence, the primary one first; parts float32 [n] by name; t = Σ lengths.
     """
 
     prompt_ids: Int32
@@ -69,6 +73,7 @@ class GroupArrays:
     correct: npt.NDArray[np.bool_]
     finished: npt.NDArray[np.bool_]
     answers: dict[str, list[str]]
+    parts: dict[str, Float32] = field(default_factory=dict)
 
     def completions(self) -> list[Int32]:
         """Token ids of each completion, n arrays."""
@@ -97,6 +102,7 @@ def pack_group(arrays: GroupArrays) -> Group:
         correct=_raw(arrays.correct, "u1"),
         finished=_raw(arrays.finished, "u1"),
         answers=arrays.answers,
+        parts={name: _raw(values, "<f4") for name, values in arrays.parts.items()},
     )
 
 
@@ -145,7 +151,18 @@ def unpack_group(group: Group) -> GroupArrays:
         correct=correct.astype(np.bool_),
         finished=finished.astype(np.bool_),
         answers=group.answers,
+        parts=_parts(group, n),
     )
+
+
+def _parts(group: Group, n: int) -> dict[str, Float32]:
+    _require(len(group.parts) <= MAX_PARTS, f"a reward of more than {MAX_PARTS} parts")
+    parts = {name: _array(raw, "<f4") for name, raw in group.parts.items()}
+    for name, values in parts.items():
+        _require(PART_NAME.fullmatch(name) is not None, "a part of a reward with a bad name")
+        _require(len(values) == n, "not one part of the reward per completion")
+        _require(bool(np.isfinite(values).all()), "a part of a reward that is not finite")
+    return parts
 
 
 _SHARD_ARRAYS = ("sequences", "prompt_ids", "completion_ids", "logprobs", "versions")

@@ -33,7 +33,8 @@ class BatchFacts(Record, frozen=True, kw_only=True):
     solved_groups: shares of groups with correct and incorrect completions, with correct ones.
     distinct_correct: mean distinct correct answers of a group, under the primary equivalence;
     distinct: the same by equivalence. top_share, self_overlap: means over groups with correct
-    completions, None where there are none. Lags are in weight versions, at consumption.
+    completions, None where there are none. Lags are in weight versions, at consumption. parts: mean
+    of each part of the reward, by name.
     """
 
     groups: int
@@ -51,6 +52,7 @@ class BatchFacts(Record, frozen=True, kw_only=True):
     self_overlap: float | None
     lag_mean: float
     lag_max: int
+    parts: dict[str, float] = {}
 
 
 class StepRecord(Record, frozen=True, kw_only=True):
@@ -79,23 +81,24 @@ class StepRecord(Record, frozen=True, kw_only=True):
     pause_seconds: float | None
 
     def line(self) -> dict[str, Any]:
-        """The line of metrics.jsonl: flat; steps count from 1; `learner/NAME`, `distinct/NAME`;
-        None for a number of the learner's that is not finite."""
+        """The line of metrics.jsonl: flat; steps count from 1; `learner/NAME`, `distinct/NAME`, and
+        `reward/NAME` for parts of rewards; None for a learner's number that is not finite."""
         values = msgspec.to_builtins(self)
         batch, learner = values.pop("batch") or {}, values.pop("learner")
-        distinct = batch.pop("distinct", {})
+        distinct, parts = batch.pop("distinct", {}), batch.pop("parts", {})
         return {
             **values,
             "step": self.step + 1,
             **batch,
             **{f"distinct/{name}": value for name, value in distinct.items()},
+            **{f"reward/{name}": value for name, value in parts.items()},
             **{f"learner/{k}": v if math.isfinite(v) else None for k, v in learner.items()},
         }
 
     @classmethod
     def from_line(cls, line: Mapping[str, Any]) -> "StepRecord":
         """The record of a line. Raises RecordError."""
-        named: dict[str, dict[str, Any]] = {"distinct": {}, "learner": {}}
+        named: dict[str, dict[str, Any]] = {"distinct": {}, "learner": {}, "reward": {}}
         values: dict[str, Any] = {"batch": None}
         for key, value in line.items():
             kind, _, name = key.partition("/")
@@ -104,7 +107,7 @@ class StepRecord(Record, frozen=True, kw_only=True):
             else:
                 values[key] = value
         if "groups" in values:
-            values["batch"] = values | {"distinct": named["distinct"]}
+            values["batch"] = values | {"distinct": named["distinct"], "parts": named["reward"]}
         record: StepRecord = _convert(values | {"learner": named["learner"]}, cls)
         return msgspec.structs.replace(record, step=record.step - 1)
 

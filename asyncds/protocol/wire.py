@@ -14,7 +14,7 @@ import msgspec
 
 from asyncds.protocol.records import RunStatus
 
-PROTOCOL = 8
+PROTOCOL = 9
 """Both ends must have the same number; a difference is refused at `Hello`."""
 
 
@@ -62,7 +62,7 @@ class Group(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True
     versions int32 [runs, 2], (version, token count); rewards float32 [n]; correct uint8 [n];
     finished uint8 [n], 1 where the completion ended by itself, 0 where it was cut off;
     answers: by equivalence, the task's primary one first, the canonical answer of each completion,
-    "" where there is none.
+    "" where there is none. parts: by name, what the rewards are made of, float32 [n].
     """
 
     prompt_ids: bytes
@@ -74,6 +74,7 @@ class Group(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True
     correct: bytes
     finished: bytes
     answers: dict[str, list[str]]
+    parts: dict[str, bytes] = {}
 
 
 # --- to the coordinator -------------------------------------------------------------------------

@@ -6,8 +6,9 @@ from typing import Literal, Protocol
 
 from asyncds.tasks.base import Row, Score
 
-Reason = Literal["timeout", "memory", "crash", "exception"]
-"""Why a verifier gave no judgement."""
+Reason = Literal["timeout", "memory", "crash", "exception", "invalid", "output"]
+"""Why a verifier gave no judgement: it took too long, too much memory, ended, raised, returned what
+is none, or printed too much."""
 
 NO_SCORE = Score(0.0, False)
 """What a completion gets whose verifier gave no judgement."""

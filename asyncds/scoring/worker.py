@@ -12,8 +12,9 @@ import resource
 import sys
 import traceback
 
+from asyncds.scoring.checked import checked
 from asyncds.scoring.frames import Ready, Reply, Request, Setup, pack, read
-from asyncds.tasks.base import Row, Task
+from asyncds.tasks.base import InvalidScoreError, Row, Task
 from asyncds.tasks.registry import make_task
 from asyncds.user_code import find_user_code
 
@@ -52,9 +53,11 @@ def main() -> None:
 def _judge(task: Task, row: Row, completion: str, time_limit: float) -> Reply:
     faulthandler.dump_traceback_later(time_limit, exit=True)
     try:
-        return Reply(score=task.score(row, completion))
+        return Reply(score=checked(task, task.score(row, completion)))
     except MemoryError:
         return Reply(reason="memory")
+    except InvalidScoreError as error:
+        return Reply(reason="invalid", detail=str(error)[:500])
     except Exception as error:
         return Reply(reason="exception", detail=f"{type(error).__name__}: {error}"[:500])
     finally:

@@ -1,11 +1,13 @@
 """The pool's end of one worker process."""
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator, Sequence
 from typing import Self
 
 from asyncds.scoring.frames import Ready, Reply, Request, Setup, pack, receive
+from asyncds.scoring.output import Output
 from asyncds.scoring.scorer import Reason, ScorerUnavailableError
 from asyncds.scoring.worker import WATCHDOG_EXIT
 from asyncds.tasks.base import Row
@@ -20,13 +22,15 @@ EXIT_SECONDS = 5.0
 class WorkerProcess:
     """A ``Worker``: a process that has been started."""
 
-    def __init__(self, process: asyncio.subprocess.Process, setup: Setup) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, setup: Setup, output: Output) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
         self._process = process
         self._requests = process.stdin
         self._replies = process.stdout
         self._setup = setup
+        self._output = output
+        output.on_too_much = self.kill
         self._outstanding = 0
         self._broken = False
 
@@ -36,13 +40,22 @@ class WorkerProcess:
 
         It has a session of its own, so that Ctrl-C ends the run and not its scorers before it.
         """
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "asyncds.scoring.worker"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            start_new_session=True,
-        )
-        return cls(process, setup)
+        output = Output()
+        printed = await output.opened()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "asyncds.scoring.worker"),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=printed,
+                start_new_session=True,
+            )
+        except BaseException:
+            output.close()
+            raise
+        finally:
+            os.close(printed)
+        return cls(process, setup, output)
 
     async def ready(self, *, deadline: float) -> None:
         """Wait until the task is made. Raises ScorerUnavailableError, at the deadline too."""
@@ -61,12 +74,14 @@ class WorkerProcess:
     async def judge(self, row: Row, completions: Sequence[str]) -> AsyncIterator[Reply]:
         """One reply after the other, in order; the last one, perhaps too early, where it broke."""
         self._outstanding = len(completions)
+        self._output.next_row()
         request = pack(Request(row, list(completions)))
         try:
             async with asyncio.timeout(self._setup.time_limit + GRACE_SECONDS):
                 self._requests.write(request)
                 await self._requests.drain()
             while self._outstanding and not self._broken:
+                self._output.next_completion()
                 async with asyncio.timeout(self._setup.time_limit + GRACE_SECONDS):
                     reply = await receive(self._replies, Reply)
                 self._outstanding -= 1
@@ -80,6 +95,8 @@ class WorkerProcess:
             self._broken = True
             code = await self._exit_code(deadline=EXIT_SECONDS)
             reason: Reason = "timeout" if code == WATCHDOG_EXIT else "crash"
+            if self._output.is_too_much:
+                reason = "output"
             yield Reply(reason=reason, detail=f"exit code {code}, {failure}")
         if self._broken:
             await self._exit_code(deadline=EXIT_SECONDS)
@@ -108,5 +125,8 @@ class WorkerProcess:
                 return await self._process.wait()
         except TimeoutError:
             self.kill()
-        async with asyncio.timeout(EXIT_SECONDS):
-            return await self._process.wait()
+        try:
+            async with asyncio.timeout(EXIT_SECONDS):
+                return await self._process.wait()
+        finally:
+            self._output.close()

@@ -11,10 +11,6 @@ import msgspec
 Split = Literal["train", "validation", "eval"]
 
 
-MAX_PARTS = 16
-"""Each is a series of the run's metrics."""
-
-
 class Message(TypedDict):
     """One turn of a chat."""
 
@@ -65,7 +61,7 @@ class Score(msgspec.Struct, frozen=True):
     reward: what is learnt from. correct: the verifier's verdict, which is not ``reward > 0``.
     answers: a canonical form under each of the task's ``equivalences``, in their order, equal for
     answers that count as the same; () where there is no answer. parts: what the reward is made of,
-    by names in the task's attribute ``reward_parts``, which has at most MAX_PARTS.
+    by names in the task's attribute ``reward_parts``, at most 16.
     """
 
     reward: float
@@ -115,6 +111,12 @@ class Task(Protocol):
     def fingerprint(self) -> str:
         """Differs between processes whose rows, prompts or equivalences differ."""
         return fingerprint(self)
+
+
+def reward_parts(task: Task) -> Sequence[str]:
+    """Names of the parts that a task's rewards may have: its attribute ``reward_parts``."""
+    parts: Sequence[str] = getattr(task, "reward_parts", ())
+    return parts
 
 
 class ChatTokenizer(Protocol):

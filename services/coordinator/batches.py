@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 
 from asyncds.algo.diversity import diversity
 from asyncds.protocol.batch import Shard
 from asyncds.protocol.codec import (
+    MAX_PARTS,
     GroupArrays,
     ProtocolError,
     decode_group,
@@ -185,4 +187,8 @@ def batch_facts(groups: Sequence[GroupArrays], *, lags: Sequence[int]) -> BatchF
         self_overlap=float(np.mean(overlaps)) if overlaps else None,
         lag_mean=float(np.mean(lags)),
         lag_max=max(lags),
+        parts={
+            name: float(np.concatenate([g.parts[name] for g in groups if name in g.parts]).mean())
+            for name in islice(dict.fromkeys(n for g in groups for n in g.parts), MAX_PARTS)
+        },
     )

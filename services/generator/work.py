@@ -13,7 +13,7 @@ from asyncds.protocol.batch import Int32
 from asyncds.protocol.codec import GroupArrays, pack_group
 from asyncds.protocol.wire import Delivered, Lease
 from asyncds.scoring.scorer import Scorer
-from asyncds.tasks.base import Score, Task, encode_prompt
+from asyncds.tasks.base import Score, Task, encode_prompt, reward_parts
 from asyncds.telemetry.metrics.registry import Metrics
 from asyncds.telemetry.traces.spans import Trace, attempt_key, nanoseconds
 
@@ -173,6 +173,11 @@ def _arrays(
         correct=np.array([s.correct for s in scores]),
         finished=np.array([c.finish_reason == "stop" for c in completions]),
         answers=_by_equivalence([s.answers for s in scores], task),
+        # What has no score has a reward of 0, and so have its parts.
+        parts={
+            name: np.array([s.parts.get(name, 0.0) for s in scores], dtype=np.float32)
+            for name in reward_parts(task)
+        },
     )
 
 

@@ -57,4 +57,8 @@ def group_arrays(draw: st.DrawFn) -> GroupArrays:
             name: draw(st.lists(st.text(max_size=5), min_size=n, max_size=n))
             for name in draw(st.lists(st.text(max_size=5), min_size=1, max_size=3, unique=True))
         },
+        parts={
+            name: flat(st.floats(-10, 10, width=32), n, np.float32)
+            for name in draw(st.sampled_from([(), ("exact",), ("exact", "format-2")]))
+        },
     )

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from fractions import Fraction
 
 from asyncds.tasks.base import Row, Score, Split, Task
 
@@ -43,6 +44,23 @@ class BreakingTask(Task):
                 bytes(2**31)
             case "raise":
                 raise KeyError("broken verifier")
+            case "None":
+                return None  # type: ignore[return-value]
+            case "nan" | "inf" | "1e39":
+                return Score(float(completion), True)
+            case "text":
+                return Score("1", True)  # type: ignore[arg-type]
+            case "two answers":
+                return Score(1.0, True, ("a", "b"))
+            case "long answer":
+                return Score(1.0, True, ("a" * 20_000,))
+            case "unknown part":
+                return Score(1.0, True, parts={"x": 1.0})
+            case "flood":
+                for _ in range(100):
+                    os.write(1, b"x" * 2**20)
+            case "fraction":
+                return Score(Fraction(1, 2), True)  # type: ignore[arg-type]
             case "print":
                 print("\x00\x00\x00\x00 not a frame", flush=True)
                 os.write(1, b"nor this")

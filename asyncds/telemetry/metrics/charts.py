@@ -10,6 +10,12 @@ RIGHT = Chart(
     section=Section.REWARD,
     top=1.0,
 )
+REWARD_PARTS = Chart(
+    title="Parts of the reward",
+    note="Mean of each reward function, before its weight. One that does not move teaches nothing.",
+    section=Section.REWARD,
+    least_parts=2,
+)
 PASS_AT_K = Chart(
     title="Pass@k while training",
     note="Held-out problems, on pinned weights. k = 1 up and the largest k down: right answers are "

@@ -42,6 +42,15 @@ _BATCH = (
         curve="reward",
     ),
     _of_batch(
+        name="reward_part",
+        help="Mean of a part of the reward, last batch, as its function returned it",
+        unit="reward",
+        labels={"part": ()},
+        key="reward/{part}",
+        chart=charts.REWARD_PARTS,
+        curve="{part}",
+    ),
+    _of_batch(
         name="correct_fraction",
         help="Correct completions in the last batch",
         unit="fraction",

@@ -13,7 +13,8 @@ SAMPLES_DELETED = "The samples were deleted to keep the journal within coordinat
 @dataclass(frozen=True, kw_only=True)
 class Completion:
     """One completion. answers: by equivalence, the primary one first, "" where there is none.
-    oldest, newest: versions of its tokens. mean_logprob: mean_t log μ, nats."""
+    oldest, newest: versions of its tokens. mean_logprob: mean_t log μ, nats.
+    parts: what the reward is made of, by name."""
 
     text: str
     answers: dict[str, str]
@@ -24,6 +25,7 @@ class Completion:
     oldest: int
     newest: int
     mean_logprob: float
+    parts: dict[str, float]
 
     @property
     def answer(self) -> str:
@@ -66,6 +68,7 @@ def read_rollout(group: GroupRow, decode: Decode) -> Rollout:
                 oldest=int(arrays.versions[part].min()),
                 newest=int(arrays.versions[part].max()),
                 mean_logprob=float(arrays.logprobs[part].mean()),
+                parts={name: float(values[i]) for name, values in arrays.parts.items()},
             )
         )
     return Rollout(group=group, prompt=decode(arrays.prompt_ids.tolist()), completions=completions)

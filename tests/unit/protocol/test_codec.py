@@ -134,6 +134,10 @@ def test_groups_come_back(group: GroupArrays) -> None:
         before, after = getattr(group, field.name), getattr(back, field.name)
         if field.name == "answers":
             assert list(before.items()) == list(after.items())
+        elif field.name == "parts":
+            assert list(before) == list(after)
+            for name, values in before.items():
+                np.testing.assert_array_equal(values, after[name])
         else:
             assert before.dtype == after.dtype
             np.testing.assert_array_equal(before, after)
@@ -192,6 +196,10 @@ BAD_GROUPS = {
     "a positive log-prob": {"logprobs": _raw([-0.5, 1e-7, -0.5, -0.5, -0.5, -0.5], "<f4")},
     "an infinite reward": {"rewards": _raw([0, np.inf], "<f4")},
     "a NaN reward": {"rewards": _raw([np.nan, 0], "<f4")},
+    "a part too few": {"parts": {"exact": _raw([0], "<f4")}},
+    "an infinite part": {"parts": {"exact": _raw([0, np.inf], "<f4")}},
+    "a part with a bad name": {"parts": {"no name": _raw([0, 0], "<f4")}},
+    "seventeen parts": {"parts": {f"part{i}": _raw([0, 0], "<f4") for i in range(17)}},
     "odd version runs": {"versions": _raw([3, 6, 4], "<i4")},
     "no version runs": {"versions": b""},
     "a negative version": {"versions": _raw([-1, 6], "<i4")},
@@ -346,7 +354,9 @@ buffers = st.binary(max_size=40)
 @given(
     st.fixed_dictionaries(
         {},
-        optional={f: buffers for f in wire.Group.__struct_fields__ if f != "answers"},
+        optional={
+            f: buffers for f in wire.Group.__struct_fields__ if f not in ("answers", "parts")
+        },
     )
 )
 def test_arbitrary_buffers_in_a_group_are_checked(changes: dict[str, bytes]) -> None:

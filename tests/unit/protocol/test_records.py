@@ -31,7 +31,7 @@ def records(kind: type[msgspec.Struct], **fields: st.SearchStrategy[Any]) -> st.
     return st.builds(kind, **(drawn | fields))
 
 
-facts = records(BatchFacts, distinct=names, top_share=st.none() | numbers)
+facts = records(BatchFacts, distinct=names, parts=names, top_share=st.none() | numbers)
 steps = records(StepRecord, batch=st.none() | facts, learner=names)
 
 

@@ -86,6 +86,15 @@ def test_scores_come_in_order() -> None:
         ("sys.exit", "crash"),
         ("memory", "memory"),
         ("raise", "exception"),
+        ("None", "invalid"),
+        ("nan", "invalid"),
+        ("inf", "invalid"),
+        ("1e39", "invalid"),
+        ("text", "invalid"),
+        ("two answers", "invalid"),
+        ("long answer", "invalid"),
+        ("unknown part", "invalid"),
+        ("flood", "output"),
     ],
 )
 def test_a_broken_verification_costs_only_itself(completion: str, reason: str) -> None:
@@ -94,7 +103,7 @@ def test_a_broken_verification_costs_only_itself(completion: str, reason: str) -
             (before,) = await scores_of(scorer, ["pid"])
             judged = await scorer.score(ROW, ["a", completion, "b", "pid"])
             assert judged.scores[:3] == [good("a"), NO_SCORE, good("b")]
-            assert (judged.scores[3] != before) == (reason != "exception")
+            assert (judged.scores[3] != before) == (reason not in ("exception", "invalid"))
             assert judged.errors == {reason: 1}
 
     run(test)
@@ -130,6 +139,28 @@ def test_what_a_verifier_prints_or_reads_does_not_disturb() -> None:
                 Score(1.0, True, ("''",)),
                 good("a"),
             ]
+
+    run(test)
+
+
+def test_of_what_a_verifier_prints_a_little_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    async def test() -> None:
+        async with started() as scorer:
+            await scores_of(scorer, ["print"])
+            (score,) = await scores_of(scorer, ["flood"])
+            assert score == NO_SCORE
+
+    run(test)
+    shown = capsys.readouterr().err
+    assert "not a frame" in shown
+    assert "a verifier prints more than is shown" in shown
+    assert 4_000 < len(shown) < 10_000
+
+
+def test_a_number_of_another_kind_is_a_number() -> None:
+    async def test() -> None:
+        async with started() as scorer:
+            assert await scores_of(scorer, ["fraction"]) == [Score(0.5, True)]
 
     run(test)
 

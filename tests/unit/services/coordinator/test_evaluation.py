@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations
 from pathlib import Path
@@ -289,3 +290,12 @@ def test_diversity_of_a_training_batch() -> None:
     assert facts.self_overlap == pytest.approx(1 / 3)
     assert (facts.lag_mean, facts.lag_max) == (1.0, 2)
     assert batch_facts(groups[2:], lags=[0]).top_share is None
+
+
+def test_parts_of_rewards_are_means_over_the_completions_that_have_them() -> None:
+    ones, halves = np.ones(2, dtype=np.float32), np.array([0, 0.5], dtype=np.float32)
+    groups = [
+        replace(make_group(), parts={"exact": ones, "brief": halves}),
+        replace(make_group(), parts={"exact": 0 * ones}),
+    ]
+    assert batch_facts(groups, lags=[0, 0]).parts == {"exact": 0.5, "brief": 0.25}
