@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from asyncds.cli.task_app import task_app
 from asyncds.launch.errors import UserError
 from asyncds.user_code import find_user_code
 
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="Read, check and explain configurations.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
+app.add_typer(task_app, name="task")
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="FILE", help="A YAML file of a run.")]
 Overrides = Annotated[

@@ -43,7 +43,7 @@ def preflight(config: RunConfig, *, resume: bool = False) -> list[str]:
     return [
         *problems,
         *_packages(config),
-        *_task(config),
+        *task_problems(config),
         *_kinds(config),
         *_devices(config, gpus() if uses_cuda() else []),
         *_ports(config),
@@ -93,7 +93,7 @@ def _context(config: RunConfig, facts: ModelFacts) -> list[str]:
     return []
 
 
-def _task(config: RunConfig) -> list[str]:
+def task_problems(config: RunConfig) -> list[str]:
     """Whether the task can be made: its data sets that are on this machine are read."""
     sources = data_sets(config.task)
     if problems := [f"task: {why}" for source in sources if (why := data.missing(source))]:

@@ -108,6 +108,11 @@ class Task(Protocol):
         where that is not known."""
         return None
 
+    def own_answers(self, row: Row) -> Sequence[str]:
+        """Completions of which one should be right, most likely first, for `asyncds task check`;
+        () where that is not known."""
+        return ()
+
     def fingerprint(self) -> str:
         """Differs between processes whose rows, prompts or equivalences differ."""
         return fingerprint(self)

@@ -62,6 +62,9 @@ class ReasoningGymTask(base.Task):
     def prompt(self, row: Row) -> Prompt:
         return [{"role": "user", "content": f"{row.fields['question']}\n\n{INSTRUCTION}"}]
 
+    def own_answers(self, row: Row) -> Sequence[str]:
+        return [f"<answer>{self._entry(row.fields['index'])['answer']}</answer>"]
+
     def score(self, row: Row, completion: str) -> Score:
         entry = self._entry(row.fields["index"])
 

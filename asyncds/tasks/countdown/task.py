@@ -8,8 +8,8 @@ from asyncds.tasks import base
 from asyncds.tasks.base import Prompt, Row, Score, Split, make_chat
 from asyncds.tasks.countdown import prompts
 from asyncds.tasks.countdown.dataset import load_problems
-from asyncds.tasks.countdown.enumeration import multiplicity
-from asyncds.tasks.countdown.expression import EQUIVALENCES, Equivalence
+from asyncds.tasks.countdown.enumeration import multiplicity, solutions
+from asyncds.tasks.countdown.expression import EQUIVALENCES, Equivalence, write
 from asyncds.tasks.countdown.problems import (
     Problem,
     Space,
@@ -93,6 +93,14 @@ class CountdownTask:
     def score(self, row: Row, completion: str) -> Score:
         judge = score_plain if self._prompt_style == "plain" else score_tagged
         return judge(completion, **row.fields)
+
+    def own_answers(self, row: Row) -> Sequence[str]:
+        numbers = tuple(sorted(row.fields["numbers"]))
+        solution = next(solutions(numbers, row.fields["target"]), None)
+        if solution is None:
+            return ()
+        answer = write(solution)
+        return [answer if self._prompt_style == "plain" else f"<answer>{answer}</answer>"]
 
     def multiplicity(self, row: Row) -> dict[str, int] | None:
         """Exact, by enumeration of every answer that ``score`` calls correct; None beyond five

@@ -7,7 +7,7 @@ from typing import Any
 
 from asyncds.config.tasks import DatasetTask as Settings
 from asyncds.config.tasks import DataSource
-from asyncds.tasks import base, source
+from asyncds.tasks import base, data, source
 from asyncds.tasks.base import Prompt, Row, Score, Split, encode_prompt, make_chat
 from asyncds.tasks.dataset.examples import Example, Loaded, each, load
 from asyncds.tasks.rewards.judge import Judge
@@ -64,6 +64,15 @@ class DatasetTask(base.Task):
                 columns=row.fields["columns"],
             )
         )
+
+    def own_answers(self, row: Row) -> Sequence[str]:
+        """The answer in the forms that are usual, of which a reward wants one."""
+        try:
+            answer = data.text(row.fields["answer"])
+        except ValueError:
+            return ()
+        forms = ("{}", "<answer>{}</answer>", "\\boxed{{{}}}", "#### {}")
+        return [form.format(answer) for form in forms] if answer else ()
 
     @property
     def bad_rows(self) -> list[str]:

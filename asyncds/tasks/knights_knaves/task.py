@@ -14,6 +14,7 @@ from asyncds.tasks.knights_knaves.puzzles import (
     Statement,
     every_puzzle,
     sample_puzzles,
+    solutions,
 )
 from asyncds.tasks.knights_knaves.verifier import score_plain, score_tagged
 from asyncds.tasks.splits import Rows, hold_out, splits
@@ -75,6 +76,12 @@ class KnightsKnavesTask:
     def score(self, row: Row, completion: str) -> Score:
         judge = score_plain if self._prompt_style == "plain" else score_tagged
         return judge(completion, _puzzle(row))
+
+    def own_answers(self, row: Row) -> Sequence[str]:
+        (knights,) = solutions(_puzzle(row))
+        if self._prompt_style == "plain":
+            return [prompts.plain_answer(knights)]
+        return [f"<answer>{prompts.answer(knights)}</answer>"]
 
     def multiplicity(self, row: Row) -> dict[str, int] | None:
         """One: that is the task."""

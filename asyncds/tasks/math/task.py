@@ -59,6 +59,10 @@ class MathTask:
         accepted under the limits of a scorer alone."""
         return score_boxed(completion, row.fields["answer"])
 
+    def own_answers(self, row: Row) -> Sequence[str]:
+        answer = row.fields["answer"]
+        return [answer if "\\boxed" in answer else f"\\boxed{{{answer}}}"]
+
     def multiplicity(self, row: Row) -> dict[str, int] | None:
         """One, however many ways there are to write it."""
         return {self.equivalence: 1}

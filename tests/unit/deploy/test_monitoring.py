@@ -49,6 +49,7 @@ ROLES = get_args(Role)
 VALUES = {
     "bound": "low",
     "equivalence": "written",
+    "part": "format",
     "generator": "generator-0",
     "k": "1",
     "lag": "2",

@@ -1,0 +1,77 @@
+"""How `asyncds task check` looks in a terminal."""
+
+from collections.abc import Iterator
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from asyncds.cli.inspect import printable
+from asyncds.cli.task_check import Shown, TaskReport, Tried
+
+LONGEST_PROMPT = 1_200
+LONGEST_COMPLETION = 50
+
+
+def view(report: TaskReport) -> Group:
+    """The whole report."""
+    return Group(*_parts(report))
+
+
+def _parts(report: TaskReport) -> Iterator[RenderableType]:
+    sizes = ", ".join(f"{n:,} {name}" for name, n in report.sizes.items() if n)
+    yield Text.assemble(("task ", "dim"), (report.name, "bold"), f"   {sizes}")
+    if report.lengths:
+        lengths = report.lengths
+        yield Text(
+            f"prompts of {lengths[0]} to {lengths[-1]} tokens, half of them up to "
+            f"{lengths[len(lengths) // 2]}"
+        )
+    yield Text("\nPrompts, as the model sees them", style="bold")
+    for shown in report.shown:
+        yield from _prompt(shown)
+    yield Text("\nThe reward", style="bold")
+    yield _rewards(report.tried)
+    for note in report.notes:
+        yield Text(f"\nnote: {printable(note)}", style="yellow")
+    for problem in report.problems:
+        yield Text(f"\nproblem: {printable(problem)}", style="bold red")
+    if not report.problems:
+        yield Text("\nnothing is wrong with it", style="green")
+
+
+def _prompt(shown: Shown) -> Iterator[RenderableType]:
+    tokens = "" if shown.tokens is None else f", {shown.tokens} tokens"
+    yield Text(f"{shown.split}, row {shown.row}{tokens}", style="dim")
+    yield Padding(Text(_middle_out(printable(shown.text), LONGEST_PROMPT)), (0, 0, 0, 2))
+
+
+def _rewards(found: list[Tried]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("completion")
+    table.add_column("such as", overflow="fold")
+    for name in ("reward", "correct", "longest"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for tried in found:
+        low, high = min(tried.rewards), max(tried.rewards)
+        example = " ".join(tried.replies[0][1].split())
+        table.add_row(
+            tried.kind,
+            Text(_middle_out(printable(example), LONGEST_COMPLETION), style="dim"),
+            f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}",
+            f"{tried.correct} of {len(tried.replies)}",
+            f"{1000 * max(tried.seconds):.0f} ms",
+        )
+        parts = tried.replies[0][2].score.parts if tried.replies[0][2].score else {}
+        if len(parts) > 1:
+            said = ", ".join(f"{name} {value:.3g}" for name, value in parts.items())
+            table.add_row("", Text(said, style="dim"), "", "", "")
+    return table
+
+
+def _middle_out(text: str, longest: int) -> str:
+    if len(text) <= longest:
+        return text
+    half = longest // 2
+    return f"{text[:half]} […] {text[-half:]}"
