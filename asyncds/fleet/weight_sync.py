@@ -14,7 +14,7 @@ import statistics
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, StrEnum
 
 PATIENCE, LEAST_SECONDS = 20.0, 10.0
 """A transfer by a group that has served before is given up after so many times what its transfers
@@ -62,6 +62,13 @@ class Sync:
     waiting: set[str] = field(default_factory=set)
 
 
+class SyncResult(StrEnum):
+    """How a weight sync ended. OK: a member at least has the version."""
+
+    OK = "ok"
+    FAILED = "failed"
+
+
 @dataclass(frozen=True, kw_only=True)
 class SyncOutcome:
     """How a broadcast ended. verified: members whose weights equal the learner's. culprits: who is
@@ -74,6 +81,11 @@ class SyncOutcome:
     culprits: dict[str, str]
     mismatched: list[str]
     victims: list[str]
+
+    @property
+    def result(self) -> SyncResult:
+        """OK if a member was verified."""
+        return SyncResult.OK if self.verified else SyncResult.FAILED
 
 
 class WeightSync:

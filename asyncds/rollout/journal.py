@@ -283,20 +283,20 @@ class Journal(JournalReader):
         )
         self._moved(LeaseState.COMMITTED, step, (id for (id,) in rows.fetchall()))
 
-    def rewind(self, step: int) -> None:
-        """The learner starts again at `step`: batches from there on are available again. Groups of
-        them whose samples were deleted count as evicted."""
+    def rewind(self, step: int) -> int:
+        """The learner starts again at `step`: batches from there on are available again. Returns
+        how many groups of them are evicted, since their samples were deleted."""
         undone = "step >= ? AND state IN ('batched', 'consumed', 'committed')"
         gone = "SELECT 1 FROM groups WHERE lease = leases.id AND length(payload) = 0"
         self._db.execute(
             f"UPDATE groups SET lag = NULL WHERE lease IN (SELECT id FROM leases WHERE {undone})",
             (step,),
         )
-        self._db.execute(
+        evicted = self._db.execute(
             "UPDATE leases SET state = 'evicted', step = NULL, reason = ?"
             f" WHERE {undone} AND EXISTS ({gone})",
             (DropReason.DELETED, step),
-        )
+        ).rowcount
         rows = self._db.execute(
             f"UPDATE leases SET state = 'delivered', step = NULL WHERE {undone} RETURNING id",
             (step,),
@@ -304,6 +304,7 @@ class Journal(JournalReader):
         self._moved(LeaseState.DELIVERED, step, (id for (id,) in rows.fetchall()))
         if self._db.execute("DELETE FROM steps WHERE step >= ?", (step,)).rowcount:
             self.set_meta("rewinds", json.dumps([*self.rewinds(), step]))
+        return evicted
 
     def delete_samples(self, leases: Iterable[int]) -> None:
         """Free the room of these groups' samples; the numbers about them stay.

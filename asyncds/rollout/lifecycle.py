@@ -22,6 +22,15 @@ class LeaseState(StrEnum):
     FAILED = "failed"
 
 
+class OpenState(StrEnum):
+    """Where an open lease stands in memory (`asyncds.rollout.open_leases`): it waits for a
+    generator, one works on it, or its group waits to be in a batch."""
+
+    WAITING = "waiting"
+    LEASED = "leased"
+    DELIVERED = "delivered"
+
+
 class LeaseEvent(StrEnum):
     """What is counted of training leases: label `event` of `groups_total`."""
 

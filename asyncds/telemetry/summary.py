@@ -5,23 +5,23 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from asyncds.protocol.state import State
 from asyncds.telemetry.files import replace_file, to_json
 from asyncds.telemetry.machine import hardware, versions
 from asyncds.telemetry.metrics.catalogue import metrics
-
-Status = Literal["finished", "interrupted", "failed"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
     """The keys of summary.json.
 
-    steps: training batches. policy_version: of the last published weights. groups_dropped: training
-    groups given up, by reason. tokens_per_second: trained tokens over wall time.
+    status: a final state of the run. steps: training batches. policy_version: of the last published
+    weights. groups_dropped: training groups given up, by reason. tokens_per_second: trained tokens
+    over wall time.
     learner_idle_fraction: share of the learner's time spent waiting for batches, from its first
     batch on.
     generator_pause_fraction: share of the generators' time paused for new weights.
@@ -33,7 +33,7 @@ class Summary:
     process.
     """
 
-    status: Status
+    status: State
     steps: int
     policy_version: int
     wall_seconds: float

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from asyncds.config.schema import RunConfig
 from asyncds.protocol import wire
 from asyncds.protocol.records import RunStatus
+from asyncds.protocol.state import State
 from asyncds.rollout.journal import Journal
 from services.coordinator.events import Event, Stalled
 from services.coordinator.generators import GeneratorService
@@ -19,7 +20,6 @@ from services.coordinator.learner import LearnerService
 from services.coordinator.parts import BASE_VERSION, make_parts
 from services.coordinator.rejected_frames import RejectedFrames
 from services.coordinator.run_end import RunEnd
-from services.coordinator.state import State
 from services.coordinator.status import missing, status, waiting_for
 
 log = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ class Coordinator:
         parts.evaluations.turn(now)
         if parts.leases.round is None:
             parts.weights.reconcile(now)
-        parts.leases.grant(now)
+        parts.grants.grant(now)
         # Until the base model is evaluated the learner keeps its weights, so that they can be
         # sent again, whoever dies meanwhile.
         if not (parts.evaluations.plan.base_is_due and parts.batches.trained == 0):

@@ -11,6 +11,7 @@ from asyncds.algo.diversity import Diversity, diversity, normalised_variance
 from asyncds.algo.passk import Estimate, bootstrap, mean_pass_at_k
 from asyncds.protocol.codec import GroupArrays
 from asyncds.protocol.records import EvaluationRecord
+from asyncds.rollout.open_leases import OpenLease, OpenLeases
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +96,7 @@ class Evaluated:
 class EvaluationRound:
     """One evaluation at each of some temperatures, under way. While it is open no weights are sent.
 
-    temperatures: of each evaluation, by its id. leases: lease → (evaluation, row of the split).
+    temperatures: of each evaluation, by its id. leases: the table in which its leases are open.
     """
 
     def __init__(
@@ -105,37 +106,29 @@ class EvaluationRound:
         step: int,
         n_samples: int,
         temperatures: dict[int, float],
-        leases: dict[int, tuple[int, int]],
+        leases: OpenLeases,
     ) -> None:
         self.version = version
         self.step = step
         self.n_samples = n_samples
-        self.total = len(leases)
+        self.total = leases.evaluating
         self._temperatures = temperatures
-        self._open = dict(leases)
+        self._leases = leases
         self._problems: dict[int, list[Evaluated]] = {id: [] for id in temperatures}
 
-    def owns(self, lease: int) -> bool:
-        """Whether the lease is part of this round and open."""
-        return lease in self._open
-
-    def add(self, lease: int, group: GroupArrays) -> None:
+    def add(self, lease: OpenLease, group: GroupArrays) -> None:
         """A problem's samples arrived."""
-        evaluation, row = self._open.pop(lease)
+        assert lease.evaluation is not None
         right = group.correct.tolist()
-        self._problems[evaluation].append(
+        self._problems[lease.evaluation].append(
             Evaluated(
-                row=row,
+                row=lease.row,
                 n=len(right),
                 c=sum(right),
                 entropy=-float(group.logprobs.mean(dtype=np.float64)),
                 diversity={name: diversity(keys, right) for name, keys in group.answers.items()},
             )
         )
-
-    def give_up(self, lease: int) -> None:
-        """A problem can't be evaluated."""
-        self._open.pop(lease, None)
 
     @property
     def evaluated(self) -> int:
@@ -145,12 +138,12 @@ class EvaluationRound:
     @property
     def done(self) -> int:
         """Leases finished, one per problem and temperature."""
-        return self.total - len(self._open)
+        return self.total - self._leases.evaluating
 
     @property
     def complete(self) -> bool:
         """All leases finished."""
-        return not self._open
+        return not self._leases.evaluating
 
     def results(
         self, *, split: str, pass_at: Sequence[int], multiplicity: Mapping[str, Sequence[int]]

@@ -10,6 +10,7 @@ from services.coordinator.checkpoints import CheckpointTracker
 from services.coordinator.evaluation import Due, EvaluationPlan
 from services.coordinator.events import EvaluationFinished, Event
 from services.coordinator.leases import LeaseBook
+from services.coordinator.task_facts import TaskFacts
 from services.coordinator.watchdog import Watchdog
 from services.coordinator.weight_syncs import WeightSyncManager
 
@@ -26,6 +27,7 @@ class Evaluations:
         journal: Journal,
         fleet: Fleet,
         leases: LeaseBook,
+        task: TaskFacts,
         weights: WeightSyncManager,
         checkpoints: CheckpointTracker,
         watchdog: Watchdog,
@@ -35,6 +37,7 @@ class Evaluations:
         self._journal = journal
         self._fleet = fleet
         self._leases = leases
+        self._task = task
         self._weights = weights
         self._checkpoints = checkpoints
         self._watchdog = watchdog
@@ -73,11 +76,17 @@ class Evaluations:
 
     def _begin(self, now: float) -> None:
         due = self._due()
-        if due is None or not self._leases.rows or not self._fleet.healthy():
+        if due is None or not self._task.rows or not self._fleet.healthy():
             return
         published = self._weights.published
         step = min(published * self._config.weights.publish_every, self._config.steps)
-        self._leases.open_round(version=published, step=step, n_samples=due.n_samples)
+        held_out = self._task.rows[self._config.eval.split]
+        self._leases.open_round(
+            version=published,
+            step=step,
+            n_samples=due.n_samples,
+            n_problems=min(held_out, self._config.eval.n_problems or held_out),
+        )
         self._watchdog.moved(now)
 
     def _finish(self, now: float) -> None:
@@ -85,7 +94,7 @@ class Evaluations:
         assert round is not None
         e = self._config.eval
         results = round.results(
-            split=e.split, pass_at=e.pass_at, multiplicity=self._leases.multiplicity
+            split=e.split, pass_at=e.pass_at, multiplicity=self._task.multiplicity
         )
         for result in results:
             self._journal.finish_evaluation(result)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from asyncds.fleet.membership import Health, Member
 from asyncds.protocol import wire
-from asyncds.rollout.lifecycle import AttemptOutcome, LeaseEvent
+from asyncds.rollout.lifecycle import AttemptOutcome, LeaseEvent, Purpose
 from services.coordinator.introductions import Introductions
 from services.coordinator.parts import BASE_VERSION, Parts
 from services.coordinator.rejected_frames import RejectedFrames
@@ -56,17 +56,18 @@ class GeneratorService:
 
     def handle(self, member: Member, message: wire.ToCoordinator, now: float) -> None:
         """A message of a member."""
-        leases, weights = self._parts.leases, self._parts.weights
-        self._parts.fleet.seen(member.name, now)
+        parts = self._parts
+        weights = parts.weights
+        parts.fleet.seen(member.name, now)
         match message:
             case wire.GeneratorHeartbeat(leases=held, stats=stats):
                 member.stats = stats
-                leases.mentioned(member, held, now)
+                parts.grants.mentioned(member, held, now)
                 self._send(member.peer, wire.Ack(leases=[]))
             case wire.Delivered():
                 self._delivered(member, message, now)
             case wire.LeaseFailed():
-                self._send(member.peer, leases.failed(member, message, now))
+                self._send(member.peer, parts.deliveries.failed(member, message, now))
             case wire.Prepared():
                 weights.prepared(member.name, message, now)
             case wire.Applied():
@@ -93,9 +94,11 @@ class GeneratorService:
             self._delivered(member, message, now)
 
     def _join(self, peer: bytes, hello: wire.GeneratorHello, now: float) -> None:
-        fleet, leases = self._parts.fleet, self._parts.leases
+        fleet = self._parts.fleet
         self._introductions.admit(hello)
-        leases.learn_task(rows=hello.rows, multiplicity=hello.multiplicity)
+        if hello.rows != self._parts.task.rows:
+            self._parts.leases.failures.expect(Purpose.TRAIN, hello.rows["train"])
+        self._parts.task.told_by_generator(rows=hello.rows, multiplicity=hello.multiplicity)
         member = Member(
             name=hello.name,
             incarnation=hello.incarnation,
@@ -108,19 +111,19 @@ class GeneratorService:
         fleet.join(member)
         if not self._parts.config.trains:
             fleet.verified(member.name, BASE_VERSION)
-        leases.adopt(member, hello.leases, now)
+        self._parts.grants.adopt(member, hello.leases, now)
         log.info("%s joined", hello.name)
 
     def _delivered(self, member: Member, message: wire.Delivered, now: float) -> None:
-        leases = self._parts.leases
-        before = leases.counts.events[LeaseEvent.DELIVERED]
+        events = self._parts.leases.counts.events
+        before = events[LeaseEvent.DELIVERED]
         unverified = self._parts.weights.unverified(member.name)
-        answer = leases.delivered(member, message, now, unverified=unverified)
+        answer = self._parts.deliveries.delivered(member, message, now, unverified=unverified)
         if answer is None:
             self._unverified.add(member, message)
             return
         self._send(member.peer, answer)
-        if leases.counts.events[LeaseEvent.DELIVERED] > before:
+        if events[LeaseEvent.DELIVERED] > before:
             self._parts.watchdog.moved(now)
 
     def _forget(self, member: Member, reason: str, outcome: AttemptOutcome, now: float) -> None:

@@ -1,39 +1,54 @@
-"""Whether a delivered group can be what it claims to be."""
+"""Checks of delivered groups: whether one can be what it claims to be."""
 
+from asyncds.config.sampling import RolloutConfig
 from asyncds.protocol.codec import GroupArrays, ProtocolError, unpack_group
 from asyncds.protocol.wire import Group
+from asyncds.rollout.journal import Journal
+from asyncds.rollout.lifecycle import Purpose
+from asyncds.rollout.open_leases import OpenLease
+from services.coordinator.evaluation import EvaluationRound
+from services.coordinator.task_facts import TaskFacts
 
 
-def checked_group(
-    group: Group,
-    *,
-    least: int,
-    most: int,
-    answers: set[str],
-    vocab_size: int | None,
-    only_version: int | None,
-    newest_version: int,
-) -> GroupArrays:
-    """The arrays of a group. Raises ProtocolError with what is wrong.
+class GroupChecks:
+    """Compares groups with their leases, the task, and the versions that were ever sent."""
 
-    least, most: how many completions it may have. answers: names of the equivalences that it must
-    have answers under. vocab_size: no token id may be as large; None while it is not known.
-    only_version: what every token of an evaluation must be sampled by. newest_version: no weights
-    beyond it were ever sent.
-    """
-    arrays = unpack_group(group)
-    n = len(arrays.lengths)
-    if not least <= n <= most:
-        raise ProtocolError(f"{n} completions instead of {least} to {most}")
-    if set(arrays.answers) != answers:
-        raise ProtocolError(f"answers under {', '.join(arrays.answers)}, which it did not name")
-    highest = int(max(arrays.completion_ids.max(), arrays.prompt_ids.max()))
-    if vocab_size is not None and highest >= vocab_size:
-        raise ProtocolError(f"token id {highest} outside the vocabulary of {vocab_size}")
-    seen = set(arrays.versions.tolist())
-    if only_version is not None and seen != {only_version}:
-        raise ProtocolError(f"versions {seen} in an evaluation of {only_version}")
-    newest = int(arrays.versions.max())
-    if newest > newest_version:
-        raise ProtocolError(f"weights {newest}, newer than any that were sent ({newest_version})")
-    return arrays
+    def __init__(self, *, rollout: RolloutConfig, journal: Journal, task: TaskFacts) -> None:
+        self._rollout = rollout
+        self._journal = journal
+        self._task = task
+        self._newest = int(journal.meta("newest_version") or -1)
+
+    def expect_version(self, version: int) -> None:
+        """Generators may have these weights from now on. Of a learner that went back to a
+        checkpoint the versions are lower, while groups of the one before are still on their way."""
+        if version > self._newest:
+            self._newest = version
+            self._journal.set_meta("newest_version", str(version))
+
+    def checked(self, group: Group, lease: OpenLease, round: EvaluationRound | None) -> GroupArrays:
+        """The arrays of a group for a lease. Raises ProtocolError with what is wrong.
+
+        round: the evaluation round that is open; every token of one of its leases must be by its
+        version.
+        """
+        arrays = unpack_group(group)
+        least, most = self._rollout.resolved_min_group, self._rollout.group_size
+        if lease.purpose == Purpose.EVAL:
+            least, most = 1, round.n_samples if round is not None else 0
+        n = len(arrays.lengths)
+        if not least <= n <= most:
+            raise ProtocolError(f"{n} completions instead of {least} to {most}")
+        if set(arrays.answers) != set(self._task.multiplicity):
+            raise ProtocolError(f"answers under {', '.join(arrays.answers)}, which it did not name")
+        highest = int(max(arrays.completion_ids.max(), arrays.prompt_ids.max()))
+        vocab_size = self._task.vocab_size
+        if vocab_size is not None and highest >= vocab_size:
+            raise ProtocolError(f"token id {highest} outside the vocabulary of {vocab_size}")
+        seen = set(arrays.versions.tolist())
+        if lease.purpose == Purpose.EVAL and round is not None and seen != {round.version}:
+            raise ProtocolError(f"versions {seen} in an evaluation of {round.version}")
+        newest = int(arrays.versions.max())
+        if newest > self._newest:
+            raise ProtocolError(f"weights {newest}, newer than any that were sent ({self._newest})")
+        return arrays

@@ -109,7 +109,7 @@ class LearnerService:
         else:
             self._rewind(hello, earlier, now)
             trained = selected = hello.step
-        parts.leases.learn_vocabulary(hello.vocab_size)
+        parts.task.told_by_learner(vocab_size=hello.vocab_size)
         parts.leases.restore(selected)
         parts.batches.restore(trained, hello.ranks)
         parts.learner.replace(hello.incarnation)
@@ -128,7 +128,7 @@ class LearnerService:
         parts.journal.set_meta("learners", json.dumps([*earlier, hello.incarnation]))
         parts.weights.learner_replaced(now)
         parts.evaluations.drop()
-        parts.journal.rewind(hello.step)
+        parts.leases.rewind(hello.step)
         parts.journal.drop_evaluations(from_step=hello.step)
         parts.checkpoints.restarted(hello.step)
         parts.evaluations.plan_again()

@@ -3,8 +3,8 @@
 from asyncds.protocol.wire import Delivered
 from asyncds.rollout.failures import Failures
 from asyncds.rollout.lifecycle import Purpose
+from asyncds.rollout.open_leases import OpenLease
 from services.coordinator.evaluation import EvaluationRound
-from services.coordinator.open_leases import Open
 
 _DONE = {Purpose.TRAIN: "trained on", Purpose.EVAL: "evaluated"}
 
@@ -23,16 +23,18 @@ class LeaseFailures:
         """Whether another lease may be handed out."""
         return self._of[purpose].may_begin(now)
 
-    def attempt(self, lease: Open, reason: str, *, permanent: bool, now: float) -> None:
+    def attempt(self, lease: OpenLease, reason: str, *, permanent: bool, now: float) -> None:
         """An attempt failed. permanent: another would too."""
         why = f"row {lease.row}: {reason}"
         self._of[lease.purpose].attempt_failed(reason=why, permanent=permanent, now=now)
 
-    def given_up(self, lease: Open) -> None:
+    def given_up(self, lease: OpenLease) -> None:
         """No other attempt will be made."""
         self._of[lease.purpose].given_up(lease.row)
 
-    def delivered(self, lease: Open, message: Delivered, *, completions: int, now: float) -> None:
+    def delivered(
+        self, lease: OpenLease, message: Delivered, *, completions: int, now: float
+    ) -> None:
         """A group came. One in which nothing could be judged teaches nothing, so it counts as one
         that failed."""
         if message.score_errors < completions:

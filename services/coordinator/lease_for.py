@@ -3,11 +3,11 @@
 from asyncds.config.schema import RunConfig
 from asyncds.protocol.wire import Lease
 from asyncds.rollout.lifecycle import Purpose
-from services.coordinator.open_leases import Open
+from asyncds.rollout.open_leases import OpenLease
 from services.coordinator.prompts import sampling_seed
 
 
-def lease_for(entry: Open, *, config: RunConfig, samples: int | None) -> Lease:
+def lease_for(entry: OpenLease, *, config: RunConfig, samples: int | None) -> Lease:
     """The lease of an entry as it goes over the wire.
 
     samples: completions of each problem in the evaluation round that is open; None without one.

@@ -13,6 +13,7 @@ from typing import Any
 from asyncds.config.load import dump_config
 from asyncds.config.schema import RunConfig
 from asyncds.protocol.codec import ProtocolError, decode_to_coordinator, encode
+from asyncds.protocol.state import State
 from asyncds.protocol.wire import Message, Observe, Status
 from asyncds.rollout.journal import Journal
 from asyncds.rollout.journal_file import DiskFullError, JournalDamagedError, JournalError
@@ -24,7 +25,6 @@ from asyncds.transport.router import BindError, Router
 from services.coordinator.clock import ListeningClock
 from services.coordinator.coordinator import Coordinator
 from services.coordinator.disk import is_full, wait_for_room
-from services.coordinator.state import State
 from services.coordinator.telemetry import CoordinatorTelemetry
 from services.coordinator.traces import open_journal, trace_syncs
 from services.coordinator.trackers import TrackerProcesses
@@ -161,10 +161,10 @@ def _serve_while_there_is_room(
         place=0,
         healthy=lambda: "",
         ready=not_ready,
-        pages=telemetry.pages(),
+        pages=telemetry.page.pages(),
     )
     with server as address:
-        telemetry.announce(address)
+        telemetry.page.announce(address)
         links = "encrypted" if config.coordinator.curve else "not encrypted"
         log.info("control plane at tcp://%s:%d, %s", config.coordinator.host, router.port, links)
         try:

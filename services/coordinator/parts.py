@@ -5,20 +5,28 @@ from dataclasses import dataclass
 
 from asyncds.config.schema import RunConfig
 from asyncds.fleet.membership import Fleet
+from asyncds.fleet.weight_sync import WeightSync
 from asyncds.protocol.wire import Message
 from asyncds.rollout.journal import Journal
+from asyncds.rollout.open_leases import OpenLeases
 from asyncds.rollout.scheduler import Scheduler
 from services.coordinator.batches import BatchServer
 from services.coordinator.checkpoints import CheckpointTracker
+from services.coordinator.deliveries import Deliveries
+from services.coordinator.dynamic_sampling import DynamicSampling
 from services.coordinator.evaluations import Evaluations
 from services.coordinator.events import Event, SyncEnded
+from services.coordinator.grants import Grants
+from services.coordinator.group_checks import GroupChecks
 from services.coordinator.leases import LeaseBook
 from services.coordinator.pace import Pace
+from services.coordinator.prompts import TrainingPrompts
 from services.coordinator.rejected_frames import RejectedFrames
 from services.coordinator.retention import Retention
 from services.coordinator.steps import StepRecorder
+from services.coordinator.task_facts import TaskFacts
 from services.coordinator.watchdog import Watchdog
-from services.coordinator.weight_syncs import WeightSyncManager
+from services.coordinator.weight_syncs import LATE_SECONDS, LEARNER, WeightSyncManager
 from services.coordinator.worker_group import WorkerGroup
 
 BASE_VERSION = 0
@@ -35,7 +43,10 @@ class Parts:
     journal: Journal
     fleet: Fleet
     scheduler: Scheduler
+    task: TaskFacts
     leases: LeaseBook
+    grants: Grants
+    deliveries: Deliveries
     batches: BatchServer
     weights: WeightSyncManager
     checkpoints: CheckpointTracker
@@ -59,7 +70,9 @@ def make_parts(
     """The parts of a run that begins, or goes on where the journal stands."""
     r, c, w = config.rollout, config.coordinator, config.weights
     fleet = Fleet(suspect_seconds=c.suspect_seconds, dead_seconds=c.dead_seconds)
+    task, open_leases = TaskFacts(), OpenLeases(next_id=journal.next_lease_id())
     scheduler = Scheduler(
+        leases=open_leases,
         groups_per_step=r.groups_per_step,
         target_lag=r.resolved_target_lag,
         max_lag=r.max_lag,
@@ -68,14 +81,17 @@ def make_parts(
         total_steps=config.steps,
         hold=r.hold,
     )
+    prompts = TrainingPrompts(seed=config.seed, journal=journal)
     leases = LeaseBook(
         config=config,
         journal=journal,
+        open=open_leases,
         scheduler=scheduler,
+        prompts=prompts,
         fleet=fleet,
         send=send,
-        reject=rejected.add,
     )
+    checks = GroupChecks(rollout=r, journal=journal, task=task)
     batches = BatchServer(
         journal=journal, leases=leases, version_at=scheduler.version_at, send=send
     )
@@ -83,13 +99,17 @@ def make_parts(
     journal.set_meta("starts", str(starts + 1))
     weights = WeightSyncManager(
         fleet=fleet,
-        prepare_seconds=w.prepare_seconds,
-        transfer_seconds=w.transfer_seconds,
+        sync=WeightSync(
+            learner=LEARNER,
+            prepare_seconds=w.prepare_seconds,
+            transfer_seconds=w.transfer_seconds,
+            late_seconds=LATE_SECONDS,
+            probe_tolerance=config.probe_tolerance,
+            first=1 + starts * SYNCS_PER_START,
+        ),
         probe_every=w.probe_every,
-        probe_tolerance=config.probe_tolerance,
-        first_sync=1 + starts * SYNCS_PER_START,
         send=send,
-        on_go=leases.expect_version,
+        on_go=checks.expect_version,
         on_mismatch=leases.distrust,
         on_end=lambda outcome, now: tell(SyncEnded(outcome=outcome, now=now)),
     )
@@ -107,7 +127,19 @@ def make_parts(
         journal=journal,
         fleet=fleet,
         scheduler=scheduler,
+        task=task,
         leases=leases,
+        grants=Grants(
+            leases=leases, scheduler=scheduler, prompts=prompts, task=task, fleet=fleet, send=send
+        ),
+        deliveries=Deliveries(
+            leases=leases,
+            scheduler=scheduler,
+            journal=journal,
+            checks=checks,
+            dynamic_sampling=DynamicSampling(config=config, journal=journal),
+            reject=rejected.add,
+        ),
         batches=batches,
         weights=weights,
         checkpoints=checkpoints,
@@ -116,6 +148,7 @@ def make_parts(
             journal=journal,
             fleet=fleet,
             leases=leases,
+            task=task,
             weights=weights,
             checkpoints=checkpoints,
             watchdog=watchdog,
@@ -125,6 +158,7 @@ def make_parts(
         steps=StepRecorder(
             journal=journal,
             fleet=fleet,
+            leases=open_leases,
             scheduler=scheduler,
             weights=weights,
             pace=pace,

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 from asyncds.fleet.membership import Health
 from asyncds.protocol import wire
+from asyncds.protocol.state import State
 from services.coordinator.parts import Parts
-from services.coordinator.state import State
 from services.coordinator.status import waiting_for
 
 log = logging.getLogger(__name__)

@@ -1,5 +1,7 @@
 """What people are told about a run: who waits for whom, and all of it at a glance."""
 
+from collections import Counter
+
 from asyncds.protocol.records import (
     LearnerStatus,
     MemberStatus,
@@ -7,9 +9,9 @@ from asyncds.protocol.records import (
     RunStatus,
     SyncStatus,
 )
-from asyncds.rollout.scheduler import TicketState
+from asyncds.protocol.state import State
+from asyncds.rollout.lifecycle import OpenState
 from services.coordinator.parts import Parts
-from services.coordinator.state import State
 
 
 def missing(run: Parts) -> str:
@@ -30,7 +32,7 @@ def waiting_for(run: Parts, state: State) -> str:
     if round is not None:
         return f"evaluating version {round.version}: {round.done} of {round.total} groups"
     if run.batches.starving:
-        blockers = run.leases.open.holders(run.scheduler.blockers())
+        blockers = Counter(lease.holder or "nobody" for lease in run.scheduler.blockers())
         if blockers:
             name, n = blockers.most_common(1)[0]
             return f"the learner waits for generators: {n} groups at {name}"
@@ -41,7 +43,7 @@ def waiting_for(run: Parts, state: State) -> str:
         return "everybody waits for the last checkpoint"
     if sync is not None:
         return f"weight sync {sync.id} is {sync.phase.value}"
-    if not run.scheduler.count(TicketState.LEASED) and state is State.RUNNING:
+    if not run.leases.open.count(OpenState.LEASED) and state is State.RUNNING:
         return "generators wait for the learner"
     return "nobody waits"
 
@@ -59,15 +61,15 @@ def status(run: Parts, *, state: State, message: str, now: float) -> RunStatus:
         steps=run.config.steps,
         version=version,
         max_lag=run.config.rollout.max_lag,
-        outstanding=run.scheduler.outstanding,
-        buffered=run.scheduler.count(TicketState.DELIVERED),
+        outstanding=run.leases.open.outstanding,
+        buffered=run.leases.open.count(OpenState.DELIVERED),
         waiting_for=waiting_for(run, state),
-        sync_seconds=run.weights.seconds[-1] if run.weights.seconds else None,
-        pause_seconds=run.weights.pauses[-1] if run.weights.pauses else None,
+        sync_seconds=run.weights.figures.last_seconds,
+        pause_seconds=run.weights.figures.last_pause,
         learner=LearnerStatus(
             phase=run.learner.phase if run.learner.here else "not here",
             step=run.batches.trained,
-            version=run.weights.staged,
+            version=run.weights.learner.staged,
             last_seen=run.learner.silent(now) if run.learner.heard else None,
         ),
         sync=None
@@ -82,7 +84,7 @@ def status(run: Parts, *, state: State, message: str, now: float) -> RunStatus:
                 health=m.health.value,
                 version=m.version,
                 lag=version - m.version if m.version >= 0 else None,
-                leases=run.leases.open.count(m.name),
+                leases=run.leases.open.leases_of(m.name),
                 tokens_per_second=m.stats.get("tokens_per_second"),
                 kv_use=m.stats.get("kv_use"),
                 last_seen=now - m.last_seen,

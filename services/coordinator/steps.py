@@ -6,7 +6,9 @@ from collections.abc import Callable
 from asyncds.fleet.membership import Fleet
 from asyncds.protocol.records import StepRecord
 from asyncds.rollout.journal import Journal
-from asyncds.rollout.scheduler import Scheduler, TicketState
+from asyncds.rollout.lifecycle import OpenState
+from asyncds.rollout.open_leases import OpenLeases
+from asyncds.rollout.scheduler import Scheduler
 from services.coordinator.batches import TrainedBatch
 from services.coordinator.events import Event, StepTrained
 from services.coordinator.pace import Pace
@@ -21,6 +23,7 @@ class StepRecorder:
         *,
         journal: Journal,
         fleet: Fleet,
+        leases: OpenLeases,
         scheduler: Scheduler,
         weights: WeightSyncManager,
         pace: Pace,
@@ -28,6 +31,7 @@ class StepRecorder:
     ) -> None:
         self._journal = journal
         self._fleet = fleet
+        self._leases = leases
         self._scheduler = scheduler
         self._weights = weights
         self._pace = pace
@@ -36,7 +40,7 @@ class StepRecorder:
     def trained(self, batch: TrainedBatch, now: float) -> None:
         """Record the batch."""
         self._pace.trained(batch.facts.tokens if batch.facts else 0, now)
-        weights = self._weights
+        figures = self._weights.figures
         record = StepRecord(
             step=batch.step,
             version=self._scheduler.version_at(batch.step + 1),
@@ -46,11 +50,11 @@ class StepRecorder:
             wall_seconds=self._pace.wall_seconds(now),
             tokens_per_second=self._pace.tokens_per_second,
             generated_tokens_per_second=self._fleet.tokens_per_second,
-            outstanding=self._scheduler.outstanding,
-            buffered=self._scheduler.count(TicketState.DELIVERED),
+            outstanding=self._leases.outstanding,
+            buffered=self._leases.count(OpenState.DELIVERED),
             healthy=len(self._fleet.healthy()),
-            sync_seconds=weights.seconds[-1] if weights.seconds else None,
-            pause_seconds=weights.pauses[-1] if weights.pauses else None,
+            sync_seconds=figures.last_seconds,
+            pause_seconds=figures.last_pause,
         )
         self._journal.add_step(record)
         self._tell(StepTrained(record=record, lags=batch.lags))

@@ -1,9 +1,7 @@
 """What the coordinator writes and exports: metrics.jsonl, summary.json, Prometheus series."""
 
 import logging
-import math
 import shutil
-import socket
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,16 +10,14 @@ from msgspec.structs import replace
 
 from asyncds.config.schema import RunConfig
 from asyncds.fleet.membership import Health
-from asyncds.protocol.records import EvaluationRecord, History, RunStatus, StepRecord
+from asyncds.fleet.weight_sync import SyncOutcome, SyncResult
+from asyncds.protocol.records import EvaluationRecord, RunStatus, StepRecord
+from asyncds.protocol.state import State
 from asyncds.rollout.journal import Journal
-from asyncds.rollout.lifecycle import DropReason, LeaseEvent
-from asyncds.rollout.scheduler import TicketState
-from asyncds.telemetry.live.page import live_pages, no_live_page
-from asyncds.telemetry.live.view import SAMPLES, LiveView
+from asyncds.rollout.lifecycle import DropReason, LeaseEvent, OpenState
+from asyncds.telemetry.live.view import SAMPLES
 from asyncds.telemetry.metrics.registry import Metrics
 from asyncds.telemetry.metrics.values import batch_values, evaluation_values
-from asyncds.telemetry.run_log import RunLog
-from asyncds.telemetry.server import Page
 from asyncds.telemetry.state_dump import dump_state
 from asyncds.telemetry.summary import Summary, diagnose, percentiles, read_summary, write_summary
 from services.coordinator.coordinator import Coordinator
@@ -31,15 +27,13 @@ from services.coordinator.events import (
     Rewound,
     Stalled,
     StepTrained,
+    SyncEnded,
 )
-from services.coordinator.state import State
+from services.coordinator.live_page import LivePage
+from services.coordinator.run_records import RunRecords
 
 log = logging.getLogger(__name__)
 
-HISTORY = 200
-"""Steps of the reward curve that `status` carries."""
-PUBLISH_SECONDS = 1.0
-"""Between two states of the run that the live page can show."""
 OF_BATCHES = (LeaseEvent.BATCHED, LeaseEvent.CONSUMED)
 """Events that are counted when a batch is trained; the lease book counts the others."""
 
@@ -61,39 +55,11 @@ class CoordinatorTelemetry:
         self._run_dir = run_dir
         self._journal = journal
         self._metrics = metrics
-        self._last: StepRecord | None = None
-        self._log, self._history = self._journaled()
-        self._evaluations = journal.evaluations()
-        self._rewinds = 0
+        self._records = RunRecords(journal=journal, run_dir=run_dir)
         self._dropped_before = _by_kind(journal.ended())
         self._seen: Counter[str] = Counter()
-        self.view = LiveView(config=config, run_dir=run_dir)
-        self._published = -math.inf
-        self._paged = False
-        self.page = ""
-        """Where the live page is; "" if it is not served."""
+        self.page = LivePage(config=config, run_dir=run_dir)
         metrics.gauge("lag_bound").set(config.rollout.max_lag)
-
-    def pages(self) -> dict[str, Page]:
-        """What the coordinator serves beside its metrics."""
-        telemetry = self._config.telemetry
-        if telemetry.page is False:
-            return no_live_page("the live page is off: set telemetry.page to true")
-        if telemetry.page is None and not telemetry.loopback:
-            return no_live_page(
-                f"the live page shows rollouts and is not served on {telemetry.host}: set "
-                "telemetry.page to true if everyone who can reach that address may read them"
-            )
-        self._paged = True
-        return live_pages(self.view, host=telemetry.host)
-
-    def announce(self, address: str) -> None:
-        """address: of the server of `pages`."""
-        if self._paged:
-            for everywhere in ("//0.0.0.0:", "//[::]:"):
-                address = address.replace(everywhere, f"//{socket.gethostname()}:")
-            self.page = f"{address}/"
-            log.info("live page at %s", self.page)
 
     def tell(self, events: Iterable[Event], now: float) -> None:
         """What happened, in order."""
@@ -104,24 +70,15 @@ class CoordinatorTelemetry:
                 case EvaluationFinished():
                     self._evaluation(event.record)
                 case Rewound():
-                    self._rewind()
+                    self._records.rewound()
+                case SyncEnded():
+                    self._sync(event.outcome, event.now)
                 case Stalled():
                     self._stall(event.reason, now)
 
-    def _rewind(self) -> None:
-        """The journal went back to an earlier step: so do the files."""
-        self._log.close()
-        self._log, self._history = self._journaled()
-        self._evaluations = self._journal.evaluations()
-        self._rewinds += 1
-
     def _step(self, record: StepRecord, lags: list[int]) -> None:
+        self._records.step(record)
         m, batch = self._metrics, record.batch
-        if self._last is None or self._last.step < record.step:
-            # Otherwise it was read back from the journal a moment ago.
-            self._log.write(record.line())
-            self._history.append(batch.reward if batch else None)
-            self._last = record
         m.counter("steps_total").inc()
         for lag in lags:
             m.histogram("lag").observe(lag)
@@ -132,12 +89,12 @@ class CoordinatorTelemetry:
             m.counter("groups_total", event=event).inc(batch.groups)
         m.record("batch", batch_values(record.line(), "coordinator"))
 
-    def _journaled(self) -> tuple[RunLog, list[float | None]]:
-        """The log and the reward curve so far, from the journal."""
-        records = self._journal.steps()
-        self._last = records[-1] if records else None
-        log = RunLog(self._run_dir / "metrics.jsonl", lines=(r.line() for r in records))
-        return log, [r.batch.reward if r.batch else None for r in records]
+    def _sync(self, outcome: SyncOutcome, now: float) -> None:
+        """A weight sync is over."""
+        m = self._metrics
+        m.counter("syncs_total", result=outcome.result).inc()
+        if outcome.result is SyncResult.OK:
+            m.histogram("sync_seconds").observe(now - outcome.sync.started)
 
     def _stall(self, reason: str, now: float) -> None:
         """Nothing moves: count it, and write down what the coordinator knows."""
@@ -148,8 +105,7 @@ class CoordinatorTelemetry:
         log.error("what every process is doing: %s", path.parent)
 
     def _evaluation(self, record: EvaluationRecord) -> None:
-        if record.id not in [e.id for e in self._evaluations]:
-            self._evaluations.append(record)
+        self._records.evaluation(record)
         values = evaluation_values(record.result())
         self._metrics.record("evaluation", values, temperature=f"{record.temperature:g}")
 
@@ -158,32 +114,28 @@ class CoordinatorTelemetry:
         parts = self._coordinator.parts
         m, leases, weights = self._metrics, parts.leases, parts.weights
         m.gauge("policy_version").set(max(weights.published, 0))
-        m.gauge("outstanding_groups").set(parts.scheduler.outstanding)
-        m.gauge("buffered_groups").set(parts.scheduler.count(TicketState.DELIVERED))
+        m.gauge("outstanding_groups").set(leases.open.outstanding)
+        m.gauge("buffered_groups").set(leases.open.count(OpenState.DELIVERED))
         m.gauge("lease_age_seconds").set(leases.open.oldest_seconds(now))
         health = Counter(member.health for member in parts.fleet)
         for state in Health:
             m.gauge("members", health=state.value).set(health[state])
-        for end in (State.FINISHED, State.INTERRUPTED, State.FAILED):
-            m.gauge("over", end=end.value).set(self._coordinator.state is end)
+        for end in State:
+            if end.final:
+                m.gauge("over", end=end).set(self._coordinator.state is end)
         for event in set(LeaseEvent) - set(OF_BATCHES):
             self._advance(f"event/{event}", leases.counts.events[event], event=event)
         for reason, n in leases.counts.dropped.items():
             self._advance(f"reason/{reason}", n, name="groups_dropped_total", reason=reason)
-        for result, n in weights.results.items():
-            self._advance(f"result/{result}", n, name="syncs_total", result=result)
         self._advance("tokens", leases.counts.tokens, name="tokens_generated_total")
         self._advance("rejected", self._coordinator.rejected.count, name="rejected_frames_total")
-        for seconds in weights.take_new_seconds():
-            m.histogram("sync_seconds").observe(seconds)
         files = [self._journal.path, Path(f"{self._journal.path}-wal")]
         m.gauge("journal_bytes").set(sum(f.stat().st_size for f in files if f.exists()))
         m.gauge("journal_exceeded").set(parts.retention.exceeded)
         self._advance("deleted", parts.retention.deleted, name="samples_deleted_total")
         self.look_at_disk()
-        if now - self._published >= PUBLISH_SECONDS:
-            self._published = now
-            self.view.publish(self.status(now))
+        if self.page.due(now):
+            self.page.publish(self.status(now), now)
 
     def look_at_disk(self) -> None:
         """Bring the gauges of the disk up to date."""
@@ -195,7 +147,7 @@ class CoordinatorTelemetry:
         """The coordinator does nothing for now. Returns the status that is shown meanwhile."""
         self._metrics.gauge("disk_full").set(1)
         status = replace(self.status(now), message=why, waiting_for="everybody waits for room")
-        self.view.publish(status)
+        self.page.publish(status, now)
         return status
 
     def connections(self, rejected: Mapping[str, int]) -> None:
@@ -211,20 +163,22 @@ class CoordinatorTelemetry:
     def status(self, now: float) -> RunStatus:
         """The run as people see it: what the coordinator knows, and its progress."""
         status = self._coordinator.status(now)
-        measured = self._last.learner if self._last else {}
+        records = self._records
+        last = records.last
+        measured = last.learner if last else {}
         total, waited = measured.get("seconds_total"), measured.get("seconds_wait")
         idle = waited / total if total and waited is not None else None
-        batch = self._last.batch if self._last else None
+        batch = last.batch if last else None
         counts = self._coordinator.parts.leases.counts
         samples = min(counts.events[LeaseEvent.DELIVERED], SAMPLES)
         first = self._config.eval.temperatures[0]
-        shown = [e for e in self._evaluations if e.temperature == first]
+        shown = [e for e in records.evaluations if e.temperature == first]
         return replace(
             status,
             learner=replace(status.learner, idle_fraction=idle),
             fleet=[replace(m, mismatch=_mismatch(measured, m.name)) for m in status.fleet],
-            page=self.page,
-            revision=f"{self._rewinds}.{len(self._history)}.{len(self._evaluations)}.{samples}",
+            page=self.page.address,
+            revision=f"{records.revision}.{samples}",
             dropped={str(k): n for k, n in (self._dropped_before + counts.dropped).items()},
             reward=batch and batch.reward,
             correct=batch and batch.correct,
@@ -233,7 +187,7 @@ class CoordinatorTelemetry:
             lag_max=batch and batch.lag_max,
             pass_=shown[-1].pass_at_k if shown else None,
             base_pass=shown[0].pass_at_k if shown else None,
-            history=History(reward=self._history[-HISTORY:]),
+            history=records.history,
         )
 
     def summarise(self, now: float) -> None:
@@ -248,11 +202,10 @@ class CoordinatorTelemetry:
         spent = sum(s.learner.get("seconds_total", 0.0) for s in steps)
         served = sum(m.stats.get("seconds", 0.0) for m in parts.fleet)
         paused = sum(m.stats.get("pause_seconds", 0.0) for m in parts.fleet)
-        status = end.state.value
         write_summary(
             path,
             Summary(
-                status=status if status in ("finished", "interrupted") else "failed",  # type: ignore[arg-type]
+                status=end.state if end.state.final else State.FAILED,
                 steps=parts.batches.trained,
                 policy_version=max(parts.weights.published, 0),
                 wall_seconds=wall,
@@ -264,7 +217,7 @@ class CoordinatorTelemetry:
                 tokens_per_second=totals["tokens_trained"] / wall if wall else 0.0,
                 learner_idle_fraction=waited / spent if spent else 0.0,
                 generator_pause_fraction=paused / served if served else 0.0,
-                weight_sync_seconds=percentiles(list(parts.weights.seconds)),
+                weight_sync_seconds=percentiles(list(parts.weights.figures.seconds)),
                 lag={"mean": totals["lag_mean"], "max": totals["lag_max"]},
                 diagnostics=diagnose([s.line() for s in steps]),
                 best_checkpoint=parts.checkpoints.best,
@@ -274,7 +227,7 @@ class CoordinatorTelemetry:
 
     def close(self) -> None:
         """Close the files."""
-        self._log.close()
+        self._records.close()
 
 
 def _mismatch(measured: Mapping[str, float], generator: str) -> float | None:

@@ -1,13 +1,14 @@
 """Keeping the fleet's weights up to date: whoever is behind what the learner has staged gets it."""
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from asyncds.fleet.membership import Fleet, Health, Member
-from asyncds.fleet.weight_sync import Phase, Receipt, Sync, SyncOutcome, WeightSync
+from asyncds.fleet.weight_sync import Phase, Receipt, Sync, SyncOutcome, SyncResult, WeightSync
 from asyncds.protocol.wire import (
     Applied,
     Go,
@@ -24,26 +25,70 @@ log = logging.getLogger(__name__)
 LEARNER = "learner"
 LATE_SECONDS = 10.0
 """Beyond the deadline that both ends of a transfer have, for their reports to arrive."""
+LEARNER_RETRY_SECONDS = 1.0
+"""After a weight sync that failed at the learner, until the next."""
+
+
+@dataclass(kw_only=True)
+class LearnerEnd:
+    """The sending end of weight syncs, as rank 0 of the learner has told.
+
+    peer: its connection, None while it is not here. staged: the newest version it can send, -1 for
+    none. rendezvous, layout: of the weight sync it agreed to last. retry_at: time before which no
+    other may begin.
+    """
+
+    peer: bytes | None = None
+    staged: int = -1
+    rendezvous: str = ""
+    layout: bytes = b""
+    retry_at: float = 0.0
+
+    def ready(self, now: float) -> bool:
+        """Whether a weight sync may begin."""
+        return self.staged >= 0 and self.peer is not None and now >= self.retry_at
+
+
+@dataclass(kw_only=True)
+class SyncFigures:
+    """Figures of the weight syncs so far: how each ended, what those that succeeded took, how long
+    generators paused, and who was to blame for the last failure, with the reason."""
+
+    results: Counter[SyncResult] = field(default_factory=Counter)
+    seconds: deque[float] = field(default_factory=lambda: deque(maxlen=10_000))
+    pauses: deque[float] = field(default_factory=lambda: deque(maxlen=10_000))
+    last_failure: str = ""
+
+    @property
+    def last_seconds(self) -> float | None:
+        """What the last one that succeeded took."""
+        return self.seconds[-1] if self.seconds else None
+
+    @property
+    def last_pause(self) -> float | None:
+        """How long a generator paused last."""
+        return self.pauses[-1] if self.pauses else None
 
 
 class WeightSyncManager:
-    """Starts a broadcast whenever a member lacks the staged weights; carries its messages."""
+    """Starts a weight sync whenever a member lacks the staged weights; carries its messages.
+
+    learner: the sending end. published: the version that generators serve, -1 for none. figures:
+    what became of weight syncs.
+    """
 
     def __init__(
         self,
         *,
         fleet: Fleet,
-        prepare_seconds: float,
-        transfer_seconds: float,
+        sync: WeightSync,
         probe_every: int,
-        probe_tolerance: float,
-        first_sync: int,
         send: Callable[[bytes, Message], None],
         on_go: Callable[[int], None],
         on_mismatch: Callable[[Member], None],
         on_end: Callable[[SyncOutcome, float], None],
     ) -> None:
-        """on_go: gets every version that a broadcast of is about to begin. on_mismatch: every
+        """on_go: gets every version that is about to be sent. on_mismatch: every
         member that turned out to have other weights than the learner's. on_end: how each ended,
         and when."""
         self._fleet = fleet
@@ -52,25 +97,10 @@ class WeightSyncManager:
         self._on_mismatch = on_mismatch
         self._on_end = on_end
         self._probe_every = probe_every
-        self._sync = WeightSync(
-            learner=LEARNER,
-            prepare_seconds=prepare_seconds,
-            transfer_seconds=transfer_seconds,
-            late_seconds=LATE_SECONDS,
-            probe_tolerance=probe_tolerance,
-            first=first_sync,
-        )
-        self._retry_at = 0.0
-        self._layout = b""
-        self._rendezvous = ""
-        self.learner_peer: bytes | None = None
-        self.staged = -1
+        self._sync = sync
+        self.learner = LearnerEnd()
         self.published = -1
-        self.results: dict[str, int] = {"ok": 0, "failed": 0}
-        self._new_seconds: list[float] = []
-        self.seconds: deque[float] = deque(maxlen=10_000)
-        self.pauses: deque[float] = deque(maxlen=10_000)
-        self.last_failure = ""
+        self.figures = SyncFigures()
 
     @property
     def current(self) -> Sync | None:
@@ -85,11 +115,6 @@ class WeightSyncManager:
             return None
         return sync.version
 
-    def take_new_seconds(self) -> list[float]:
-        """Durations of the broadcasts that succeeded since the last call."""
-        new, self._new_seconds = self._new_seconds, []
-        return new
-
     def serve_without_learner(self, version: int) -> None:
         """Nothing is trained: every generator that joins has these weights."""
         self.published = version
@@ -98,11 +123,11 @@ class WeightSyncManager:
 
     def learner_here(self, peer: bytes) -> None:
         """The connection of the learner's rank 0."""
-        self.learner_peer = peer
+        self.learner.peer = peer
 
     def learner_has(self, staged: int) -> None:
         """The newest version that the learner can send; an earlier word may come late."""
-        self.staged = max(self.staged, staged)
+        self.learner.staged = max(self.learner.staged, staged)
 
     def learner_replaced(self, now: float) -> None:
         """Another learner begins: its versions are not the earlier one's of the same number."""
@@ -112,8 +137,7 @@ class WeightSyncManager:
 
     def learner_lost(self, now: float) -> None:
         """The learner is gone: nothing is staged until it says so."""
-        self.staged = -1
-        self.learner_peer = None
+        self.learner.staged, self.learner.peer = -1, None
         self._conclude(self._sync.gone(LEARNER, "the learner was lost"), now)
 
     def lost(self, member: Member, reason: str, now: float) -> None:
@@ -123,10 +147,11 @@ class WeightSyncManager:
     def reconcile(self, now: float) -> None:
         """Apply deadlines; start a broadcast if somebody needs one."""
         self._conclude(self._sync.tick(now), now)
-        if self.current or self.staged < 0 or self.learner_peer is None or now < self._retry_at:
+        learner = self.learner.peer
+        if self.current or learner is None or not self.learner.ready(now):
             return
         members = [m for m in self._fleet.alive() if now >= m.retry_at]
-        if all(m.health is Health.HEALTHY and m.version == self.staged for m in members):
+        if all(m.health is Health.HEALTHY and m.version == self.learner.staged for m in members):
             return
         sync = self._sync.begin(
             members={m.name: (m.incarnation, m.workers) for m in members},
@@ -135,7 +160,7 @@ class WeightSyncManager:
         )
         for member in members:
             self._send(member.peer, self._prepare(sync, member.name))
-        self._send(self.learner_peer, self._prepare(sync, LEARNER))
+        self._send(learner, self._prepare(sync, LEARNER))
 
     def _wants_probe(self, member: Member) -> bool:
         return member.syncs == 0 or member.failures > 0 or member.syncs % self._probe_every == 0
@@ -154,11 +179,8 @@ class WeightSyncManager:
         """A generator, or the learner (named LEARNER), is ready."""
         version = None
         if name == LEARNER and self.current is not None and message.sync == self.current.id:
-            version, self._rendezvous, self._layout = (
-                message.version,
-                message.rendezvous,
-                message.layout,
-            )
+            version = message.version
+            self.learner.rendezvous, self.learner.layout = message.rendezvous, message.layout
         if not self._sync.agree(name, message.sync, now, version):
             return
         sync = self.current
@@ -167,15 +189,15 @@ class WeightSyncManager:
         go = Go(
             sync=sync.id,
             version=sync.version,
-            rendezvous=self._rendezvous,
-            layout=self._layout,
+            rendezvous=self.learner.rendezvous,
+            layout=self.learner.layout,
         )
         for peer in self._peers(sync).values():
             self._send(peer, go)
 
     def applied(self, name: str, message: Applied, now: float) -> None:
         """A generator has the weights in its engine."""
-        self.pauses.append(message.pause_seconds)
+        self.figures.pauses.append(message.pause_seconds)
         self._conclude(self._sync.applied(name, message.sync, _receipt(message)), now)
 
     def sent(self, message: Sent, now: float) -> None:
@@ -189,13 +211,14 @@ class WeightSyncManager:
     def _peers(self, sync: Sync) -> dict[str, bytes]:
         members = [self._fleet.get(name) for name in sync.places]
         peers = {m.name: m.peer for m in members if m is not None and m.health is not Health.DEAD}
-        return peers if self.learner_peer is None else peers | {LEARNER: self.learner_peer}
+        return peers if self.learner.peer is None else peers | {LEARNER: self.learner.peer}
 
     def _conclude(self, outcome: SyncOutcome | None, now: float) -> None:
         if outcome is None:
             return
         sync = outcome.sync
         self._on_end(outcome, now)
+        self.figures.results[outcome.result] += 1
         for name in outcome.verified:
             self._fleet.verified(name, sync.version)
             self._greet(name, now)
@@ -203,7 +226,7 @@ class WeightSyncManager:
             self._fleet.failed(name, now, blame=False)
         for name, reason in outcome.culprits.items():
             log.warning("weight sync %d to version %d: %s %s", sync.id, sync.version, name, reason)
-            self.last_failure = f"{name} {reason}"
+            self.figures.last_failure = f"{name} {reason}"
             if name != LEARNER and name not in sync.lost:
                 self._fleet.failed(name, now, blame=True)
         for name in outcome.mismatched:
@@ -215,10 +238,8 @@ class WeightSyncManager:
         if outcome.verified:
             self.published = sync.version
             self._fleet.published(sync.version)
-            self.results["ok"] += 1
             seconds = now - sync.started
-            self.seconds.append(seconds)
-            self._new_seconds.append(seconds)
+            self.figures.seconds.append(seconds)
             log.info(
                 "weight sync %d: version %d at %d generators in %.3f s",
                 sync.id,
@@ -226,11 +247,9 @@ class WeightSyncManager:
                 len(outcome.verified),
                 seconds,
             )
-        else:
-            self.results["failed"] += 1
         if LEARNER in outcome.culprits:
-            self._retry_at = now + 1.0
-        off = SyncAborted(sync=sync.id, reason=self.last_failure)
+            self.learner.retry_at = now + LEARNER_RETRY_SECONDS
+        off = SyncAborted(sync=sync.id, reason=self.figures.last_failure)
         for name, peer in self._peers(sync).items():
             if name not in outcome.verified and not (name == LEARNER and sync.sent):
                 self._send(peer, off)

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from asyncds.config.schema import RunConfig
-from services.coordinator.state import State
+from asyncds.protocol.state import State
 from tests.simulation.simulated_config import SAMPLED, make_config
 from tests.simulation.simulated_faults import Faults
 from tests.simulation.simulated_links import Links

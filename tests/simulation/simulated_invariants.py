@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from asyncds.fleet.membership import Health
 from asyncds.protocol import wire
 from asyncds.protocol.codec import ProtocolError, decode_group, unpack_group
-from services.coordinator.attempts import DEATHS_PER_FAILURE
+from asyncds.rollout.attempts import DEATHS_PER_FAILURE
+from asyncds.rollout.lifecycle import OpenState
 from services.coordinator.coordinator import Coordinator
 from tests.simulation.simulated_generator import UNSENT, VOCABULARY, SimGenerator
 
@@ -98,12 +99,14 @@ class Invariants:
         """Every lease is accounted for; the dead have none; one batch is in hand."""
         counts = self._sim.journal.counts()
         leased, waiting = counts.get("leased", 0), counts.get("delivered", 0)
-        assert coordinator.parts.scheduler.outstanding == leased + waiting
+        table = coordinator.parts.leases.open
+        assert table.outstanding == leased + waiting
+        assert table.count(OpenState.DELIVERED) == waiting
         assert counts.get("batched", 0) <= self._sim.config.rollout.groups_per_step
         if not coordinator.state.final:
             for member in coordinator.parts.fleet:
                 if member.health is Health.DEAD:
-                    assert coordinator.parts.leases.open.count(member.name) == 0
+                    assert coordinator.parts.leases.open.leases_of(member.name) == 0
         assert all(self._sim.journal.ended()), "a lease ends with a reason"
 
     def _bounds(self, coordinator: Coordinator) -> None:
@@ -111,7 +114,8 @@ class Invariants:
         config, rollout = self._sim.config, self._sim.config.rollout
         ahead = (rollout.resolved_target_lag + 1) * config.weights.publish_every
         undone = config.checkpoint.every + 1  # batches that a learner's restart gives back
-        assert coordinator.parts.scheduler.outstanding <= (ahead + undone) * rollout.groups_per_step
+        outstanding = coordinator.parts.leases.open.outstanding
+        assert outstanding <= (ahead + undone) * rollout.groups_per_step
         largest = max(rollout.group_size, config.eval.n_samples)
         for member in coordinator.parts.fleet:
             assert coordinator.parts.leases.open.load(member.name) < member.capacity + largest

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.coordinator.state import State
+from asyncds.protocol.state import State
 from tests.simulation.scenarios import LIMIT, finished
 from tests.simulation.simulated_config import SAMPLED, make_config
 from tests.simulation.simulated_faults import PLANS, Faults

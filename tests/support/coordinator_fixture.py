@@ -8,10 +8,10 @@ import msgspec
 from asyncds.fleet.membership import Health
 from asyncds.protocol import wire
 from asyncds.protocol.codec import pack_group
+from asyncds.protocol.state import State
 from asyncds.rollout.journal import Journal
 from services.coordinator.coordinator import Coordinator
 from services.coordinator.events import Stalled
-from services.coordinator.state import State
 from tests.simulation.simulated_config import make_config
 from tests.simulation.simulated_generator import VOCABULARY
 from tests.support.rollout_groups import make_group

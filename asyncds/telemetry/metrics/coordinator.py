@@ -3,24 +3,15 @@
 from functools import partial
 
 from asyncds.fleet.membership import Health
+from asyncds.fleet.weight_sync import SyncResult
+from asyncds.protocol.state import State
+from asyncds.rollout.lifecycle import DropReason, LeaseEvent
 from asyncds.telemetry.metrics import charts
 from asyncds.telemetry.metrics.declaration import Chart, Metric, Section
 from asyncds.transport.rejections import REASONS
 
 SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 LAGS = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 32.0)
-EVENTS = (
-    "leased",
-    "delivered",
-    "duplicate",
-    "batched",
-    "consumed",
-    "evicted",
-    "kept_without_signal",
-    "failed",
-)
-ENDS = ("finished", "interrupted", "failed")
-DROPS = ("stale", "surplus", "zero_signal", "failed", "expired")
 
 _gauge = partial(Metric, role="coordinator")
 _counter = partial(Metric, role="coordinator", kind="counter")
@@ -211,13 +202,13 @@ _GROUPS = (
         name="groups_total",
         help="Training groups, by event",
         unit="groups",
-        labels={"event": EVENTS},
+        labels={"event": tuple(LeaseEvent)},
     ),
     _counter(
         name="groups_dropped_total",
         help="Training groups given up, by reason",
         unit="groups",
-        labels={"reason": DROPS},
+        labels={"reason": tuple(DropReason)},
     ),
     _gauge(
         name="outstanding_groups",
@@ -233,7 +224,7 @@ _GROUPS = (
         name="over",
         help="Whether the run is over, by how it ended",
         unit="0 or 1",
-        labels={"end": ENDS},
+        labels={"end": tuple(state for state in State if state.final)},
     ),
     _histogram(
         name="lag",
@@ -263,7 +254,7 @@ _GROUPS = (
         name="syncs_total",
         help="Weight syncs, by result",
         unit="syncs",
-        labels={"result": ("ok", "failed")},
+        labels={"result": tuple(SyncResult)},
     ),
     _counter(
         name="tokens_generated_total",

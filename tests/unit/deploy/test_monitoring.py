@@ -19,13 +19,13 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry, Gauge, Histogram
 
+from asyncds.protocol.state import State
 from asyncds.rollout.journal import Journal
 from asyncds.telemetry.metrics.catalogue import exported, metrics
 from asyncds.telemetry.metrics.declaration import Role
 from asyncds.telemetry.metrics.registry import BUILD_INFO, Metrics, build_metrics
 from asyncds.telemetry.server import MetricsServer
 from services.coordinator.coordinator import Coordinator
-from services.coordinator.state import State
 from services.coordinator.telemetry import CoordinatorTelemetry
 from tests.support.prometheus_server import (
     ALERTS,

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from asyncds.protocol import wire
-from services.coordinator.leases import REGRANT_SECONDS
-from services.coordinator.state import State
+from asyncds.protocol.state import State
+from services.coordinator.grants import REGRANT_SECONDS
 from tests.simulation.simulated_config import make_config
 from tests.simulation.simulation import Simulation
 from tests.support.coordinator_fixture import (

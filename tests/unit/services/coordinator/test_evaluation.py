@@ -15,17 +15,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from asyncds.fleet.membership import Fleet
 from asyncds.protocol.codec import GroupArrays
 from asyncds.protocol.records import EvaluationRecord
 from asyncds.rollout.journal import Journal
-from asyncds.rollout.scheduler import Scheduler
+from asyncds.rollout.lifecycle import Purpose
+from asyncds.rollout.open_leases import OpenLeases
 from asyncds.telemetry.metrics.registry import build_metrics
 from services.coordinator.batches import batch_facts
 from services.coordinator.coordinator import Coordinator
 from services.coordinator.evaluation import EvaluationRound, best_step
 from services.coordinator.events import EvaluationFinished
 from services.coordinator.leases import LeaseBook
+from services.coordinator.parts import make_parts
+from services.coordinator.rejected_frames import RejectedFrames
 from services.coordinator.telemetry import CoordinatorTelemetry
 from tests.simulation.simulated_config import make_config
 from tests.support.records import evaluation_record
@@ -47,17 +49,17 @@ def group(samples: Samples, logprob: float = -0.5) -> GroupArrays:
 
 
 def evaluate(problems: list[Samples], *, order: list[int] | None = None) -> EvaluationRecord:
-    n = len(problems)
-    round = EvaluationRound(
-        version=4,
-        step=4,
-        n_samples=4,
-        temperatures={1: 0.7},
-        leases={10 + row: (1, row) for row in range(n)},
-    )
-    for row in order or range(n):
-        round.add(10 + row, group(problems[row]))
+    table = OpenLeases()
+    leases = [
+        table.make(purpose=Purpose.EVAL, row=row, evaluation=1) for row in range(len(problems))
+    ]
+    round = EvaluationRound(version=4, step=4, n_samples=4, temperatures={1: 0.7}, leases=table)
+    for row in order or range(len(problems)):
+        assert not round.complete
+        table.remove(leases[row])
+        round.add(leases[row], group(problems[row]))
     assert round.complete
+    assert round.done == round.total == len(problems)
     (result,) = round.results(split="eval", pass_at=(1, 2, 4, 5), multiplicity=MULTIPLICITY)
     assert result.id == 1
     return result
@@ -130,39 +132,35 @@ def test_a_result_is_what_counting_by_hand_gives(some: list[Samples], random: An
 
 
 def test_a_round_in_which_no_problem_could_be_evaluated() -> None:
-    round = EvaluationRound(
-        version=0, step=0, n_samples=4, temperatures={1: 1.0}, leases={10: (1, 0)}
-    )
-    round.give_up(10)
+    table = OpenLeases()
+    lease = table.make(purpose=Purpose.EVAL, row=0, evaluation=1)
+    round = EvaluationRound(version=0, step=0, n_samples=4, temperatures={1: 1.0}, leases=table)
+    table.remove(lease)
     assert round.complete
     (result,) = round.results(split="eval", pass_at=(1,), multiplicity={})
     assert (result.n_problems, result.pass_at_k, result.distinct_correct) == (0, {}, 0.0)
     assert result.self_overlap is result.entropy is None
 
 
-def open_round(path: Path, **config: Any) -> tuple[LeaseBook, Journal]:
+def open_round(path: Path, *, n_problems: int = 3, **config: Any) -> tuple[LeaseBook, Journal]:
     settings = make_config(**config)
     journal = Journal(path / "journal.db")
-    scheduler = Scheduler(
-        groups_per_step=3, target_lag=2, max_lag=2, window=6, publish_every=1, total_steps=6
-    )
-    book = LeaseBook(
+    parts = make_parts(
         config=settings,
         journal=journal,
-        scheduler=scheduler,
-        fleet=Fleet(suspect_seconds=3, dead_seconds=8),
+        rejected=RejectedFrames(),
         send=lambda peer, message: None,
-        reject=lambda peer, reason, now: None,
+        tell=lambda event: None,
+        now=0.0,
     )
-    book.rows = {"train": 9, "validation": 2, "eval": 5}
-    book.open_round(version=0, step=0, n_samples=2)
-    return book, journal
+    parts.leases.open_round(version=0, step=0, n_samples=2, n_problems=n_problems)
+    return parts.leases, journal
 
 
 def test_every_problem_is_sampled_at_every_temperature(tmp_path: Path) -> None:
     book, journal = open_round(tmp_path, eval__temperatures=(1.0, 0.6))
     member: Any = type("Member", (), {"name": "g"})
-    granted = [book._hand(entry, member, 0.0) for entry in book.open]
+    granted = [book.hand(entry, member, version=0, now=0.0) for entry in book.open]
     journal.close()
     assert [(g.temperature, g.row) for g in granted] == [
         (t, row) for t in (1.0, 0.6) for row in range(3)
@@ -172,17 +170,22 @@ def test_every_problem_is_sampled_at_every_temperature(tmp_path: Path) -> None:
     assert book.round is not None
     for lease in granted:
         right = lease.temperature == 1.0
-        book.round.add(lease.id, group([("a", right), ("b", right)]))
+        entry = book.open.get(lease.id)
+        assert entry is not None
+        book.round.add(entry, group([("a", right), ("b", right)]))
     results = book.round.results(split="eval", pass_at=(1,), multiplicity={})
     assert [(r.temperature, r.pass_at_k["1"]) for r in results] == [(1.0, 1.0), (0.6, 0.0)]
 
 
 def test_the_validation_split_is_evaluated_where_it_is_asked_for(tmp_path: Path) -> None:
     book, journal = open_round(
-        tmp_path, eval__split="validation", task={"kind": "countdown", "n_validation": 2}
+        tmp_path,
+        n_problems=2,
+        eval__split="validation",
+        task={"kind": "countdown", "n_validation": 2},
     )
     member: Any = type("Member", (), {"name": "g"})
-    granted = [book._hand(entry, member, 0.0) for entry in book.open]
+    granted = [book.hand(entry, member, version=0, now=0.0) for entry in book.open]
     journal.close()
     assert [(g.split, g.row) for g in granted] == [("validation", 0), ("validation", 1)]
 

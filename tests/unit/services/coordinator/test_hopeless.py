@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from asyncds.protocol import wire
+from asyncds.protocol.state import State
 from asyncds.rollout.failures import IN_A_ROW, PATIENCE_SECONDS
-from services.coordinator.state import State
 from tests.simulation.simulated_config import make_config
 from tests.simulation.simulated_faults import Faults
 from tests.simulation.simulation import Simulation

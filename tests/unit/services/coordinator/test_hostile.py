@@ -47,7 +47,7 @@ def test_what_comes_late_changes_nothing(desk: Desk) -> None:
     assert desk.c.parts.batches.starving, "the request of before is not the present one"
     staged = wire.LearnerHeartbeat(rank=0, staged=1, checkpoint=-1, phase="")
     desk.say(b"l", staged, REPLACE(staged, staged=0))
-    assert desk.c.parts.weights.staged == 1
+    assert desk.c.parts.weights.learner.staged == 1
     sync = desk.c.parts.weights.current
     assert sync is not None
     now = wire.Prepared(sync=sync.id, version=1, rendezvous="here", layout=b"{}")

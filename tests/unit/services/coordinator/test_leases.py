@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from asyncds.fleet.membership import Health
 from asyncds.protocol import wire
-from services.coordinator.attempts import (
+from asyncds.rollout.attempts import (
     DEATHS_PER_FAILURE,
     AttemptBudget,
     AttemptOutcome,
     attempt_budgets,
 )
-from services.coordinator.leases import REGRANT_SECONDS
+from services.coordinator.grants import REGRANT_SECONDS
 from tests.simulation.simulated_generator import VOCABULARY
 from tests.support.coordinator_fixture import (
     GENERATOR,

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from asyncds.protocol import wire
-from services.coordinator.state import State
+from asyncds.protocol.state import State
+from asyncds.rollout.lifecycle import OpenState
 from tests.simulation.simulated_config import make_config
 from tests.simulation.simulation import Simulation
 from tests.support.coordinator_fixture import (
@@ -42,7 +43,7 @@ def test_work_goes_on_across_a_coordinators_restart(tmp_path: Path) -> None:
         assert only(answer, wire.Cancel) == []
         member = desk.c.parts.fleet.get("g")
         assert member is not None
-        assert desk.c.parts.leases.open.count(member.name) == len(granted)
+        assert desk.c.parts.leases.open.leases_of(member.name) == len(granted)
 
 
 def test_leases_in_work_do_not_age_by_a_coordinators_restart(tmp_path: Path) -> None:
@@ -144,3 +145,18 @@ def test_a_batch_whose_report_came_after_its_checkpoint_is_written_down(
     assert record.batch is not None
     assert (record.step, record.batch.groups) == (0, 3)
     assert record.learner.get("loss") == (0.5 if ended == "coordinator" else None)
+
+
+def test_groups_that_a_rewind_finds_without_samples_are_counted_as_dropped(desk: Desk) -> None:
+    granted = running(desk)
+    batched = [lease.id for lease in granted[:2]]
+    desk.say(b"g", *(delivered(lease) for lease in granted[:2]))
+    desk.journal.batch(0, 0, batched)
+    desk.journal.consume(0)
+    desk.journal.delete_samples(batched[:1])
+    desk.say(b"l", REPLACE(LEARNER, incarnation="l2"))
+    assert desk.journal.ended() == {"deleted": 1}
+    counts = desk.c.parts.leases.counts
+    assert (counts.dropped, counts.events["evicted"]) == ({"deleted": 1}, 1)
+    table = desk.c.parts.leases.open
+    assert table.count(OpenState.DELIVERED) == 1, "the other is available again"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from asyncds.protocol import wire
 from asyncds.protocol.codec import pack_group
-from services.coordinator.state import State
+from asyncds.protocol.state import State
 from tests.simulation.simulated_config import make_config
 from tests.simulation.simulation import Simulation
 from tests.support.coordinator_fixture import (

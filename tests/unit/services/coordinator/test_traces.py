@@ -157,7 +157,7 @@ def test_broadcasts_say_who_agreed_and_who_was_verified(run: Run) -> None:
             }
     assert sim.coordinator is not None
     verified = [s for s in broadcasts.values() if named(s, "broadcast")[0].attributes["verified"]]
-    assert len(verified) == sim.coordinator.parts.weights.results["ok"]
+    assert len(verified) == sim.coordinator.parts.weights.figures.results["ok"]
     assert any(s.error for b in broadcasts.values() for s in b)
 
 

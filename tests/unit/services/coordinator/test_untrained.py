@@ -8,7 +8,7 @@ import pytest
 
 from asyncds.fleet.membership import Health
 from asyncds.protocol import wire
-from services.coordinator.state import State
+from asyncds.protocol.state import State
 from tests.support.coordinator_fixture import (
     GENERATOR,
     LEARNER,
@@ -67,7 +67,7 @@ def test_a_group_of_other_weights_is_refused(desk: Desk) -> None:
     lease, *_ = leases(desk.say(b"g", HELLO))
     desk.say(b"g", delivered(lease, versions=(1,)))
     assert desk.c.parts.leases.round is not None
-    assert desk.c.parts.leases.round.owns(lease.id)
+    assert desk.c.parts.leases.open.undelivered(lease.id) is not None
 
 
 def test_a_learner_is_refused(desk: Desk) -> None:

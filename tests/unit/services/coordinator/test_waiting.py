@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from asyncds.protocol import wire
-from services.coordinator.state import State
+from asyncds.protocol.state import State
 from tests.support.coordinator_fixture import (
     GENERATOR,
     LEARNER,

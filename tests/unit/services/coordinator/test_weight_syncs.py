@@ -33,7 +33,7 @@ def test_a_mismatch_never_serves(desk: Desk) -> None:
     desk.say(b"g", wire.Applied(checksums=[2], pause_seconds=0, receive_seconds=0, **ends))
     desk.say(b"l", wire.Sent(checksums=[1], seconds=0, **ends))
     assert desk.member() is Health.STALE
-    assert "checksums differ" in desk.c.parts.weights.last_failure
+    assert "checksums differ" in desk.c.parts.weights.figures.last_failure
     assert desk.c.parts.fleet.healthy() == []
 
 
@@ -128,7 +128,7 @@ def test_a_process_is_not_blamed_for_the_one_it_replaces(desk: Desk) -> None:
     desk.say(b"l", wire.Prepared(sync=sync.id, version=0))
     desk.say(b"g2", REPLACE(GENERATOR, incarnation="g2"))
     desk.say(b"l", wire.SyncFailed(sync=sync.id, reason="timed out"))
-    assert "replaced" in desk.c.parts.weights.last_failure
+    assert "replaced" in desk.c.parts.weights.figures.last_failure
     member = desk.c.parts.fleet.get("g")
     assert member is not None
     assert (member.incarnation, member.failures, member.retry_at) == ("g2", 0, 0.0)

@@ -1,0 +1,27 @@
+"""Facts of the task and the model that only those who join know."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(kw_only=True)
+class TaskFacts:
+    """The task's sizes, as generators and the learner have told.
+
+    rows: by split, empty before a generator joined. multiplicity: by equivalence, how many distinct
+    correct answers the first problems of the evaluated split have. vocab_size: token ids are below
+    it; None before a learner joined.
+    """
+
+    rows: dict[str, int] = field(default_factory=dict)
+    multiplicity: dict[str, list[int]] = field(default_factory=dict)
+    vocab_size: int | None = None
+
+    def told_by_generator(
+        self, *, rows: dict[str, int], multiplicity: dict[str, list[int]]
+    ) -> None:
+        """A generator has joined."""
+        self.rows, self.multiplicity = rows, multiplicity
+
+    def told_by_learner(self, *, vocab_size: int) -> None:
+        """A learner has joined."""
+        self.vocab_size = vocab_size
