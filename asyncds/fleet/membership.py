@@ -52,7 +52,6 @@ class Member:
     retry_at: float = 0.0
     syncs: int = 0
     stats: dict[str, float] = field(default_factory=dict)
-    metrics: str = ""
 
 
 class Fleet:
@@ -121,7 +120,8 @@ class Fleet:
             member.health = self._by_version(member)
 
     def verified(self, name: str, version: int) -> None:
-        """Its weights are `version`, and equal to the learner's."""
+        """The member was shown to have the learner's weights `version`. If that is the published
+        version it is HEALTHY from now on, otherwise STALE."""
         member = self._members[name]
         if member.health is Health.DEAD:
             return

@@ -31,10 +31,11 @@ class Phase(Enum):
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
     """What one end says it has: a checksum per bucket, and the probe's log-probabilities ([] if
-    it was not asked for)."""
+    it was not asked for). seconds: from the learner, what sending took."""
 
     checksums: Sequence[int]
     probe: Sequence[float]
+    seconds: float | None = None
 
 
 @dataclass(kw_only=True)

@@ -34,12 +34,11 @@ class Message(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=True, 
 class Lease(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True):
     """Work for a generator: sample `group_size` completions of row `row` and score them.
 
-    `purpose` is "train" or "eval"; `row` indexes the task's split `split`. Sample i uses the
-    seed `seed + i`. Sampling values are the training ones or the evaluation's.
+    `row` indexes the task's split `split`, "train" unless the lease is an evaluation's. Sample i
+    uses the seed `seed + i`. Sampling values are the training ones or the evaluation's.
     """
 
     id: int
-    purpose: str
     split: Literal["train", "validation", "eval"]
     row: int
     attempt: int
@@ -100,14 +99,13 @@ class GeneratorHello(Message, frozen=True):
     rows: dict[str, Whole]
     multiplicity: dict[str, list[Whole]]
     leases: list[int]
-    metrics: str = ""
 
 
 class LearnerHello(Message, frozen=True):
     """A learner rank introduces itself; repeated until welcomed.
 
-    incarnation: of the gang, the same on all ranks. step: batches its weights have seen (that of
-    the checkpoint after a restart).
+    incarnation: of the worker group, the same on all ranks. step: batches its weights have seen
+    (that of the checkpoint after a restart).
     """
 
     name: str
@@ -118,21 +116,19 @@ class LearnerHello(Message, frozen=True):
     step: Whole
     tokenizer: str
     vocab_size: Positive
-    metrics: str = ""
 
 
 class GeneratorHeartbeat(Message, frozen=True):
     """A generator's state, every heartbeat. leases: as in GeneratorHello. stats: plain numbers for
     display (tokens_per_second, running, waiting, kv_use, pause_seconds, tokens, …)."""
 
-    version: int
     leases: list[int]
     stats: dict[str, float]
 
 
 class LearnerHeartbeat(Message, frozen=True):
-    """A rank's state, every heartbeat and at every change. staged: newest version staged for
-    broadcast (rank 0), -1 before the first. checkpoint: step of the newest durable checkpoint, -1
+    """A rank's state, every heartbeat and at every change. staged: newest version that can be
+    sent (rank 0), -1 before the first. checkpoint: step of the newest durable checkpoint, -1
     for none. phase: what it is doing, for display."""
 
     rank: Whole
@@ -143,14 +139,12 @@ class LearnerHeartbeat(Message, frozen=True):
 
 class Delivered(Message, frozen=True):
     """A finished group; repeated until acknowledged. attempt: of the lease it was made for, which
-    may be an earlier one by now: the group is as good. seconds: sampling and scoring took these.
-    score_errors: completions that could not be judged, the last because of score_error."""
+    may be an earlier one by now: the group is as good. score_errors: completions that could not be
+    judged, the last because of score_error."""
 
     lease: int
     attempt: Positive
     group: Group
-    sample_seconds: float
-    score_seconds: float
     score_errors: int = 0
     score_error: str = ""
 
@@ -167,39 +161,45 @@ class LeaseFailed(Message, frozen=True):
 
 
 class Prepared(Message, frozen=True):
-    """Ready to enter the broadcast `sync`. From the learner only: version, of the weights it will
-    send; rendezvous, where to meet; layout, what will be sent (both are handed on in `Go`)."""
+    """Ready to enter weight sync `sync`.
+
+    layout: the fingerprint of the layout (`asyncds.weights.layout`) that a generator knows, or that
+    the learner will send by. From the learner only, and handed on in `Go`: version, of the weights;
+    rendezvous, where to meet; tensors, the layout itself, unless `Prepare` named its fingerprint;
+    checksums, one per bucket.
+    """
 
     sync: int
+    layout: str = ""
     version: OrNone = -1
     rendezvous: str = ""
-    layout: bytes = b""
+    tensors: bytes = b""
+    checksums: list[int] = []
 
 
 class Applied(Message, frozen=True):
-    """Generator: `version` is in the engine. checksums: one per bucket, of the bytes that arrived.
-    probe: float32 log-probabilities of the fixed sequence, if asked for. Times in seconds."""
+    """A generator has the weights of weight sync `sync` in its engine. checksums: one per bucket,
+    of the bytes that arrived. probe: float32 log-probabilities of the fixed sequence, if asked for.
+    pause_seconds: how long nothing was sampled."""
 
     sync: int
-    version: int
     checksums: list[int]
     probe: bytes
     pause_seconds: float
-    receive_seconds: float
 
 
 class Sent(Message, frozen=True):
-    """Learner: all of `version` was broadcast. checksums, probe: its own, to compare with."""
+    """The learner has sent all of weight sync `sync`. checksums, probe: its own, to compare with.
+    seconds: what sending took."""
 
     sync: int
-    version: int
     checksums: list[int]
     probe: bytes
     seconds: float
 
 
 class SyncFailed(Message, frozen=True):
-    """This end of broadcast `sync` failed; its communicator is closed."""
+    """The sender's end of weight sync `sync` failed; its communicator is closed."""
 
     sync: int
     reason: str
@@ -215,9 +215,8 @@ class BatchRequest(Message, frozen=True):
 
 
 class Bye(Message, frozen=True):
-    """This process leaves in good order. leases: unfinished work handed back."""
+    """The sender leaves in good order; what it had in work is for others."""
 
-    leases: list[int]
     reason: str = ""
 
 
@@ -236,9 +235,8 @@ class Stop(Message, frozen=True):
 
 
 class Welcome(Message, frozen=True):
-    """The introduction was accepted. run: its name. id: of the run, unlike any other's."""
+    """The introduction was accepted. id: of the run, unlike any other's."""
 
-    run: str
     id: str = ""
 
 
@@ -290,7 +288,8 @@ class Prepare(Message, frozen=True):
     """Get ready to receive (or, learner, to send the newest staged version) in group `epoch`.
 
     rank: the first place of the receiver in the group of `world_size`. probe: compare log-probs.
-    deadline: seconds the transfer may take.
+    deadline: seconds the transfer may take. layout: for the learner, the fingerprint of the layout
+    that the coordinator has.
     """
 
     sync: int
@@ -299,19 +298,24 @@ class Prepare(Message, frozen=True):
     world_size: int
     probe: bool
     deadline: float
+    layout: str = ""
 
 
 class Go(Message, frozen=True):
-    """Everybody is ready: enter the broadcast of `version`."""
+    """Everybody is ready: enter the transfer of `version`. layout: the fingerprint of its layout.
+    tensors: that layout itself, empty for a generator that said it knows it. checksums: of the
+    learner's buckets."""
 
     sync: int
     version: int
     rendezvous: str
-    layout: bytes
+    layout: str
+    tensors: bytes
+    checksums: list[int]
 
 
 class SyncAborted(Message, frozen=True):
-    """Broadcast `sync` is off; leave it."""
+    """Weight sync `sync` is off; leave it."""
 
     sync: int
     reason: str

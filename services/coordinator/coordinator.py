@@ -39,7 +39,7 @@ class Coordinator:
         self._send = send
         self._events: list[Event] = []
         self.rejected = RejectedFrames()
-        self._welcome = wire.Welcome(run=config.name, id=journal.run_id())
+        self._welcome = wire.Welcome(id=journal.run_id())
         self.parts = make_parts(
             config=config,
             journal=journal,

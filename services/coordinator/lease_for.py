@@ -19,7 +19,6 @@ def lease_for(entry: OpenLease, *, config: RunConfig, samples: int | None) -> Le
         assert samples is not None, "an evaluation's lease is handed out while its round is open"
     return Lease(
         id=entry.id,
-        purpose=entry.purpose,
         split="train" if train else c.eval.split,
         row=entry.row,
         attempt=entry.attempt,

@@ -83,7 +83,8 @@ class LeaseBook:
     def rewind(self, step: int) -> None:
         """A learner has begun from the checkpoint of `step`: what was trained after it will be
         trained again, where its samples are still there."""
-        evicted = self._journal.rewind(step)
+        if not (evicted := self._journal.rewind(step)):
+            return
         self.counts.dropped[DropReason.DELETED] += evicted
         self.counts.events[LeaseEvent.EVICTED] += evicted
 

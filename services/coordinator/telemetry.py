@@ -95,6 +95,8 @@ class CoordinatorTelemetry:
         m.counter("syncs_total", result=outcome.result).inc()
         if outcome.result is SyncResult.OK:
             m.histogram("sync_seconds").observe(now - outcome.sync.started)
+            if outcome.sync.sent is not None and outcome.sync.sent.seconds is not None:
+                m.histogram("sync_send_seconds").observe(outcome.sync.sent.seconds)
 
     def _stall(self, reason: str, now: float) -> None:
         """Nothing moves: count it, and write down what the coordinator knows."""

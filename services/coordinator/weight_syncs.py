@@ -34,19 +34,29 @@ class LearnerEnd:
     """The sending end of weight syncs, as rank 0 of the learner has told.
 
     peer: its connection, None while it is not here. staged: the newest version it can send, -1 for
-    none. rendezvous, layout: of the weight sync it agreed to last. retry_at: time before which no
-    other may begin.
+    none. rendezvous, checksums: of the weight sync it agreed to last. layout, tensors: what it
+    sends by, which outlives a weight sync: the fingerprint, and the layout itself. retry_at: time
+    before which no other may begin.
     """
 
     peer: bytes | None = None
     staged: int = -1
     rendezvous: str = ""
-    layout: bytes = b""
+    checksums: list[int] = field(default_factory=list)
+    layout: str = ""
+    tensors: bytes = b""
     retry_at: float = 0.0
 
     def ready(self, now: float) -> bool:
         """Whether a weight sync may begin."""
         return self.staged >= 0 and self.peer is not None and now >= self.retry_at
+
+    def agreed(self, message: Prepared) -> str:
+        """Take over what will be sent. Returns what is missing for that, or ""."""
+        self.rendezvous, self.checksums = message.rendezvous, message.checksums
+        if message.tensors:
+            self.layout, self.tensors = message.layout, message.tensors
+        return "" if message.layout == self.layout else "did not say which tensors it sends"
 
 
 @dataclass(kw_only=True)
@@ -98,6 +108,7 @@ class WeightSyncManager:
         self._on_end = on_end
         self._probe_every = probe_every
         self._sync = sync
+        self._layouts: dict[str, str] = {}  # fingerprints that the generators know
         self.learner = LearnerEnd()
         self.published = -1
         self.figures = SyncFigures()
@@ -158,6 +169,7 @@ class WeightSyncManager:
             probed=frozenset(m.name for m in members if self._wants_probe(m)),
             now=now,
         )
+        self._layouts.clear()
         for member in members:
             self._send(member.peer, self._prepare(sync, member.name))
         self._send(learner, self._prepare(sync, LEARNER))
@@ -173,27 +185,37 @@ class WeightSyncManager:
             world_size=sync.world_size,
             probe=name in sync.probed or (name == LEARNER and bool(sync.probed)),
             deadline=sync.seconds,
+            layout=self.learner.layout if name == LEARNER else "",
         )
 
     def prepared(self, name: str, message: Prepared, now: float) -> None:
         """A generator, or the learner (named LEARNER), is ready."""
         version = None
-        if name == LEARNER and self.current is not None and message.sync == self.current.id:
+        if name != LEARNER:
+            self._layouts[name] = message.layout
+        elif self.current is not None and message.sync == self.current.id:
+            if missing := self.learner.agreed(message):
+                self._conclude(self._sync.failed(name, message.sync, missing), now)
+                return
             version = message.version
-            self.learner.rendezvous, self.learner.layout = message.rendezvous, message.layout
         if not self._sync.agree(name, message.sync, now, version):
             return
         sync = self.current
         assert sync is not None
         self._on_go(sync.version)
-        go = Go(
+        for name, peer in self._peers(sync).items():
+            self._send(peer, self._go(sync, name))
+
+    def _go(self, sync: Sync, name: str) -> Go:
+        knows = name == LEARNER or self._layouts.get(name) == self.learner.layout
+        return Go(
             sync=sync.id,
             version=sync.version,
             rendezvous=self.learner.rendezvous,
             layout=self.learner.layout,
+            tensors=b"" if knows else self.learner.tensors,
+            checksums=self.learner.checksums,
         )
-        for peer in self._peers(sync).values():
-            self._send(peer, go)
 
     def applied(self, name: str, message: Applied, now: float) -> None:
         """A generator has the weights in its engine."""
@@ -219,6 +241,9 @@ class WeightSyncManager:
         sync = outcome.sync
         self._on_end(outcome, now)
         self.figures.results[outcome.result] += 1
+        if outcome.verified:
+            self.published = sync.version
+            self._fleet.published(sync.version)
         for name in outcome.verified:
             self._fleet.verified(name, sync.version)
             self._greet(name, now)
@@ -236,8 +261,6 @@ class WeightSyncManager:
         if set(outcome.verified) == set(sync.places) and sync.entered is not None:
             self._sync.took(now - sync.entered)
         if outcome.verified:
-            self.published = sync.version
-            self._fleet.published(sync.version)
             seconds = now - sync.started
             self.figures.seconds.append(seconds)
             log.info(
@@ -265,4 +288,5 @@ def _receipt(message: Applied | Sent) -> Receipt:
     # A probe that is cut off counts as none, and so does not match.
     whole = len(message.probe) % 4 == 0
     probe = np.frombuffer(message.probe, dtype="<f4").tolist() if whole else []
-    return Receipt(checksums=message.checksums, probe=probe)
+    seconds = message.seconds if isinstance(message, Sent) else None
+    return Receipt(checksums=message.checksums, probe=probe, seconds=seconds)

@@ -72,7 +72,6 @@ class Generator:
         """The state that the coordinator goes by; called by the link's thread, reads only."""
         stats = self._engine.stats()
         return GeneratorHeartbeat(
-            version=self._updates.version,
             leases=self.leases,
             stats={
                 "tokens": float(self._throughput.total),
@@ -152,19 +151,15 @@ class Generator:
             case SyncAborted(sync=sync, reason=reason):
                 self._updates.call_off(sync, reason)
 
-    async def abandon(self) -> list[int]:
-        """Stop all work, so that nothing of it goes on in the engine.
-
-        Returns the leases that are handed back. An update under way is waited for: it has a
-        deadline.
-        """
+    async def abandon(self) -> None:
+        """Stop all work, so that nothing of it goes on in the engine. An update under way is waited
+        for: it has a deadline."""
         work = dict(self._work)
         for id in work:
             self._cancel(id)
         if work:
             await asyncio.wait(work.values())
         await self._updates.over()
-        return list(work)
 
     # --- leases ---------------------------------------------------------------------------------
 

@@ -162,11 +162,11 @@ async def _generate(
         healthy=lambda: "",
         ready=generator.not_ready,
     )
-    with closing(traces), server as address:
+    with closing(traces), server:
         link = Link(
             config.coordinator,
             identity=f"{name}:{introduction.incarnation[:8]}",
-            hello=lambda: replace(introduction, leases=generator.leases, metrics=address),
+            hello=lambda: replace(introduction, leases=generator.leases),
             heartbeat=generator.heartbeat,
             on_message=receive,
             keys=keys,
@@ -193,7 +193,8 @@ async def _until_told_to_leave(generator: Generator, link: Link) -> int:
         except GivenUpError:
             await generator.abandon()
             raise
-    link.send(Bye(leases=await generator.abandon(), reason=reason))
+    await generator.abandon()
+    link.send(Bye(reason=reason))
     log.info("leaving: %s", reason)
     return DONE
 

@@ -1,10 +1,9 @@
 """A generator's part in weight syncs: agree, receive, answer the probe."""
 
 import asyncio
-import json
 import logging
 import time
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from asyncds.telemetry.metrics.registry import Metrics
 from asyncds.telemetry.traces.traces import Traces
 from asyncds.transport.link import Link
 from asyncds.weights.communicator import TransferFailed
+from asyncds.weights.layout import fingerprint, unpack_layout
 
 log = logging.getLogger(__name__)
 
@@ -28,12 +28,20 @@ class EngineUnusableError(Exception):
     """The engine takes no new weights any more; the message says so."""
 
 
+@dataclass(kw_only=True)
+class Failures:
+    """Failed updates since the last that succeeded. reason: of the last, "" if there is none.
+    unfit: so many in a row in which the engine was at fault."""
+
+    reason: str = ""
+    unfit: int = 0
+
+
 class WeightUpdates:
     """Takes part in the weight syncs that it has agreed to, one at a time, in tasks of its own.
 
-    version: of the weights that are served, -1 until the first have come. failure: why they are not
-    fit to be served, or "". cache_salt: requests that are given it share cached prefixes with no
-    other incarnation's and no other version's.
+    version: of the weights that are served, -1 until the first have come. cache_salt: requests that
+    are given it share cached prefixes with no other incarnation's and no other version's.
     """
 
     def __init__(
@@ -52,7 +60,6 @@ class WeightUpdates:
         if they are to be served; -1: those of a learner are awaited.
         """
         self.version = version
-        self.failure = ""
         self.cache_salt = incarnation
         self.pause_seconds = 0.0
         self._engine = engine
@@ -62,7 +69,13 @@ class WeightUpdates:
         self._traces = traces
         self._agreed: Prepare | None = None
         self._update: asyncio.Task[None] | None = None
-        self._failures = 0
+        self._failures = Failures()
+        self._tensors = b""
+
+    @property
+    def failure(self) -> str:
+        """Why the weights are not fit to be served, or ""."""
+        return self._failures.reason
 
     @property
     def agreed(self) -> int | None:
@@ -81,7 +94,7 @@ class WeightUpdates:
             link.send(SyncFailed(sync=prepare.sync, reason=reason))
             return
         self._agreed = prepare
-        link.send(Prepared(sync=prepare.sync))
+        link.send(Prepared(sync=prepare.sync, layout=fingerprint(self._tensors)))
 
     def call_off(self, sync: int, reason: str) -> None:
         """Stay out of a weight sync that was agreed to."""
@@ -100,10 +113,10 @@ class WeightUpdates:
         """Raise EngineUnusableError after MAX_FAILURES, and what ended an update by surprise."""
         if self._update is not None and self._update.done():
             self._update.result()
-        if self._failures >= MAX_FAILURES:
+        if self._failures.unfit >= MAX_FAILURES:
             raise EngineUnusableError(
-                f"{self._failures} updates in a row failed ({self.failure}): the engine ends, so "
-                "that another takes its place"
+                f"{self._failures.unfit} updates in a row failed ({self.failure}): "
+                "the engine ends, so that another takes its place"
             )
 
     async def over(self) -> None:
@@ -120,15 +133,15 @@ class WeightUpdates:
             slow = f"no answer to the probe within {PROBE_SECONDS:g} s"
             reason = slow if isinstance(error, TimeoutError) else str(error)
             log.warning("weight sync %d, version %d failed: %s", go.sync, go.version, reason)
-            self.failure = f"the update to version {go.version} failed: {reason}"
+            self._failures.reason = f"the update to version {go.version} failed: {reason}"
             # A group that could not be joined is no fault of this engine.
             if not self._engine.weights_valid or isinstance(error, TimeoutError):
-                self._failures += 1
+                self._failures.unfit += 1
             if trace is not None:
                 trace.span("receive", start=began, end=time.time_ns(), error=reason)
             link.send(SyncFailed(sync=go.sync, reason=f"could not receive: {reason}"))
             return
-        self.failure, self._failures = "", 0
+        self._failures = Failures()
         self.version = go.version
         self.pause_seconds += result.pause_seconds
         m = self._metrics
@@ -148,11 +161,9 @@ class WeightUpdates:
         link.send(
             Applied(
                 sync=go.sync,
-                version=go.version,
                 checksums=list(result.checksums),
                 probe=probe.astype("<f4").tobytes(),
                 pause_seconds=result.pause_seconds,
-                receive_seconds=result.receive_seconds,
             )
         )
 
@@ -161,19 +172,21 @@ class WeightUpdates:
 
         Raises TransferFailed, and TimeoutError where the probe is not answered.
         """
-        layout: dict[str, Any] = json.loads(go.layout)
-        specs = layout["specs"]
+        self._tensors = go.tensors or self._tensors
+        if fingerprint(self._tensors) != go.layout:
+            raise TransferFailed("the list of tensors that came is not the one that is sent")
+        layout = unpack_layout(self._tensors)
         result = await self._engine.update_weights(
             version=go.version,
             rendezvous=go.rendezvous,
             rank_offset=prepare.rank,
             world_size=prepare.world_size,
-            names=[s["name"] for s in specs],
-            dtypes=[s["dtype"] for s in specs],
-            shapes=[s["shape"] for s in specs],
-            bucket_bytes=layout["bucket_bytes"],
+            names=[s.name for s in layout.specs],
+            dtypes=[s.dtype for s in layout.specs],
+            shapes=[list(s.shape) for s in layout.specs],
+            bucket_bytes=layout.bucket_bytes,
             timeout=prepare.deadline,
-            expected_checksums=layout["checksums"],
+            expected_checksums=go.checksums,
         )
         if not prepare.probe:
             return result, np.empty(0, np.float32)

@@ -61,12 +61,11 @@ class GroupSampler:
         except Exception as error:  # a task or a template of one's own raises what it likes
             why = f"no prompt can be made: {type(error).__name__}: {error}"
             raise LeaseError(why[:500], permanent=True) from error
-        started, began = time.monotonic(), time.time_ns()
+        began = time.time_ns()
         try:
             completions = await self._sample(lease, prompt, cache_salt)
         except (VLLMClientError, ValueError) as error:
             raise LeaseError(f"vLLM refuses it: {error}"[:500], permanent=True) from error
-        sampled = time.monotonic()
         if trace is not None:
             _trace_sampling(trace, lease, completions, began)
         if len(completions) < lease.min_group:
@@ -75,7 +74,7 @@ class GroupSampler:
                 f"{lease.straggler_seconds:g} s",
                 permanent=False,
             )
-        unscored = time.time_ns()
+        sampled, unscored = time.monotonic(), time.time_ns()
         judged = await self._scorer.score(row, [c.text for c in completions])
         score_seconds, errors = time.monotonic() - sampled, sum(judged.errors.values())
         if trace is not None:
@@ -88,8 +87,6 @@ class GroupSampler:
             lease=lease.id,
             attempt=lease.attempt,
             group=pack_group(_arrays(prompt, completions, judged.scores, self._task)),
-            sample_seconds=sampled - started,
-            score_seconds=score_seconds,
             score_errors=errors,
             score_error=judged.error[:500],
         )

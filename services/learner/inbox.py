@@ -1,5 +1,6 @@
 """What the coordinator says to a learner rank, sorted: batches wait here for the training loop."""
 
+import logging
 import queue
 import time
 from collections.abc import Callable
@@ -7,6 +8,8 @@ from collections.abc import Callable
 from asyncds.protocol.batch import Shard
 from asyncds.protocol.codec import unpack_shard
 from asyncds.protocol.wire import Batch, Drain, Finish, FromCoordinator, LearnerAck
+
+log = logging.getLogger(__name__)
 
 ASK_AGAIN_SECONDS = 2.0
 """How often an unanswered request for a batch is repeated."""
@@ -61,7 +64,8 @@ class Inbox:
             match message:
                 case Batch() if message.step == step:
                     return unpack_shard(message)
-                case Finish():
+                case Finish(reason=reason):
+                    log.info("there are no more batches: %s", reason)
                     return None
                 case Drain(reason=reason):
                     raise DrainedError(reason)

@@ -181,14 +181,14 @@ def _train(engine: TrainingEngine, config: RunConfig, step: int, keys: ClientKey
         if publisher is not None:
             publisher.receive(message)
 
-    with closing(traces), server as address:
+    with closing(traces), server:
         publisher = None
         if engine.rank == 0:
             publisher = _make_publisher(engine, config, learner, traces, lambda m: link.send(m))
         link = Link(
             config.coordinator,
             identity=f"{name}:{introduction.incarnation[:8]}",
-            hello=lambda: replace(introduction, step=learner.step, metrics=address),
+            hello=lambda: replace(introduction, step=learner.step),
             heartbeat=learner.heartbeat,
             on_message=receive,
             keys=keys,
@@ -201,9 +201,9 @@ def _train(engine: TrainingEngine, config: RunConfig, step: int, keys: ClientKey
                 with first_signal(inbox.leave):
                     reason = learner.run(link=link, inbox=inbox, publisher=publisher)
             except PreemptedError as told:
-                link.send(Bye(leases=[], reason=str(told)))
+                link.send(Bye(reason=str(told)))
                 raise
-            link.send(Bye(leases=[], reason=reason))
+            link.send(Bye(reason=reason))
             return reason
 
 

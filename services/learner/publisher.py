@@ -1,12 +1,10 @@
 """Publishing weights while training goes on: rank 0's side of a weight sync."""
 
-import json
 import logging
 import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 
 import numpy as np
 
@@ -23,6 +21,7 @@ from asyncds.protocol.wire import (
 )
 from asyncds.telemetry.traces.traces import Traces
 from asyncds.weights.communicator import TransferFailed
+from asyncds.weights.layout import Layout, fingerprint
 from asyncds.weights.sender import WeightSender
 from asyncds.weights.staging import StagedWeights
 
@@ -60,10 +59,7 @@ class Publisher:
         self._traces = traces
         self._inbox: queue.Queue[Prepare | Go | SyncAborted | None] = queue.Queue()
         self._epoch: tuple[int, str] = NO_EPOCH
-        self._layout = {
-            "bucket_bytes": staged.bucket_bytes,
-            "specs": [asdict(s) for s in staged.specs],
-        }
+        self._tensors = Layout(specs=staged.specs, bucket_bytes=staged.bucket_bytes).pack()
         self.hold = threading.Lock()
         """A lock that is held while a weight sync is agreed to or under way."""
         self.probe: Float32 = np.empty(0, np.float32)
@@ -111,13 +107,15 @@ class Publisher:
             if version is None:
                 self._send(SyncFailed(sync=prepare.sync, reason="has no weights staged"))
                 return self._inbox.get()
-            layout = self._layout | {"checksums": list(self._staged.checksums)}
+            layout = fingerprint(self._tensors)
             self._send(
                 Prepared(
                     sync=prepare.sync,
+                    layout=layout,
                     version=version,
                     rendezvous=self._epoch[1],
-                    layout=json.dumps(layout).encode(),
+                    tensors=b"" if prepare.layout == layout else self._tensors,
+                    checksums=list(self._staged.checksums),
                 )
             )
             deadline = time.monotonic() + self._go_seconds
@@ -158,7 +156,6 @@ class Publisher:
         self._send(
             Sent(
                 sync=prepare.sync,
-                version=version,
                 checksums=list(self._staged.checksums),
                 probe=self.probe.astype("<f4").tobytes() if prepare.probe else b"",
                 seconds=result.seconds,

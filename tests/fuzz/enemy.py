@@ -250,7 +250,7 @@ class Enemy:
                 case 2:
                     self._say(peer, self._delivered(1), rejected=True)
                 case 3:
-                    foreign = wire.GeneratorHeartbeat(version=9, leases=[1], stats={})
+                    foreign = wire.GeneratorHeartbeat(leases=[1], stats={})
                     self._say(peer, foreign, rejected=True)
                 case 4:
                     request = wire.BatchRequest(rank=7, step=learner.step, report={})
@@ -261,8 +261,6 @@ class Enemy:
             lease=lease,
             attempt=self.rng.choice([1, 2, 2**31 - 1]),
             group=pack_group(make_group(correct=(True, True), prompt=(lease & 0xFFFF,))),
-            sample_seconds=0,
-            score_seconds=0,
         )
 
     def _say(

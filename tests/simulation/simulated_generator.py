@@ -1,6 +1,5 @@
 """A simulated generator: no engine, but weights that it truly has, or has not."""
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -50,6 +49,8 @@ class SimGenerator(Peer):
         self.work: dict[int, Work] = {}
         self.unacknowledged: dict[int, tuple[wire.Message, float]] = {}
         self.prepared: wire.Prepare | None = None
+        self.layout = ""
+        """What stands for the list of tensors that it knows."""
         self.expected: list[int] = []
         self.probed = False
         """Checksums of what is to come, and whether it is to show what it computes."""
@@ -72,7 +73,7 @@ class SimGenerator(Peer):
         )
 
     def heartbeat(self) -> wire.Message:
-        return wire.GeneratorHeartbeat(version=self.version, leases=self.leases(), stats={})
+        return wire.GeneratorHeartbeat(leases=self.leases(), stats={})
 
     def receive(self, message: wire.Message) -> None:
         now = self.sim.now
@@ -102,10 +103,12 @@ class SimGenerator(Peer):
                     self.send(wire.SyncFailed(sync=message.sync, reason="busy"))
                     return
                 self.prepared = message
-                self.send(wire.Prepared(sync=message.sync))
+                self.send(wire.Prepared(sync=message.sync, layout=self.layout))
             case wire.Go(sync=sync):
                 if self.prepared is not None and self.prepared.sync == sync:
-                    self.expected = json.loads(message.layout)["checksums"]
+                    self.layout = message.tensors.decode() or self.layout
+                    assert self.layout == message.layout, "it would not know what comes"
+                    self.expected = message.checksums
                     self.probed = self.prepared.probe
                     self.sim.transfer(sync, self.prepared).enter(self)
                 self.prepared = None
@@ -163,8 +166,6 @@ class SimGenerator(Peer):
             lease=lease.id,
             attempt=lease.attempt,
             group=pack_group(group),
-            sample_seconds=1.0,
-            score_seconds=0.1,
         )
 
     def _resend(self, now: float, age: float) -> None:

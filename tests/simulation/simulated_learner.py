@@ -1,6 +1,5 @@
 """A simulated learner: ranks that ask for batches, weights that are numbers, checkpoints."""
 
-import json
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +82,9 @@ class SimLearner:
                         sync=message.sync,
                         version=self.staged,
                         rendezvous="r",
-                        layout=json.dumps({"checksums": self.checksums()}).encode(),
+                        layout=self.gang,
+                        tensors=b"" if message.layout == self.gang else self.gang.encode(),
+                        checksums=self.checksums(),
                     )
                 )
             case wire.Go(sync=sync):

@@ -53,7 +53,6 @@ class Transfer:
                 end.ranks[0].send(
                     wire.Sent(
                         sync=self.sync,
-                        version=self.version,
                         checksums=end.checksums(),
                         probe=PROBE,
                         seconds=0.3,
@@ -76,10 +75,8 @@ class Transfer:
         generator.send(
             wire.Applied(
                 sync=self.sync,
-                version=self.version,
                 checksums=checksums,
                 probe=WRONG_PROBE if wrong else PROBE,
                 pause_seconds=0.1,
-                receive_seconds=0.2,
             )
         )

@@ -140,7 +140,7 @@ class Simulation:
         links = [process] if isinstance(process, SimGenerator) else process.ranks
         for link in links:
             if link.alive:
-                link.send(wire.Bye(leases=[], reason="told to"))
+                link.send(wire.Bye(reason="told to"))
         self.kill(process, back_after=2 if restart else None)
 
     def kill(self, process: "SimGenerator | SimLearner", back_after: float | None) -> None:

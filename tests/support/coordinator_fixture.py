@@ -97,16 +97,9 @@ class Desk:
             self.say(name.encode(), wire.Prepared(sync=sync.id))
         self.say(b"l", wire.Prepared(sync=sync.id, version=version))
         for name in names:
-            applied = wire.Applied(
-                sync=sync.id,
-                version=version,
-                checksums=[1],
-                probe=probe,
-                pause_seconds=0,
-                receive_seconds=0,
-            )
+            applied = wire.Applied(sync=sync.id, checksums=[1], probe=probe, pause_seconds=0)
             self.say(name.encode(), applied)
-        sent = wire.Sent(sync=sync.id, version=version, checksums=[1], probe=probe, seconds=0)
+        sent = wire.Sent(sync=sync.id, checksums=[1], probe=probe, seconds=0)
         self.say(b"l", sent)
 
 
@@ -120,9 +113,7 @@ def leases(messages: list[wire.Message]) -> list[wire.Lease]:
 
 def delivered(lease: wire.Lease, **changes: Any) -> wire.Delivered:
     group = pack_group(make_group(n=lease.group_size, prompt=(lease.id,), **changes))
-    return wire.Delivered(
-        lease=lease.id, attempt=lease.attempt, group=group, sample_seconds=0, score_seconds=0
-    )
+    return wire.Delivered(lease=lease.id, attempt=lease.attempt, group=group)
 
 
 def failed(lease: wire.Lease, reason: str, *, permanent: bool = False) -> wire.LeaseFailed:
@@ -138,9 +129,9 @@ def running(desk: Desk, *, evaluate: bool = True) -> list[wire.Lease]:
     desk.synced("g")
     granted = leases(desk.tick(b"g"))
     assert desk.c.state is State.RUNNING
-    while evaluate and any(lease.purpose == "eval" for lease in granted):
-        done = [delivered(lease) for lease in granted if lease.purpose == "eval"]
-        train = [lease for lease in granted if lease.purpose == "train"]
+    while evaluate and any(lease.split == "eval" for lease in granted):
+        done = [delivered(lease) for lease in granted if lease.split == "eval"]
+        train = [lease for lease in granted if lease.split == "train"]
         granted = train + leases(desk.say(b"g", *done))
     return granted
 

@@ -6,7 +6,6 @@ from asyncds.protocol.wire import Lease
 def wire_lease(id: int, *, group_size: int = 1) -> Lease:
     return Lease(
         id=id,
-        purpose="train",
         split="train",
         row=0,
         attempt=1,

@@ -250,6 +250,12 @@ _GROUPS = (
         unit="seconds",
         buckets=SECONDS,
     ),
+    _histogram(
+        name="sync_send_seconds",
+        help="Sending the weights, of a weight sync that succeeded",
+        unit="seconds",
+        buckets=SECONDS,
+    ),
     _counter(
         name="syncs_total",
         help="Weight syncs, by result",

@@ -30,7 +30,6 @@ from tests.support.rollout_groups import group_arrays, make_group
 GROUP = pack_group(make_group(versions=(3, 4)))
 LEASE = wire.Lease(
     id=7,
-    purpose="train",
     split="train",
     row=3,
     attempt=1,
@@ -68,18 +67,16 @@ TO_COORDINATOR = [
         tokenizer="t",
         vocab_size=32,
     ),
-    wire.GeneratorHeartbeat(version=-1, leases=[3], stats={"running": 1.0}),
+    wire.GeneratorHeartbeat(leases=[3], stats={"running": 1.0}),
     wire.LearnerHeartbeat(rank=0, staged=-1, checkpoint=-1, phase="starting"),
-    wire.Delivered(lease=7, attempt=1, group=GROUP, sample_seconds=0.5, score_seconds=0.1),
+    wire.Delivered(lease=7, attempt=1, group=GROUP),
     wire.LeaseFailed(lease=7, attempt=1, reason="no", permanent=True),
-    wire.Prepared(sync=1, version=2, rendezvous="r", layout=b"l"),
-    wire.Applied(
-        sync=1, version=2, checksums=[2**63], probe=b"", pause_seconds=0, receive_seconds=0
-    ),
-    wire.Sent(sync=1, version=2, checksums=[1], probe=b"", seconds=0.1),
+    wire.Prepared(sync=1, version=2, rendezvous="r", layout="l", tensors=b"t", checksums=[2**63]),
+    wire.Applied(sync=1, checksums=[2**63], probe=b"", pause_seconds=0),
+    wire.Sent(sync=1, checksums=[1], probe=b"", seconds=0.1),
     wire.SyncFailed(sync=1, reason="no"),
     wire.BatchRequest(rank=0, step=0, report={"loss": 1.0}),
-    wire.Bye(leases=[]),
+    wire.Bye(),
     wire.Observe(),
     wire.Stop(reason="enough"),
 ]
@@ -93,7 +90,7 @@ SHARD = pack_shard(
     )[1]
 )
 FROM_COORDINATOR = [
-    wire.Welcome(run="r", id="0f"),
+    wire.Welcome(id="0f"),
     wire.Refused(reason="no"),
     wire.GivenUp(reason="no"),
     wire.Identify(),
@@ -101,7 +98,7 @@ FROM_COORDINATOR = [
     wire.Ack(leases=[7]),
     wire.Cancel(leases=[7]),
     wire.Prepare(sync=1, epoch=1, rank=1, world_size=2, probe=True, deadline=3.0),
-    wire.Go(sync=1, version=2, rendezvous="r", layout=b"l"),
+    wire.Go(sync=1, version=2, rendezvous="r", layout="l", tensors=b"t", checksums=[2**63]),
     wire.SyncAborted(sync=1, reason="no"),
     SHARD,
     wire.Finish(reason="done"),

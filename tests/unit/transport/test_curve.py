@@ -86,7 +86,7 @@ def serve(router: Router, until: Callable[[], object], said: Said | None = None)
         for peer, frame in router.receive(0.02):
             message = decode_to_coordinator(frame)
             if message == HELLO:
-                router.send(peer, encode(wire.Welcome(run="r")))
+                router.send(peer, encode(wire.Welcome(id="r")))
             else:
                 said.append((peer, message))
 
@@ -104,7 +104,7 @@ def told(router: Router, link: Link) -> str:
 def works(router: Router, link: Link, reason: str = "") -> bool:
     """Whether another message of the link arrives."""
     link.check()
-    mark = wire.Bye(leases=[], reason=reason or str(time.monotonic_ns()))
+    mark = wire.Bye(reason=reason or str(time.monotonic_ns()))
     link.send(mark)
     said: Said = []
     serve(router, lambda: mark in [message for _, message in said], said)

@@ -78,7 +78,7 @@ def test_stopped_work_is_not_granted_again(desk: Desk) -> None:
     running(desk)
     desk.say(b"g", wire.Stop(reason="enough"))
     desk.now += REGRANT_SECONDS + 0.1
-    answer = desk.say(b"g", wire.GeneratorHeartbeat(version=0, leases=[], stats={}))
+    answer = desk.say(b"g", wire.GeneratorHeartbeat(leases=[], stats={}))
     assert leases(answer) == []
 
 
@@ -131,7 +131,7 @@ def test_a_recalled_stop_grants_nothing_and_takes_what_comes(tmp_path: Path) -> 
         held = [lease.id, other.id]
         assert only(desk.say(b"g", REPLACE(GENERATOR, leases=held)), wire.Refused) == []
         desk.say(b"l", LEARNER)
-        answer = desk.say(b"g", wire.GeneratorHeartbeat(version=0, leases=held, stats={}))
+        answer = desk.say(b"g", wire.GeneratorHeartbeat(leases=held, stats={}))
         assert only(answer, wire.Cancel) == [wire.Cancel(leases=held)]
         assert wire.Ack(leases=[lease.id]) in desk.say(b"g", delivered(lease))
         assert desk.journal.counts()["delivered"] == 1
@@ -142,13 +142,13 @@ def test_who_missed_the_end_is_told_again(desk: Desk) -> None:
     running(desk)
     desk.c.end.conclude(State.FAILED, "the disk is full")
     assert wire.Drain(reason="the disk is full") in desk.tick(b"g")
-    heartbeat = wire.GeneratorHeartbeat(version=0, leases=[], stats={})
+    heartbeat = wire.GeneratorHeartbeat(leases=[], stats={})
     assert desk.say(b"g", heartbeat) == [wire.Drain(reason="the disk is full")]
     late = desk.say(b"h", REPLACE(GENERATOR, name="h", incarnation="h1"))
     assert [type(m) for m in late] == [wire.Welcome, wire.Drain]
     assert not desk.c.end.over(0)
-    desk.say(b"g", wire.Bye(leases=[]))
-    desk.say(b"l", wire.Bye(leases=[]))
+    desk.say(b"g", wire.Bye())
+    desk.say(b"l", wire.Bye())
     assert desk.c.end.over(0)
 
 

@@ -20,7 +20,7 @@ def test_only_who_was_granted_a_lease_can_deliver_it(desk: Desk) -> None:
     assert wire.Cancel(leases=[lease.id]) in desk.say(b"h", delivered(lease))
     assert desk.c.rejected.count == 1
     assert lease.id in [row.id for row in desk.journal.leases("leased")]
-    desk.say(b"g", wire.Bye(leases=[]))
+    desk.say(b"g", wire.Bye())
     desk.say(b"g2", REPLACE(GENERATOR, incarnation="g2"))
     answer = desk.say(b"g2", delivered(lease))
     assert wire.Ack(leases=[lease.id]) in answer, "one of an earlier try is as good"
@@ -50,7 +50,7 @@ def test_what_comes_late_changes_nothing(desk: Desk) -> None:
     assert desk.c.parts.weights.learner.staged == 1
     sync = desk.c.parts.weights.current
     assert sync is not None
-    now = wire.Prepared(sync=sync.id, version=1, rendezvous="here", layout=b"{}")
+    now = wire.Prepared(sync=sync.id, version=1, rendezvous="here")
     desk.say(b"l", now, REPLACE(now, sync=sync.id - 1, rendezvous="there"))
     (go,) = only(desk.say(b"g", wire.Prepared(sync=sync.id)), wire.Go)
     assert go.rendezvous == "here"

@@ -48,7 +48,7 @@ def test_a_refused_process_leaves_no_trace(desk: Desk) -> None:
 
 
 def test_strangers_are_asked_who_they_are(desk: Desk) -> None:
-    heartbeat = wire.GeneratorHeartbeat(version=0, leases=[], stats={})
+    heartbeat = wire.GeneratorHeartbeat(leases=[], stats={})
     assert desk.say(b"x", heartbeat) == [wire.Identify()]
 
 
@@ -76,9 +76,7 @@ def test_the_dead_do_not_come_back(desk: Desk) -> None:
     running(desk)
     desk.tick(b"l", seconds=100)
     assert desk.member() is Health.DEAD
-    assert desk.say(b"g", wire.GeneratorHeartbeat(version=0, leases=[], stats={})) == [
-        wire.Identify()
-    ]
+    assert desk.say(b"g", wire.GeneratorHeartbeat(leases=[], stats={})) == [wire.Identify()]
     said = desk.say(b"g", REPLACE(GENERATOR, leases=[1]))
     assert only(said, wire.GivenUp)
     assert not only(said, wire.Welcome)

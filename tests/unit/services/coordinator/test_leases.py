@@ -47,7 +47,7 @@ def test_only_the_holder_can_fail_a_lease(desk: Desk) -> None:
 def overrun(desk: Desk, lease: wire.Lease) -> wire.Lease:
     """The lease is taken back and granted again, to the same generator."""
     desk.now += 21
-    answer = desk.say(b"g", wire.GeneratorHeartbeat(version=0, leases=[lease.id], stats={}))
+    answer = desk.say(b"g", wire.GeneratorHeartbeat(leases=[lease.id], stats={}))
     return next(g for g in leases(answer) if g.id == lease.id)
 
 
@@ -82,12 +82,12 @@ def test_a_lease_that_overruns_goes_to_another_and_fails_in_the_end(tmp_path: Pa
     with closing(Desk(tmp_path, rollout__max_attempts=2, coordinator__dead_seconds=90)) as desk:
         lease = running(desk)[0]
         desk.now += 21
-        answer = desk.say(b"g", wire.GeneratorHeartbeat(version=0, leases=[lease.id], stats={}))
+        answer = desk.say(b"g", wire.GeneratorHeartbeat(leases=[lease.id], stats={}))
         assert wire.Cancel(leases=[lease.id]) in answer
         again = next(g for g in leases(answer) if g.id == lease.id)
         assert again.attempt == 2
         desk.now += 21
-        desk.say(b"g", wire.GeneratorHeartbeat(version=0, leases=[lease.id], stats={}))
+        desk.say(b"g", wire.GeneratorHeartbeat(leases=[lease.id], stats={}))
         assert desk.journal.ended()["no delivery within 20 s"] >= 1
         assert lease.id not in running_ids(desk)
 
@@ -95,7 +95,7 @@ def test_a_lease_that_overruns_goes_to_another_and_fails_in_the_end(tmp_path: Pa
 def test_a_lease_that_overran_for_good_is_counted_as_expired(tmp_path: Path) -> None:
     with closing(Desk(tmp_path, rollout__max_attempts=1)) as desk:
         granted = running(desk)
-        heartbeat = wire.GeneratorHeartbeat(version=0, leases=[], stats={})
+        heartbeat = wire.GeneratorHeartbeat(leases=[], stats={})
         for _ in range(5):
             desk.say(b"g", heartbeat)
             desk.tick(b"l", seconds=5)
@@ -104,7 +104,7 @@ def test_a_lease_that_overran_for_good_is_counted_as_expired(tmp_path: Path) -> 
 
 def test_a_grant_that_was_lost_is_sent_again_but_not_for_ever(desk: Desk) -> None:
     granted = running(desk)
-    heartbeat = wire.GeneratorHeartbeat(version=0, leases=[], stats={})
+    heartbeat = wire.GeneratorHeartbeat(leases=[], stats={})
     assert leases(desk.say(b"g", heartbeat)) == []
     repeats, attempts = 0, set()
     for _ in range(4):
@@ -121,7 +121,7 @@ def test_work_of_a_generator_that_left_goes_to_another(desk: Desk) -> None:
     desk.say(b"h", REPLACE(GENERATOR, name="h", incarnation="h1", capacity=100))
     desk.synced("g", "h")
     desk.tick(b"h")
-    again = leases(desk.say(b"g", wire.Bye(leases=[])) + desk.tick(b"h"))
+    again = leases(desk.say(b"g", wire.Bye()) + desk.tick(b"h"))
     assert {g.id for g in again if g.attempt == 2} == granted
     assert desk.member("g") is Health.DEAD
 
@@ -140,7 +140,7 @@ def test_a_generator_that_leaves_burns_nothing(tmp_path: Path) -> None:
     with closing(Desk(tmp_path, rollout__max_attempts=1)) as desk:
         granted = {lease.id for lease in running(desk)}
         for i in range(2 * DEATHS_PER_FAILURE):
-            assert next_generator(desk, i, wire.Bye(leases=[])) == granted
+            assert next_generator(desk, i, wire.Bye()) == granted
         attempts = {r.attempt for r in desk.journal.leases("leased")}
         assert attempts == {1 + 2 * DEATHS_PER_FAILURE}
 
@@ -177,5 +177,5 @@ def test_what_is_not_healthy_is_not_granted_again(desk: Desk) -> None:
     desk.say(b"m", REPLACE(LEARNER, incarnation="l2"))
     assert desk.member() is Health.STALE
     desk.now += REGRANT_SECONDS + 0.1
-    answer = desk.say(b"g", wire.GeneratorHeartbeat(version=0, leases=[], stats={}))
+    answer = desk.say(b"g", wire.GeneratorHeartbeat(leases=[], stats={}))
     assert leases(answer) == []

@@ -312,7 +312,7 @@ def test_one_that_stays_tells_latecomers_to_leave_until_it_is_told_itself(config
             CoordinatorConfig(port=port, lost_seconds=DEADLINE),
             identity="late:1",
             hello=late_generator,
-            heartbeat=lambda: wire.GeneratorHeartbeat(version=-1, leases=[], stats={}),
+            heartbeat=lambda: wire.GeneratorHeartbeat(leases=[], stats={}),
             on_message=heard.put,
             keys=None,
         )

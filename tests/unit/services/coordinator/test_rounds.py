@@ -27,10 +27,10 @@ def test_weights_stay_put_while_an_evaluation_is_open(desk: Desk) -> None:
     assert round is not None
     desk.say(b"l", wire.LearnerHeartbeat(rank=0, staged=1, checkpoint=-1, phase=""))
     assert desk.c.parts.weights.current is None
-    for lease in [g for g in granted if g.purpose == "eval"]:
+    for lease in [g for g in granted if g.split == "eval"]:
         granted += leases(desk.say(b"g", delivered(lease)))
         assert desk.c.parts.weights.current is None
-    for lease in [g for g in granted if g.purpose == "eval"]:
+    for lease in [g for g in granted if g.split == "eval"]:
         desk.say(b"g", delivered(lease))
     assert desk.c.parts.leases.round is None
     desk.tick(b"l")
@@ -65,7 +65,7 @@ def test_whoever_dies_the_base_model_is_evaluated_first(tmp_path: Path) -> None:
 
 def test_an_evaluation_on_other_weights_is_malformed(desk: Desk) -> None:
     granted = running(desk, evaluate=False)
-    lease = next(g for g in granted if g.purpose == "eval")
+    lease = next(g for g in granted if g.split == "eval")
     desk.say(b"g", delivered(lease, versions=(0, 1)))
     again = desk.journal.leases("leased", purpose="eval")
     assert [r.attempt for r in again if r.id == lease.id] == [2]
@@ -73,15 +73,13 @@ def test_an_evaluation_on_other_weights_is_malformed(desk: Desk) -> None:
 
 def test_answers_under_an_equivalence_nobody_named_are_malformed(desk: Desk) -> None:
     granted = running(desk, evaluate=False)
-    lease = next(g for g in granted if g.purpose == "eval")
+    lease = next(g for g in granted if g.split == "eval")
     group = make_group(n=lease.group_size, prompt=(lease.id,))
     group.answers["loose"] = group.answers.pop("written")
     message = wire.Delivered(
         lease=lease.id,
         attempt=lease.attempt,
         group=pack_group(group),
-        sample_seconds=0,
-        score_seconds=0,
     )
     desk.say(b"g", message)
     again = desk.journal.leases("leased", purpose="eval")
@@ -98,7 +96,7 @@ def test_a_generator_without_the_evaluated_split_is_refused(tmp_path: Path) -> N
 
 def test_an_evaluation_nobody_can_finish_is_given_up_and_made_again(desk: Desk) -> None:
     running(desk, evaluate=False)
-    desk.say(b"g", wire.Bye(leases=[]))
+    desk.say(b"g", wire.Bye())
     assert desk.c.parts.leases.round is None
     assert desk.journal.counts("eval") == {"failed": 3}
     desk.say(b"g2", REPLACE(GENERATOR, incarnation="g2"))
@@ -118,6 +116,6 @@ def test_a_learner_is_told_that_an_evaluation_is_under_way(desk: Desk) -> None:
     granted = running(desk, evaluate=False)
     beat = wire.LearnerHeartbeat(rank=0, staged=0, checkpoint=-1, phase="")
     assert only(desk.say(b"l", beat), wire.LearnerAck)[0].evaluating
-    while granted := [lease for lease in granted if lease.purpose == "eval"]:
+    while granted := [lease for lease in granted if lease.split == "eval"]:
         granted = leases(desk.say(b"g", *map(delivered, granted)))
     assert not only(desk.say(b"l", beat), wire.LearnerAck)[0].evaluating

@@ -35,7 +35,7 @@ def test_it_is_evaluated_once_and_finished(desk: Desk, tmp_path: Path) -> None:
     said = desk.say(b"g", HELLO)
     assert desk.member() is Health.HEALTHY
     granted = leases(said)
-    assert [lease.purpose for lease in granted] == ["eval"] * 3
+    assert [lease.split for lease in granted] == ["eval"] * 3
     for lease in granted:
         assert not desk.c.state.final
         said += desk.say(b"g", delivered(lease, correct=(True,) * lease.group_size))
@@ -53,9 +53,9 @@ def test_it_is_evaluated_once_and_finished(desk: Desk, tmp_path: Path) -> None:
 
 
 def test_a_generator_that_comes_later_serves_too(desk: Desk) -> None:
-    first, *others = leases(desk.say(b"g", HELLO))
+    first, *_ = leases(desk.say(b"g", HELLO))
     desk.say(b"g", delivered(first))
-    desk.say(b"g", wire.Bye(leases=[lease.id for lease in others], reason="preempted"))
+    desk.say(b"g", wire.Bye(reason="preempted"))
     assert not desk.c.parts.fleet.alive()
     for lease in leases(desk.say(b"h", REPLACE(HELLO, name="h", incarnation="h1"))):
         desk.say(b"h", delivered(lease))

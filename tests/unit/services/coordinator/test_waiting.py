@@ -37,7 +37,7 @@ def test_whoever_is_there_is_asked_what_it_does_while_nothing_moves(tmp_path: Pa
         def said_at(seconds: int) -> list[wire.Message]:
             desk.now = seconds
             desk.say(b"l", wire.LearnerHeartbeat(rank=0, staged=-1, checkpoint=-1, phase=""))
-            return desk.say(b"g", wire.GeneratorHeartbeat(version=-1, leases=[], stats={}))
+            return desk.say(b"g", wire.GeneratorHeartbeat(leases=[], stats={}))
 
         quiet = [only(said_at(t), wire.Dump) for t in range(1, 30)]
         assert not any(quiet)
@@ -60,7 +60,7 @@ def test_a_run_waits_for_its_gpus_as_long_as_it_takes(tmp_path: Path) -> None:
             if b"l" in peers:
                 desk.say(b"l", wire.LearnerHeartbeat(rank=0, staged=-1, checkpoint=-1, phase=""))
             if b"g" in peers:
-                desk.say(b"g", wire.GeneratorHeartbeat(version=-1, leases=[], stats={}))
+                desk.say(b"g", wire.GeneratorHeartbeat(leases=[], stats={}))
 
         for minute in range(60):
             turn(60.0 * minute)
@@ -98,8 +98,8 @@ def test_who_waits_for_whom(desk: Desk, joined: list[str], sentence: str) -> Non
 def test_who_waits_for_whom_in_work(desk: Desk) -> None:
     granted = running(desk, evaluate=False)
     assert desk.c.waiting_for() == "evaluating version 0: 0 of 3 groups"
-    while todo := [g for g in granted if g.purpose == "eval"]:
-        granted = [g for g in granted if g.purpose == "train"]
+    while todo := [g for g in granted if g.split == "eval"]:
+        granted = [g for g in granted if g.split == "train"]
         granted += leases(desk.say(b"g", *(delivered(g) for g in todo)))
     desk.say(b"l", wire.BatchRequest(rank=0, step=0, report={}))
     assert desk.c.waiting_for() == f"the learner waits for generators: {len(granted)} groups at g"

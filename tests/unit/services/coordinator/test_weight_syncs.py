@@ -29,8 +29,8 @@ def test_a_mismatch_never_serves(desk: Desk) -> None:
     assert only(desk.tick(b"g"), wire.Go) == []
     desk.say(b"l", wire.Prepared(sync=sync.id, version=0, rendezvous="r"))
     assert [go.rendezvous for go in only(desk.tick(b"g"), wire.Go)] == ["r"]
-    ends = {"sync": sync.id, "version": 0, "probe": b"\0"}  # a probe that is cut off
-    desk.say(b"g", wire.Applied(checksums=[2], pause_seconds=0, receive_seconds=0, **ends))
+    ends = {"sync": sync.id, "probe": b"\0"}  # a probe that is cut off
+    desk.say(b"g", wire.Applied(checksums=[2], pause_seconds=0, **ends))
     desk.say(b"l", wire.Sent(checksums=[1], seconds=0, **ends))
     assert desk.member() is Health.STALE
     assert "checksums differ" in desk.c.parts.weights.figures.last_failure
@@ -47,10 +47,8 @@ def between(desk: Desk, *, right: bool) -> tuple[list[wire.Lease], wire.Applied,
     desk.say(b"g", wire.Prepared(sync=sync.id))
     desk.say(b"l", wire.Prepared(sync=sync.id, version=1))
     sums = [1 if right else 2]
-    applied = wire.Applied(
-        sync=sync.id, version=1, checksums=sums, probe=b"", pause_seconds=0, receive_seconds=0
-    )
-    return granted, applied, wire.Sent(sync=sync.id, version=1, checksums=[1], probe=b"", seconds=0)
+    applied = wire.Applied(sync=sync.id, checksums=sums, probe=b"", pause_seconds=0)
+    return granted, applied, wire.Sent(sync=sync.id, checksums=[1], probe=b"", seconds=0)
 
 
 def distrusted(desk: Desk) -> list[wire.Lease]:
@@ -99,7 +97,7 @@ def test_a_group_waits_until_its_weights_are_judged(desk: Desk, right: bool) -> 
 
 def test_a_group_whose_generator_is_gone_does_not_wait(desk: Desk) -> None:
     (lease, *_), _, sent = between(desk, right=True)
-    desk.say(b"g", delivered(lease, versions=(1,)), wire.Bye(leases=[], reason="told to"))
+    desk.say(b"g", delivered(lease, versions=(1,)), wire.Bye(reason="told to"))
     desk.say(b"l", sent)
     assert desk.journal.counts().get("delivered", 0) == 0
     assert desk.journal.ended() == {}, "it goes to another"
@@ -156,3 +154,52 @@ def test_another_learners_weights_are_other_weights(desk: Desk) -> None:
     assert leases(desk.tick(b"g")) == []
     desk.say(b"m", wire.LearnerHeartbeat(rank=0, staged=0, checkpoint=-1, phase=""))
     assert only(desk.tick(b"g"), wire.Prepare), "version 0 again, but not the same version 0"
+
+
+def test_the_list_of_tensors_travels_once_to_each(desk: Desk) -> None:
+    """To the coordinator, and from it to a generator, unless they say that they know it."""
+
+    def sync(layout: str, tensors: bytes, *, known: str) -> tuple[wire.Prepare, wire.Go]:
+        version = desk.c.parts.weights.learner.staged + 1
+        beat = wire.LearnerHeartbeat(rank=0, staged=version, checkpoint=-1, phase="")
+        (prepare,) = only(desk.say(b"l", beat), wire.Prepare)
+        ends = {"sync": prepare.sync, "checksums": [version], "probe": b"\0\0\0\0"}
+        desk.say(b"g", wire.Prepared(sync=prepare.sync, layout=known))
+        agreed = wire.Prepared(
+            sync=prepare.sync, version=version, layout=layout, tensors=tensors, checksums=[version]
+        )
+        desk.say(b"l", agreed)
+        (go,) = only(desk.tick(b"g"), wire.Go)
+        assert (go.layout, go.checksums) == (layout, [version])
+        desk.say(b"g", wire.Applied(pause_seconds=0, **ends))
+        desk.say(b"l", wire.Sent(seconds=0, **ends))
+        assert desk.c.parts.weights.published == version
+        return prepare, go
+
+    desk.say(b"l", LEARNER)
+    desk.say(b"g", GENERATOR)
+    prepare, go = sync("x", b"tensors", known="")
+    assert (prepare.layout, go.tensors) == ("", b"tensors")
+    while desk.c.parts.leases.round is not None:
+        desk.c.parts.evaluations.drop()
+        desk.c.parts.evaluations.plan.done()
+    prepare, go = sync("x", b"", known="x")
+    assert (prepare.layout, go.tensors) == ("x", b"")
+    prepare, go = sync("x", b"", known="")
+    assert go.tensors == b"tensors", "it is another incarnation, which knows nothing"
+    prepare, go = sync("y", b"others", known="x")
+    assert (prepare.layout, go.tensors) == ("x", b"others")
+
+
+def test_a_learner_that_says_what_it_sends_by_a_name_nobody_knows_is_to_blame(desk: Desk) -> None:
+    desk.say(b"l", LEARNER)
+    desk.say(b"g", GENERATOR)
+    desk.say(b"l", wire.LearnerHeartbeat(rank=0, staged=0, checkpoint=-1, phase=""))
+    sync = desk.c.parts.weights.current
+    assert sync is not None
+    desk.say(b"g", wire.Prepared(sync=sync.id))
+    desk.say(b"l", wire.Prepared(sync=sync.id, version=0, layout="x"))
+    assert only(desk.tick(b"g"), wire.Go) == []
+    assert desk.c.parts.weights.figures.last_failure == (
+        "learner did not say which tensors it sends"
+    )

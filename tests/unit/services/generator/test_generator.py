@@ -9,7 +9,6 @@ from typing import Any, cast
 import msgspec
 import numpy as np
 import pytest
-from prometheus_client import generate_latest
 
 from asyncds.engine.generation import Completion, GenerationEngine
 from asyncds.protocol import wire
@@ -27,7 +26,9 @@ from asyncds.tasks.base import Row, Score
 from asyncds.tasks.registry import make_task
 from asyncds.telemetry.metrics.registry import build_metrics
 from asyncds.telemetry.traces.traces import Traces
+from asyncds.weights.buckets import TensorSpec
 from asyncds.weights.communicator import TransferFailed
+from asyncds.weights.layout import Layout, fingerprint
 from services.generator import generator as module
 from services.generator.generator import Generator
 from services.generator.weight_updates import MAX_FAILURES, EngineUnusableError, WeightUpdates
@@ -36,7 +37,6 @@ from tests.support.otlp_collector import traced
 
 LEASE = wire.Lease(
     id=7,
-    purpose="train",
     split="train",
     row=0,
     attempt=2,
@@ -53,8 +53,14 @@ LEASE = wire.Lease(
 PREPARE = wire.Prepare(sync=1, epoch=1, rank=1, world_size=2, probe=True, deadline=1.0)
 QUEUE_SECONDS = 1e-6
 REPLACE = msgspec.structs.replace
+TENSORS = Layout(specs=[TensorSpec("w", "float32", (2,))], bucket_bytes=1).pack()
 GO = wire.Go(
-    sync=1, version=3, rendezvous="", layout=b'{"specs": [], "bucket_bytes": 1, "checksums": [1]}'
+    sync=1,
+    version=3,
+    rendezvous="",
+    layout=fingerprint(TENSORS),
+    tensors=TENSORS,
+    checksums=[1],
 )
 
 
@@ -230,7 +236,7 @@ def test_a_group_is_kept_until_it_is_acknowledged() -> None:
         desk.generator.receive(wire.Grant(leases=[LEASE]))
         await desk.link.said(wire.Delivered)
         assert desk.generator.leases == [7]
-        desk.generator.receive(wire.Welcome(run="r"))
+        desk.generator.receive(wire.Welcome(id="r"))
         await desk.link.said(wire.Delivered, n=2)
         desk.generator.receive(wire.Ack(leases=[7]))
         desk.generator.receive(PREPARE)
@@ -339,9 +345,9 @@ def test_weights_are_applied_and_reported() -> None:
         desk.generator.receive(PREPARE)
         desk.generator.receive(GO)
         [applied] = await desk.link.said(wire.Applied)
-        assert (applied.version, applied.checksums) == (3, [1])
+        assert applied.checksums == [1]
         assert len(applied.probe) == 4
-        assert desk.generator.heartbeat().version == 3
+        assert desk.metrics.gauge("policy_version")._value.get() == GO.version
         assert not desk.generator.not_ready()
 
     serve(scene)
@@ -359,6 +365,23 @@ def test_a_failed_update_is_said_and_not_ready(failure: Exception, sentence: str
         [failed] = await desk.link.said(wire.SyncFailed)
         assert sentence in failed.reason
         assert desk.generator.not_ready()
+
+    serve(scene)
+
+
+def test_a_list_of_tensors_is_known_until_another_comes() -> None:
+    async def scene(desk: Desk) -> None:
+        desk.generator.receive(PREPARE)
+        desk.generator.receive(GO)
+        await desk.link.said(wire.Applied)
+        for sync, layout, outcome in ((2, GO.layout, wire.Applied), (3, "x", wire.SyncFailed)):
+            desk.link.sent.clear()
+            desk.generator.receive(REPLACE(PREPARE, sync=sync))
+            [agreed] = await desk.link.said(wire.Prepared)
+            assert agreed.layout == GO.layout
+            desk.generator.receive(REPLACE(GO, sync=sync, layout=layout, tensors=b""))
+            [over] = await desk.link.said(outcome)
+            assert over.sync == sync
 
     serve(scene)
 
@@ -423,7 +446,7 @@ def test_a_lease_is_traced_until_it_is_acknowledged() -> None:
     async def scene(desk: Desk) -> None:
         desk.generator.receive(wire.Grant(leases=[LEASE]))
         await desk.link.said(wire.Delivered)
-        desk.generator.receive(wire.Welcome(run="r"))
+        desk.generator.receive(wire.Welcome(id="r"))
         await desk.link.said(wire.Delivered, n=2)
         desk.generator.receive(wire.Ack(leases=[LEASE.id]))
 

@@ -82,7 +82,7 @@ class Coordinator(threading.Thread):
     def _play(self) -> None:
         peer, hello = self._hears(wire.GeneratorHello)
         self.introductions.append((peer, hello))
-        self._says(peer, wire.Welcome(run="r"), wire.Grant(leases=[LEASE]))
+        self._says(peer, wire.Welcome(id="r"), wire.Grant(leases=[LEASE]))
         while LEASE.id not in self._hears(wire.GeneratorHeartbeat)[1].leases:
             self._says(peer, wire.Ack(leases=[]))
         while self._engine.most < LEASE.group_size:
@@ -95,7 +95,7 @@ class Coordinator(threading.Thread):
             pass
         self.under_way = self._engine.under_way
         self.introductions.append(again)
-        self._says(again[0], wire.Welcome(run="r"), self._last)
+        self._says(again[0], wire.Welcome(id="r"), self._last)
 
     def _hears(self, kind: type) -> tuple[bytes, Any]:
         for _ in range(int(DEADLINE * 10)):

@@ -1,6 +1,5 @@
 """The learner's side of a broadcast (the sender is mocked), and what it waits for."""
 
-import json
 import queue
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +14,7 @@ from asyncds.protocol.sharding import make_shards
 from asyncds.telemetry.traces.traces import Traces
 from asyncds.weights.buckets import TensorSpec
 from asyncds.weights.communicator import TransferFailed
+from asyncds.weights.layout import Layout, fingerprint, unpack_layout
 from asyncds.weights.staging import StagedWeights
 from services.learner.inbox import BatchLateError, DrainedError, Inbox
 from services.learner.publisher import Publisher, PublisherDiedError
@@ -22,6 +22,10 @@ from tests.support.otlp_collector import traced
 from tests.support.rollout_groups import make_group
 
 WAIT = 10.0
+
+
+def go(sync: int) -> wire.Go:
+    return wire.Go(sync=sync, version=0, rendezvous="", layout="", tensors=b"", checksums=[])
 
 
 class MockSender:
@@ -65,14 +69,22 @@ class Desk:
         self.publisher.probe = np.array([-1.0], np.float32)
         self.publisher.hold.release()
 
-    def prepare(self, sync: int, epoch: int = 1, *, probe: bool = False) -> Any:
+    def prepare(self, sync: int, epoch: int = 1, *, probe: bool = False, layout: str = "") -> Any:
         self.publisher.receive(
-            wire.Prepare(sync=sync, epoch=epoch, rank=0, world_size=2, probe=probe, deadline=1.0)
+            wire.Prepare(
+                sync=sync,
+                epoch=epoch,
+                rank=0,
+                world_size=2,
+                probe=probe,
+                deadline=1.0,
+                layout=layout,
+            )
         )
         return self.said.get(timeout=WAIT)
 
     def go(self, sync: int) -> Any:
-        self.publisher.receive(wire.Go(sync=sync, version=0, rendezvous="", layout=b""))
+        self.publisher.receive(go(sync))
         return self.said.get(timeout=WAIT)
 
 
@@ -88,13 +100,25 @@ def test_it_sends_what_it_agreed_to(desk: Desk) -> None:
     desk.stage(3)
     agreed = desk.prepare(1, probe=True)
     assert (agreed.sync, agreed.version) == (1, 3)
-    layout = json.loads(agreed.layout)
-    assert layout["specs"] == [{"name": "w", "dtype": "float32", "shape": [4]}]
-    assert layout["checksums"] == list(desk.staged.checksums) != []
+    layout = unpack_layout(agreed.tensors)
+    assert layout == Layout(specs=[TensorSpec("w", "float32", (4,))], bucket_bytes=64)
+    assert agreed.checksums == list(desk.staged.checksums) != []
     sent = desk.go(1)
-    assert (sent.version, sent.checksums) == (3, list(desk.staged.checksums))
+    assert sent.checksums == agreed.checksums
     assert len(sent.probe) == 4
     assert desk.sender.sent == [(3, agreed.rendezvous)]
+
+
+def test_the_list_of_tensors_travels_once(desk: Desk) -> None:
+    desk.stage(3)
+    first = desk.prepare(1)
+    assert first.layout == fingerprint(first.tensors)
+    desk.go(1)
+    desk.stage(4)
+    again = desk.prepare(2, layout=first.layout)
+    assert (again.layout, again.tensors, again.version) == (first.layout, b"", 4)
+    other = desk.prepare(3, layout="that of another model")
+    assert other.tensors == first.tensors
 
 
 def test_nothing_is_staged_between_agreement_and_the_end(desk: Desk) -> None:
@@ -172,7 +196,7 @@ def test_a_thread_that_died_is_named_whatever_killed_it() -> None:
     desk.stage(3)
     desk.prepare(1)
     desk.sender.failing, desk.sender.error = True, KeyError("a mistake")
-    desk.publisher.receive(wire.Go(sync=1, version=0, rendezvous="", layout=b""))
+    desk.publisher.receive(go(1))
     desk.publisher.close()
     with pytest.raises(PublisherDiedError, match=r"thread died of KeyError\('a mistake'\)"):
         desk.publisher.check()
@@ -188,7 +212,7 @@ def test_a_failed_send_is_said_and_its_group_is_not_used_again(desk: Desk) -> No
     assert "a member is gone" in failed.reason
     desk.sender.failing = False
     assert desk.prepare(2).rendezvous != first
-    assert desk.go(2).version == 3
+    assert isinstance(desk.go(2), wire.Sent)
 
 
 def test_without_weights_it_can_not_agree(desk: Desk) -> None:
