@@ -8,8 +8,10 @@ DIRECTORY = "ASYNCDS_CODE"
 
 
 def find_user_code() -> None:
-    """Let this process, and every Python process that it starts, import modules from the user's
-    directory, after all that is installed. Every process of asyncds calls this first.
+    """Let this process, and those that it starts, import the user's modules.
+
+    They are in the user's directory, which comes after all that is installed. Every process of
+    asyncds calls this first.
 
     `python -m` would put the working directory first instead, where a `services` package or a
     `random.py` of the user's would hide what is installed.

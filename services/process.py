@@ -1,4 +1,4 @@
-"""What every role's process does around its work: logging, metrics, signals, exit codes."""
+"""Common parts of every role's process: logging, metrics, signals, exit codes."""
 
 import asyncio
 import ctypes

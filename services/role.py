@@ -1,4 +1,4 @@
-"""From a command line to one role's process."""
+"""The start of one role's process from a command line."""
 
 import importlib
 import os

@@ -27,8 +27,11 @@ class TokenMean(Choice):
     kind: Literal["token_mean"] = "token_mean"
 
     def __call__(self, length: Int, update: Int, *, max_tokens: int) -> Float:
-        """Weights of the tokens of each sequence: length int [N], update int [N] (which of the
-        batch's updates, 0..m-1) -> [N]. max_tokens: where completions are cut off."""
+        """Weights of the tokens of each sequence, [N].
+
+        From length int [N] and update int [N] (which of the batch's updates, 0..m-1). max_tokens:
+        where completions are cut off.
+        """
         return np.ones(len(length))
 
 
@@ -41,7 +44,7 @@ class SequenceMean(Choice):
     kind: Literal["sequence_mean"] = "sequence_mean"
 
     def __call__(self, length: Int, update: Int, *, max_tokens: int) -> Float:
-        """As ``TokenMean``."""
+        """Weights of the tokens, as ``TokenMean`` has them."""
         return _tokens_per_sequence(length, update) / np.maximum(length, 1)
 
 
@@ -57,7 +60,7 @@ class ConstantLength(Choice):
     """The constant, which sets the scale only; default: sampling.max_tokens."""
 
     def __call__(self, length: Int, update: Int, *, max_tokens: int) -> Float:
-        """As ``TokenMean``."""
+        """Weights of the tokens, as ``TokenMean`` has them."""
         return _tokens_per_sequence(length, update) / (self.tokens or max_tokens)
 
 
@@ -82,5 +85,5 @@ def _tokens_per_sequence(length: Int, update: Int) -> Float:
 
 
 def _sum_over(segment: Int, values: Float | Int) -> Float:
-    """For each value the sum over its segment: [N] -> [N]."""
+    """The sum over its segment for each value: [N] -> [N]."""
     return np.bincount(segment, weights=values).astype(np.float64)[segment]

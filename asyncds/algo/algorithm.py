@@ -36,11 +36,11 @@ else:
 
 
 BASES: dict[str, type[Choice]] = {"advantage": Advantage, "loss": Loss, "correction": Correction}
-"""What a kind of the person's own must be derived from."""
+"""The class that a kind of one's own must be derived from."""
 
 
 class AlgorithmConfig(Choice):
-    """What the learner optimises."""
+    """The objective that the learner optimises."""
 
     kind: BundleName | None = None
     """A named algorithm, whose choices are the defaults of the fields below, each of which can be
@@ -102,13 +102,17 @@ class AlgorithmConfig(Choice):
         return with_bundle(values)
 
     def at(self, step: int) -> "AlgorithmConfig":
-        """The same as it is in force for training batch `step`, counted from 0: a number in the
-        place of every schedule."""
+        """The algorithm in force for training batch `step`, counted from 0.
+
+        A number stands in the place of every schedule.
+        """
         return at(self, step)
 
     def resolved(self) -> "AlgorithmConfig":
-        """The same with kinds of the person's own imported and made. Raises KindError, and
-        ValueError for a combination that makes no sense."""
+        """The same with kinds of the person's own imported and made.
+
+        Raises KindError, and ValueError for a combination that makes no sense.
+        """
         own = {
             name: choice.make(base)
             for name, base in BASES.items()

@@ -16,7 +16,7 @@ DEFAULT_KINDS: Values = {
     "aggregation": {"kind": "token_mean"},
     "overlong": {"kind": "keep"},
 }
-"""Of the axes that a bundle does not name, so that a field of theirs can be set by itself."""
+"""Kinds of the axes that a bundle does not name, so that a field of theirs can be set by itself."""
 
 _GRPO = {"advantage": {"kind": "grpo"}}
 

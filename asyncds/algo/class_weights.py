@@ -8,7 +8,7 @@ from asyncds.choices.choice import Choice
 
 
 class ClassWeights(Choice):
-    """By what the advantages of correct and of incorrect rollouts are multiplied.
+    """Factors of the advantages of correct and of incorrect rollouts.
 
     W-REINFORCE and NSR (arXiv 2506.01347) are a small or no weight on correct ones. It is the
     control that tells smoothing from pushing correct rollouts up. The terms of differential

@@ -42,7 +42,7 @@ class Parts:
     index: Tensor
 
     def tokens(self, index: Tensor) -> "Parts":
-        """Those of the tokens ``index`` (int64 [t]), in that order."""
+        """The part of the tokens ``index`` (int64 [t]), in that order."""
         return Parts(names=self.names, index=self.index[:, index])
 
 
@@ -78,7 +78,7 @@ def histogram(name: str, log_ratio: Tensor) -> Sums:
 
 
 def summarise(sums: Sums) -> dict[str, float]:
-    """What an objective's sums say, once they are added over micro-batches and ranks.
+    """The metrics of an objective, from its sums over micro-batches and ranks.
 
     Means over tokens by name. For the importance weights w of the learner against μ the effective
     sample size as a fraction of the tokens, ``ess`` = ``(Σw)² / (T Σw²)``: 1 on-policy, 1/T when
@@ -107,7 +107,7 @@ def summarise(sums: Sums) -> dict[str, float]:
 
 
 def _quantiles(counts: npt.NDArray[np.float64]) -> dict[str, float]:
-    """Of the exponentials of what a histogram counted, interpolated linearly like numpy's."""
+    """Quantiles of the exponentials of what a histogram counted, interpolated like numpy's."""
     upto = counts.cumsum()
     if not upto[-1]:
         return dict.fromkeys(QUANTILES, 0.0)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Diversity:
-    """What the correct samples of one problem show.
+    """Diversity of the correct samples of one problem.
 
     distinct: different correct answers, 0 where none is correct; it grows with the number of
     samples, so that only equal numbers of samples compare.
@@ -30,7 +30,7 @@ def correct_answers(answers: Sequence[str], correct: Sequence[bool]) -> Counter[
 
 
 def diversity(answers: Sequence[str], correct: Sequence[bool]) -> Diversity:
-    """From the answer keys and correct flags of one problem's samples."""
+    """The diversity of one problem's samples, from their answer keys and correct flags."""
     counts = correct_answers(answers, correct)
     return Diversity(
         distinct=len(counts),
@@ -40,7 +40,8 @@ def diversity(answers: Sequence[str], correct: Sequence[bool]) -> Diversity:
 
 
 def self_overlap(counts: Counter[str]) -> float | None:
-    """The collision probability ``Σ_a (π(a) / C)²`` of two independent correct samples, with
+    """The collision probability of two independent correct samples, ``Σ_a (π(a) / C)²``.
+
     C = Σ_a π(a) over the correct answers a.
 
     counts: c_a correct samples gave the answer a, c in all. ``Σ_a c_a (c_a − 1) / (c (c − 1))`` is
@@ -52,9 +53,10 @@ def self_overlap(counts: Counter[str]) -> float | None:
 
 
 def normalised_variance(self_overlap: float, multiplicity: int) -> float:
-    """``σ(π) = Var_{τ ~ Unif(correct)} π(τ) / C(π)²`` (arXiv 2511.19942, definition 3.3), from the
-    collision probability and the number M of correct answers that exist: 0 for a policy that is
-    uniform on them, ``1/M − 1/M²`` for one that knows a single one.
+    """``σ(π) = Var_{τ ~ Unif(correct)} π(τ) / C(π)²`` (arXiv 2511.19942, definition 3.3).
+
+    From the collision probability and the number M of correct answers that exist: 0 for a policy
+    that is uniform on them, ``1/M − 1/M²`` for one that knows a single one.
 
     The mean of π over the M answers is C / M, so that σ = Σ_τ (π(τ) / C)² / M − 1 / M². Linear in
     the collision probability, so unbiased where that is; an estimate may be below 0.

@@ -37,7 +37,7 @@ class DifferentialEntropy(Choice):
         length: npt.NDArray[np.int64],
         update: npt.NDArray[np.int64],
     ) -> Float:
-        """What the entropy of each of a sequence's tokens adds to the objective: [N] -> [N].
+        """The weight of the entropy of each of a sequence's tokens in the objective: [N] -> [N].
 
         weight: of the aggregation. update: which of the batch's updates, 0..m-1.
         """

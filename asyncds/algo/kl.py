@@ -37,7 +37,7 @@ def k2(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 
 def k3(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """r − log r − 1."""
+    """R − log r − 1."""
     d = clamped(log_q - log_p)
     return d.expm1() - d
 

@@ -34,7 +34,7 @@ from asyncds.algo.sums import Sums
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceAdvantages:
-    """What a micro-batch must know about its sequences, each [N].
+    """Advantages and weights of a batch's sequences, each [N].
 
     base float32: the advantage of the reward. shift float32: what is added to it for the whole
     sequence. coefficient float32: by what the log-probs of its tokens are multiplied and added.
@@ -57,7 +57,7 @@ class SequenceAdvantages:
         return SequenceAdvantages(**{name: x.to(device) for name, x in vars(self).items()})
 
     def rows(self, index: Tensor) -> "SequenceAdvantages":
-        """Those of the sequences ``index`` (int64 [n]), in that order."""
+        """The part of the sequences ``index`` (int64 [n]), in that order."""
         return SequenceAdvantages(**{name: x[index] for name, x in vars(self).items()})
 
 
@@ -85,7 +85,7 @@ class Objective:
         update: npt.NDArray[np.int64] | None = None,
         finished: npt.NDArray[np.bool_] | None = None,
     ) -> SequenceAdvantages:
-        """From the table of all N sequences of a batch, once per batch; on the CPU.
+        """Advantages from the table of all N sequences of a batch, once per batch; on the CPU.
 
         table: with log-probs of the behaviour policy. proximal_logprob_sum float [N]: those of the
         proximal one; read, and then needed, where the advantage compares sequences by it. update

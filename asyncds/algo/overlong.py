@@ -1,4 +1,4 @@
-"""What becomes of completions that run up to the largest number of tokens.
+"""Treatment of completions that run up to the largest number of tokens.
 
 DAPO, arXiv 2503.14476, section 3.4. A completion that was cut off has no answer to be judged, so
 its reward says little of its tokens. NumPy only: the coordinator judges groups by it.
@@ -17,14 +17,14 @@ Bool = npt.NDArray[np.bool_]
 
 
 class _Overlong(Choice):
-    """What a completion's length does, unless a kind says otherwise: nothing."""
+    """Treatment that a kind changes: by itself, a completion's length does nothing."""
 
     def added_reward(self, length: Float, *, max_tokens: int) -> Float:
-        """What is added to the verifier's rewards: tokens of each completion [N] -> [N]."""
+        """The part added to the verifier's rewards: tokens of each completion [N] -> [N]."""
         return np.zeros(len(length))
 
     def teaches(self, finished: Bool) -> Bool:
-        """Which completions have a policy loss: whether each ended by itself [N] -> [N]."""
+        """Whether completions have a policy loss: whether each ended by itself [N] -> [N]."""
         return np.ones(len(finished), dtype=np.bool_)
 
 
@@ -35,8 +35,11 @@ class OverlongKeep(_Overlong):
 
 
 class OverlongMask(_Overlong):
-    """Completions that were cut off give no policy loss. They count in everything else: their
-    group's statistics, the number of tokens the loss is divided by, KL and entropy terms."""
+    """Completions that were cut off give no policy loss.
+
+    They count in everything else: their group's statistics, the number of tokens the loss is
+    divided by, KL and entropy terms.
+    """
 
     kind: Literal["mask"] = "mask"
 
@@ -55,7 +58,7 @@ class OverlongPenalty(_Overlong):
     buffer_tokens: int = Field(ge=1)
     """How many tokens before sampling.max_tokens it begins to fall; at most sampling.max_tokens."""
     weight: float = Field(1.0, gt=0)
-    """What is lost at sampling.max_tokens."""
+    """The reward that is lost at sampling.max_tokens."""
 
     def added_reward(self, length: Float, *, max_tokens: int) -> Float:
         start = max_tokens - self.buffer_tokens

@@ -1,4 +1,4 @@
-"""What the proximal policy π_old is, where something reads it."""
+"""Kinds of the proximal policy π_old, where something reads it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
 
 class Recomputed(Choice):
-    """π_old is the learner at the start of the batch: a forward pass more where a batch is split
-    into several updates."""
+    """Takes the learner at the start of the batch as π_old.
+
+    That is a forward pass more where a batch is split into several updates.
+    """
 
     kind: Literal["recomputed"] = "recomputed"
 

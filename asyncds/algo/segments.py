@@ -20,12 +20,12 @@ def segment_mean(values: Tensor, segment: Tensor, n: int) -> Tensor:
 
 
 def sum_over_segment(values: Tensor, segment: Tensor) -> Tensor:
-    """For each value the sum over its segment: [T], int64 [T] ≥ 0 -> [T]."""
+    """The sum over its segment for each value: [T], int64 [T] ≥ 0 -> [T]."""
     return segment_sum(values, segment, _count(segment))[segment]
 
 
 def mean_over_segment(values: Tensor, segment: Tensor) -> Tensor:
-    """For each value the mean over its segment: [T], int64 [T] ≥ 0 -> [T]."""
+    """The mean over its segment for each value: [T], int64 [T] ≥ 0 -> [T]."""
     return segment_mean(values, segment, _count(segment))[segment]
 
 

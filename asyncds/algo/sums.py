@@ -21,7 +21,7 @@ class Sums:
 
     @classmethod
     def of(cls, values: Mapping[str, Tensor]) -> "Sums":
-        """From the elements themselves: each tensor of any shape gives its sum and its count."""
+        """Sums of the elements themselves: each tensor of any shape gives its sum and its count."""
         total = torch.stack([x.detach().double().sum() for x in values.values()])
         count = total.new_tensor([x.numel() for x in values.values()])
         return cls(tuple(values), torch.stack((total, count), dim=1))
@@ -38,6 +38,6 @@ class Sums:
         return Sums(self.names, self.table + other.table)
 
     def means(self) -> dict[str, float]:
-        """sum / count by name; 0.0 for a mean over nothing, so that every series has a number."""
+        """Sum / count by name; 0.0 for a mean over nothing, so that every series has a number."""
         total, count = self.table.unbind(dim=1)
         return dict(zip(self.names, (total / count.clamp(min=1)).tolist(), strict=True))

@@ -1,1 +1,1 @@
-"""What an option class is, and how one of several kinds is chosen."""
+"""Option classes, and the choice of one of several kinds."""

@@ -12,12 +12,14 @@ Policy = Literal["proximal", "behaviour"]
 
 
 LARGEST = 2**53
-"""Of whole numbers: up to here a float, a journal and a frame have them exactly."""
+"""The largest whole number that floats, journals and frames all have exactly."""
 
 
 class Choice(BaseModel):
-    """A frozen set of options: unknown keys, infinities and NaN are refused, field docstrings are
-    descriptions."""
+    """A frozen set of options.
+
+    Unknown keys, infinities and NaN are refused; field docstrings are descriptions.
+    """
 
     model_config = ConfigDict(
         extra="forbid",
@@ -39,8 +41,11 @@ C = TypeVar("C", bound=Choice)
 
 
 def kinds_in(package: ModuleType, base: type[C]) -> tuple[type[C], ...]:
-    """The subclasses of ``base`` that the modules of ``package`` define and that give ``kind`` a
-    default, in the order of those. A new module is a new kind: nothing else names it."""
+    """The subclasses of ``base`` in ``package`` that give ``kind`` a default.
+
+    They are in the order of the modules that define them. A new module is a new kind: nothing else
+    names it.
+    """
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")
     found = {

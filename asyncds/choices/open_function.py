@@ -1,5 +1,7 @@
-"""Functions of a person's own: named by their path, checked, and called by the names of their
-parameters."""
+"""Functions of a person's own, named by their path.
+
+They are checked, and called by the names of their parameters.
+"""
 
 import difflib
 import inspect
@@ -49,7 +51,7 @@ class OpenFunction:
         return self._call(**(known | self._options))
 
     def wants(self, names: Collection[str]) -> set[str]:
-        """Those of the names that it would be given."""
+        """The names that it would be given, of these."""
         return {name for name in names if self.takes_all or name in self.asks_for}
 
     def _check(self, options: Mapping[str, Any], names: list[str]) -> None:

@@ -18,8 +18,11 @@ class KindError(ValueError):
 
 
 class OpenKind(Choice):
-    """A kind of your own. Its module lies in the directory that `asyncds` is started from, or is
-    installed: see docs/extending.md."""
+    """A kind of your own.
+
+    Its module lies in the directory that `asyncds` is started from, or is installed: see
+    docs/extending.md.
+    """
 
     kind: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
     """Where it is: `package.module:Name`, a class or a function."""
@@ -69,7 +72,7 @@ def prepare(
 
 
 def imported(kind: str) -> Any:
-    """What a path names. Raises KindError."""
+    """The object that a path names. Raises KindError."""
     module, _, name = kind.partition(":")
     try:
         return getattr(importlib.import_module(module), name)
@@ -99,7 +102,7 @@ def _must_be(kind: str, target: Any, base: type) -> None:
 
 
 def _known(target: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the given arguments that the target asks for."""
+    """The given arguments that the target asks for."""
     parameters = inspect.signature(target).parameters
     return {name: value for name, value in given.items() if name in parameters}
 
@@ -128,7 +131,7 @@ def typed(target: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def sentence(error: ValidationError) -> str:
-    """What is wrong with options."""
+    """Faults of options, a sentence each."""
     return "; ".join(
         f"{'.'.join(map(str, e['loc']))}: {e['msg']}".removeprefix(": ") for e in error.errors()
     )

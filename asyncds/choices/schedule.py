@@ -30,7 +30,7 @@ class Schedule(Choice):
     """How it goes: evenly, or slowly at both ends (half a cosine)."""
 
     def at(self, step: int) -> float:
-        """Its value for training batch `step`, counted from 0."""
+        """The value for training batch `step`, counted from 0."""
         done = min(max(step - self.after, 0) / self.steps, 1.0)
         if self.shape == "cosine":
             done = (1 - math.cos(math.pi * done)) / 2

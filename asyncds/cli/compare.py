@@ -22,8 +22,9 @@ def compare_command(
     pairs: bool,
     over: str | None = None,
 ) -> None:
-    """Print the comparison, and write it if there is an output directory. over: a dotted setting
-    whose values become columns.
+    """Print the comparison, and write it if there is an output directory.
+
+    over: a dotted setting whose values become columns.
 
     Raises UserError for paths without runs, runs that can't be compared, unknown baselines and
     settings.

@@ -19,12 +19,14 @@ LEAST, MOST = 6, 14
 VERDICTS = {"better": "green", "worse": "red", "": ""}
 
 Names = Sequence[str]
-"""What tables call the groups, by their places."""
+"""Names of the groups in tables, by their places."""
 
 
 def comparison_view(comparison: Comparison, *, pairs: bool, width: int) -> RenderableType:
-    """All tables, each in as many parts as the width of the terminal asks for. pairs: every pair
-    too."""
+    """All tables, each in as many parts as the width of the terminal asks for.
+
+    pairs: every pair too.
+    """
     names, key = _names([group.label for group in comparison.groups])
     parts: list[RenderableType] = [Text(f"{MEANS} {DIFFERENCES}", style="dim"), Text(), *key]
     for section in sections(comparison):

@@ -1,4 +1,4 @@
-"""What this machine has, what a run here would use, and what is missing."""
+"""The doctor command: what this machine has, what a run would use, and what is missing."""
 
 import os
 import shutil
@@ -126,8 +126,10 @@ def _software() -> Iterator[Finding]:
 
 
 def clashing(torch: str) -> list[str]:
-    """Companions of PyTorch that are installed in a build for CUDA while it is built for the CPU:
-    their operators don't register, and transformers, which imports them, fails."""
+    """Companions of PyTorch that are built for CUDA while it is built for the CPU.
+
+    Their operators don't register, and transformers, which imports them, fails.
+    """
     if _build(torch) != "CPU":
         return []
     companions = ("torchvision", "torchaudio", "torchcodec")

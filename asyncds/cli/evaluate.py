@@ -9,8 +9,9 @@ from asyncds.launch.errors import UserError
 
 
 def eval_command(*, source: Path, overrides: Sequence[str], step: int | None, replace: bool) -> int:
-    """Evaluate the model of a configuration file, or a checkpoint of a run directory (`step`, or
-    the newest one), without a learner. Returns the exit code.
+    """Evaluate the model of a configuration file, or a checkpoint, without a learner.
+
+    A checkpoint is that of a run directory: of `step`, or the newest one. Returns the exit code.
 
     What is measured is the file's or the run's own, but for overrides. The result is a run
     directory, `<name>-eval` or `<name>-eval-step-<step>`. Raises ConfigError and UserError before

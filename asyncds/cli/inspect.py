@@ -19,8 +19,11 @@ from asyncds.telemetry.rollouts.texts import Decode, decoder
 
 @dataclass(frozen=True, kw_only=True)
 class Filter:
-    """Which completions; None: all. step: as in metrics.jsonl, 1 is the first batch. evaluation:
-    its id. version: some token was sampled by these weights. purpose: train or eval."""
+    """Choice of completions; None: all.
+
+    step: as in metrics.jsonl, 1 is the first batch. evaluation: its id. version: some token was
+    sampled by these weights. purpose: train or eval.
+    """
 
     step: int | None = None
     evaluation: int | None = None
@@ -30,8 +33,9 @@ class Filter:
 
 
 def read_completions(run: Path, only: Filter) -> Iterator[dict[str, Any]]:
-    """The completions of a run in lease order, as plain values; of groups whose samples were
-    deleted there are none.
+    """The completions of a run in lease order, as plain values.
+
+    Of groups whose samples were deleted there are none.
 
     Raises UserError if there is no such evaluation, or no journal; JournalError if it can't be
     read.
@@ -50,7 +54,7 @@ def count_deleted(run: Path, only: Filter) -> int:
 
 
 def printable(text: str) -> str:
-    """What a model wrote, harmless in a terminal: control characters are shown, not obeyed."""
+    """A model's text, made harmless for a terminal: control characters are shown, not obeyed."""
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 

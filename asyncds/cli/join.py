@@ -15,11 +15,11 @@ from asyncds.transport.keys import KeyFileError
 from asyncds.transport.observer import Observer
 
 ANSWER_SECONDS = 10.0
-"""For the coordinator to answer; a machine that starts engines is slow."""
+"""Seconds for the coordinator to answer; a machine that starts engines is slow."""
 
 
 def join_arguments(run_dir: Path, overrides: Sequence[str]) -> list[str]:
-    """What a role's command gets in order to take part in the run that goes on in `run_dir`.
+    """Arguments of a role's command that takes part in the run that goes on in `run_dir`.
 
     Its metrics are on a port that is free, unless `overrides` say otherwise. Raises ConfigError,
     and UserError if nobody answers there or the run is over.

@@ -129,7 +129,7 @@ def _fleet(status: RunStatus) -> RenderableType:
 
 
 def _age(process: LearnerStatus | MemberStatus) -> Text:
-    """Only silence is worth a word."""
+    """A word about a member's silence; "" for one that was heard."""
     silent = process.last_seen
     return (
         Text(f"silent for {silent:.0f} s", "yellow")

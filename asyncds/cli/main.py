@@ -423,7 +423,7 @@ def tiny_model(
 
 @contextmanager
 def _reading(run: Path) -> Iterator[None]:
-    """What `run` lacks is the person's to mend."""
+    """Turn errors about what a run directory lacks into sentences for the person."""
     from asyncds.rollout.journal_file import JournalError
 
     if not (run / "config.yaml").exists():
@@ -435,7 +435,7 @@ def _reading(run: Path) -> Iterator[None]:
 
 
 def _sentences(error: Exception) -> list[str] | None:
-    """What to tell a person; None if it is a failure of ours."""
+    """Sentences for the person; None if it is a failure of ours."""
     from asyncds.config.load import ConfigError
 
     return str(error).splitlines() if isinstance(error, UserError | ConfigError) else None

@@ -26,7 +26,7 @@ from asyncds.telemetry.summary import read_summary
 
 POLL_SECONDS = 0.5
 PLAIN_SECONDS = 5.0
-"""Between two lines where the output is not a terminal."""
+"""Seconds between two lines where the output is not a terminal."""
 
 
 def run_command(

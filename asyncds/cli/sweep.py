@@ -33,7 +33,7 @@ from asyncds.telemetry.summary import read_summary
 
 POLL_SECONDS = 0.5
 PLAIN_SECONDS = 60.0
-"""Between two lines of a run where the output is not a terminal."""
+"""Seconds between two lines of a run where the output is not a terminal."""
 
 
 def sweep_command(
@@ -99,8 +99,10 @@ def sweep_command(
 
 
 def _is_finished(planned: SweepRun, kept: Mapping[str, RunResult]) -> bool:
-    """Whether the run is there, or kept among the results. Raises UserError if it is there with
-    other settings."""
+    """Whether the run is there, or kept among the results.
+
+    Raises UserError if it is there with other settings.
+    """
     if planned.name in kept:
         there = parse_config(kept[planned.name].config)
         _refuse_another(there, planned.config, f"{planned.name} among the results")
@@ -127,8 +129,10 @@ def _refuse_another(there: RunConfig, config: RunConfig, name: str) -> None:
 
 
 def _keep(everything: Sequence[SweepRun], results: Path) -> None:
-    """Add what finished runs were asked for and what they reached, without paths of this machine,
-    to the file of rows, in the order of the sweep."""
+    """Add finished runs to the file of rows, in the order of the sweep.
+
+    A row is what a run was asked for and what it reached, without paths of this machine.
+    """
     kept = _read(results)
     there = {name: run for name, run in kept.items() if name not in {p.name for p in everything}}
     for one in everything:
@@ -152,7 +156,7 @@ def _read(results: Path | None) -> dict[str, RunResult]:
 
 
 def _problems(runs: Sequence[RunConfig], jobs: int) -> list[str]:
-    """What would keep runs from working here, each with the first run that it concerns."""
+    """Reasons why runs would not work here, each with the first run that it concerns."""
     problems: dict[str, str] = {}
     for run in runs:
         found = preflight(run, resume=True)
@@ -168,8 +172,11 @@ def _problems(runs: Sequence[RunConfig], jobs: int) -> list[str]:
 
 
 def share_base_evaluation(run: RunConfig) -> None:
-    """Give a run that begins the evaluation of its base model that a run beside it has made, if one
-    has evaluated the same model in the same way; the results say whose it is (`made_by`)."""
+    """Give a run that begins the base evaluation of a run beside it, if it fits.
+
+    It fits if it is of the same model, made in the same way; the results say whose it is
+    (`made_by`).
+    """
     journal = Journal(local.run_directory(run) / "journal.db")
     with closing(journal):
         if journal.evaluations() or journal.steps():
@@ -206,8 +213,10 @@ class Slot:
     def __init__(
         self, *, index: int, logs: Path, devices: Sequence[str], hurry: Callable[[], bool]
     ) -> None:
-        """devices: the GPUs that are this slot's; empty where there are none. hurry: whether not to
-        wait for processes that are to leave."""
+        """devices: the GPUs that are this slot's; empty where there are none.
+
+        hurry: whether not to wait for processes that are to leave.
+        """
         self._index = index
         self._logs = logs
         self._devices = devices
@@ -351,8 +360,10 @@ def _run_all(
 
 @contextmanager
 def _display(console: Console) -> Iterator[Callable[[Progress], None]]:
-    """A function that shows how far the sweep is: in place on a terminal, else a line now and then
-    for each run under way."""
+    """A function that shows how far the sweep is.
+
+    In place on a terminal, else a line now and then for each run under way.
+    """
     if not console.is_terminal:
         last = time.monotonic()
 

@@ -18,8 +18,10 @@ from asyncds.telemetry.numbers import duration
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a run. summary: None if it wrote none. problem: why it ended early, or "".
-    seconds: that it took."""
+    """The end of a run.
+
+    summary: None if it wrote none. problem: why it ended early, or "". seconds: that it took.
+    """
 
     name: str
     summary: dict[str, Any] | None
@@ -36,8 +38,11 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """total: runs of the sweep, of which `skipped` were there before and `made` are finished
-    since, in `seconds`. active: the status of each run under way."""
+    """How far a sweep is.
+
+    total: runs of the sweep, of which `skipped` were there before and `made` are finished since, in
+    `seconds`. active: the status of each run under way.
+    """
 
     total: int
     skipped: int

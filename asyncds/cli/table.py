@@ -14,8 +14,10 @@ _STYLE = {"better": "green", "worse": "red", "": ""}
 
 
 def final_table(summary: dict[str, Any]) -> RenderableType:
-    """Base and result, or the only evaluation there is, then what the run took. Missing values are
-    left out."""
+    """Base and result, or the only evaluation there is, then what the run took.
+
+    Missing values are left out.
+    """
     parts: list[RenderableType] = []
     compared = gains(summary.get("eval") or [])
     if compared:

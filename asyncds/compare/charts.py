@@ -39,11 +39,11 @@ DARK = (
 BASE = len(LIGHT)
 """The colour of the base models: the one after those of the groups."""
 DASHES = ("", "5 4", "1 4")
-"""Of the first groups that have all colours, the next ones, and the ones after those."""
+"""Dashes of the first groups that have all colours, the next ones, and the ones after."""
 
 
 TEXT_WIDTH = 6
-"""Of a character below the x axis, about."""
+"""Width of a character below the x axis, about."""
 SPREAD = 0.5
 """How far the groups stand apart at a value, in distances between values: their intervals are seen
 side by side."""
@@ -53,8 +53,11 @@ Series = dict[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """mean and half [n] at x [n], ascending. half: of the 95 % interval, None where only one run
-    has a value. group: its place among the groups; None: the base models."""
+    """mean and half [n] at x [n], ascending.
+
+    half: of the 95 % interval, None where only one run has a value. group: its place among the
+    groups; None: the base models.
+    """
 
     label: str
     group: int | None
@@ -80,8 +83,10 @@ def color_variables(colors: Sequence[str], base: str) -> Markup:
 
 
 def chip_style(group: int | None) -> str:
-    """The style of a group's number in a page, by its place among the groups; None: the base
-    models."""
+    """The style of a group's number in a page.
+
+    By the group's place among the groups; None: the base models.
+    """
     color, dash = (BASE, "") if group is None else (group % BASE, _dash(group))
     if not dash:
         return f"background:var(--c{color})"
@@ -125,8 +130,10 @@ def picture(rows: Sequence[Sequence[CompareChart]], labels: Sequence[str], style
 
 
 def section_charts(comparison: Comparison, section: Section) -> list[CompareChart]:
-    """What a section shows: over a setting a chart per metric; else, of results, the trade-off and
-    Pass@k over k."""
+    """The charts of a section.
+
+    Over a setting a chart per metric; else, of results, the trade-off and Pass@k over k.
+    """
     if comparison.over is not None:
         return [_along_values(comparison, metric) for metric in section.metrics]
     if not section.result:
@@ -136,7 +143,7 @@ def section_charts(comparison: Comparison, section: Section) -> list[CompareChar
 
 
 def training_charts(comparison: Comparison) -> list[CompareChart]:
-    """What happened on the way, against the step."""
+    """Charts of what happened on the way, against the step."""
     runs = comparison.runs
     several = len(temperatures(runs)) > 1
     found = []
@@ -162,8 +169,11 @@ def training_charts(comparison: Comparison) -> list[CompareChart]:
 
 
 def metric_curves(comparison: Comparison, key: str) -> list[Curve]:
-    """A value of metrics.jsonl against the step. Each run is smoothed over a twentieth of its
-    steps, so that the band shows how runs differ and not how batches do."""
+    """A value of metrics.jsonl against the step.
+
+    Each run is smoothed over a twentieth of its steps, so that the band shows how runs differ and
+    not how batches do.
+    """
 
     def series(run: RunResult) -> Series:
         values = [line.get(key) for line in run.lines]
@@ -279,8 +289,10 @@ def _over_k(comparison: Comparison, metrics: Sequence[Metric]) -> CompareChart:
 
 
 def _along_values(comparison: Comparison, metric: Metric) -> CompareChart:
-    """A metric along the values of the setting, evenly spaced whatever they are; names, which have
-    no order, are not joined by lines."""
+    """A metric along the values of the setting, evenly spaced whatever they are.
+
+    Names, which have no order, are not joined by lines.
+    """
     values, count = comparison.values, len(comparison.values)
     room = int((charts.WIDTH - charts.LEFT - charts.RIGHT) / count / TEXT_WIDTH) - 1
     ordered = all(isinstance(as_number(value), float) for value in values)

@@ -41,7 +41,7 @@ class NotComparableError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """What one pair of runs differs by: values by (place of the setting's value, metric id)."""
+    """The difference of one pair of runs: values by (place of the setting's value, metric id)."""
 
     group: int
     base: str
@@ -51,9 +51,11 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Groups of runs, in order. over: the setting whose `values` are told apart; without one there
-    is a single value. baseline: a place among the groups. rows: the tidy table, with `group` and
-    `at` (the value) as places."""
+    """Groups of runs, in order.
+
+    over: the setting whose `values` are told apart; without one there is a single value. baseline:
+    a place among the groups. rows: the tidy table, with `group` and `at` (the value) as places.
+    """
 
     groups: tuple[RunGroup, ...]
     baseline: int
@@ -81,16 +83,22 @@ class Comparison:
         return _estimates(self.rows[self.rows["stage"] == "result"].set_index(CELL)["value"])
 
     def base_means(self) -> Estimates:
-        """Means over base models, by (at, metric id). Seeds are no draws here, they evaluate the
-        same weights; so few base models have no interval."""
+        """Means over base models, by (at, metric id).
+
+        Seeds are no draws here, they evaluate the same weights; so few base models have no
+        interval.
+        """
         rows = self.rows[self.rows["stage"] == "base"]
         models = rows.groupby(["at", "metric", "base"])["value"].mean()
         lists = models.groupby(level=["at", "metric"]).agg(list)
         return {k: Estimate(mean=fmean(v), half=None, n=len(v)) for k, v in lists.items()}
 
     def less(self, what: Less) -> tuple[Estimates, list[Difference]]:
-        """Differences within pairs: to the baseline at the same value of the setting, or of a group
-        to itself at the first value. Means over the pairs, and each pair."""
+        """Differences within pairs.
+
+        To the baseline at the same value of the setting, or of a group to itself at the first
+        value. Means over the pairs, and each pair.
+        """
         level, reference = ("group", self.baseline) if what == "baseline" else ("at", 0)
         rows = self.rows[self.rows["stage"] == "result"]
         wide = rows.groupby(PAIR)["value"].mean().unstack(level)
@@ -108,8 +116,10 @@ class Comparison:
 def compare(
     runs: Sequence[RunResult], *, over: str | None = None, baseline: str | None = None
 ) -> Comparison:
-    """Compare at least one run. over: a dotted setting in which the runs of a group may differ.
-    baseline: a group's label; default: the first.
+    """Compare at least one run.
+
+    over: a dotted setting in which the runs of a group may differ. baseline: a group's label;
+    default: the first.
 
     Raises NotComparableError for a setting that no run has or that is the same in all, for an
     unknown baseline, or where no k of Pass@k is common to the runs of any temperature.

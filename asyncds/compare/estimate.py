@@ -13,8 +13,10 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """mean ± half of n values: Student's t-interval of 95 %. half is None for a single value,
-    which says nothing about its own spread."""
+    """mean ± half of n values: Student's t-interval of 95 %.
+
+    half is None for a single value, which says nothing about its own spread.
+    """
 
     mean: float
     half: float | None
@@ -27,7 +29,7 @@ class Estimate:
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """Of at least one value, taken as independent draws."""
+    """The mean and interval of at least one value, taken as independent draws."""
     n = len(values)
     half = t_quantile(n - 1) * stdev(values) / math.sqrt(n) if n > 1 else None
     return Estimate(mean=fmean(values), half=half, n=n)

@@ -24,8 +24,10 @@ Settings = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class RunGroup:
-    """Repetitions of the same thing. settings: the dotted names and values that set the group
-    apart from the others."""
+    """Repetitions of the same thing.
+
+    settings: the dotted names and values that set the group apart from the others.
+    """
 
     label: str
     settings: Settings
@@ -63,8 +65,11 @@ def group_runs(runs: Sequence[RunResult], *, over: str | None = None) -> list[Ru
 
 
 def series_label(config: Settings, over: str | None) -> str:
-    """The `label` in a configuration, "" without one. What a sweep adds to it for the setting
-    `over` is left out: `GRPO target_lag=4` is `GRPO` over `rollout.target_lag`."""
+    """The `label` in a configuration, "" without one.
+
+    What a sweep adds to it for the setting `over` is left out: `GRPO target_lag=4` is `GRPO` over
+    `rollout.target_lag`.
+    """
     label = config.get("label") or ""
     value = None if over is None else setting_text(config, over)
     if over is None or value is None:
@@ -111,8 +116,11 @@ def settings(config: Settings, prefix: str = "") -> Settings:
 
 
 def _differing(groups: Sequence[Settings]) -> list[Settings]:
-    """Of each group the settings that differ between the groups which have them. Those beside a
-    `kind` are compared among groups of that kind alone: they say nothing of the others."""
+    """The settings of each group that differ between the groups which have them.
+
+    Those beside a `kind` are compared among groups of that kind alone: they say nothing of the
+    others.
+    """
     texts = [_texts(group) for group in groups]
     values: dict[tuple[str, str | None], list[str | None]] = {}
     for text in texts:
@@ -153,8 +161,10 @@ def _text(value: Any) -> str:
 
 
 def _tokens(text: str) -> list[float | str]:
-    """What a value consists of, however a sweep and a configuration write it: `2e-4` is `0.0002`,
-    `None` is `null`."""
+    """The parts of a value, however a sweep and a configuration write it.
+
+    `2e-4` is `0.0002`, `None` is `null`.
+    """
     parts = re.split(r"[\[\],\s]+", text.lower().replace("none", "null"))
     return [as_number(part) for part in parts if part]
 

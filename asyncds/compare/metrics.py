@@ -15,9 +15,11 @@ Values = dict[str, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A metric is shown as `scale` × value with so many `digits`. temperature: that of the
-    evaluation, None where it does not apply or is unknown. better: +1 if more is better, -1 if
-    less is."""
+    """A metric is shown as `scale` × value with so many `digits`.
+
+    temperature: that of the evaluation, None where it does not apply or is unknown. better: +1 if
+    more is better, -1 if less is.
+    """
 
     key: str
     name: str
@@ -28,7 +30,7 @@ class Metric:
 
     @property
     def id(self) -> str:
-        """Its name in the tidy table: `pass@4 T0.3`, `lag_mean`."""
+        """The metric's name in the tidy table: `pass@4 T0.3`, `lag_mean`."""
         return self.key if self.temperature is None else f"{self.key} T{self.temperature:g}"
 
     def text(self, value: Estimate | None, *, signed: bool = False) -> str:
@@ -53,18 +55,18 @@ COSTS = (
     Metric(key="wall_seconds", name="wall s", better=-1),
     Metric(key="tokens_per_second", name="tokens/s", better=1),
 )
-"""What a run took."""
+"""Metrics of what a run took."""
 EVALUATED = ("distinct_correct", "solution_multiplicity", "entropy")
 MEASURES = (
     Metric(key="ess", name="effective sample size", better=1, digits=3),
     Metric(key="mismatch_kl", name="mismatch KL, nats per token", better=-1, digits=4),
     LAG,
 )
-"""What the learner measured, as means over the steps."""
+"""Metrics that the learner measured, as means over the steps."""
 
 
 ENTROPY = Metric(key="entropy", name="entropy", better=1, digits=2)
-"""Of an evaluation: nats per sampled token."""
+"""Entropy of an evaluation, in nats per sampled token."""
 
 
 def pass_metric(k: str, temperature: float | None) -> Metric:

@@ -29,7 +29,7 @@ BLOCK = re.compile(r"(<!-- (rows: .*?)-->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 class Shown(BaseModel):
-    """What a block of a page shows."""
+    """Contents of a block of a page."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -150,7 +150,7 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def plain(text: str) -> str:
-    """What a person wrote, so that Markdown takes it for text."""
+    """A person's words, escaped so that Markdown takes them for text."""
     for char in "\\`*_[]<>|":
         text = text.replace(char, "\\" + char)
     return " ".join(text.split())

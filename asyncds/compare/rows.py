@@ -24,7 +24,7 @@ from asyncds.telemetry.files import replace_file, to_json
 DIGITS = 7
 """Significant digits of a number."""
 NOT_KEPT = frozenset(("id", "pass@k_interval", "distinct_correct_interval", "n_defined"))
-"""What an evaluation says of itself alone: no part of a comparison."""
+"""Fields in which an evaluation speaks of itself alone: no part of a comparison."""
 
 Settings = dict[str, Any]
 

@@ -17,8 +17,11 @@ Evaluation = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """A finished run. base: its model, as the configuration names it. summary and lines: what
-    summary.json and metrics.jsonl hold."""
+    """A finished run.
+
+    base: its model, as the configuration names it. summary and lines: what summary.json and
+    metrics.jsonl hold.
+    """
 
     path: str
     base: str
@@ -38,8 +41,10 @@ class RunResult:
 
     @property
     def temperatures(self) -> list[float | None]:
-        """Temperatures of which base and result are known, in the order of the file. None: that of
-        an evaluation that does not say."""
+        """Temperatures of which base and result are known, in the order of the file.
+
+        None: that of an evaluation that does not say.
+        """
         seen = dict.fromkeys(e.get("temperature") for e in self.summary["eval"])
         return [t for t in seen if len(self.evaluations(t)) > 1]
 
@@ -58,6 +63,7 @@ class NotARunError(Exception):
 
 def find_runs(paths: Iterable[Path]) -> list[Path]:
     """Every run directory among the paths and, in the order of their names, below them; each once.
+
     Links below a path are not followed.
 
     Raises NotARunError for a path without any.

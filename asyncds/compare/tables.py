@@ -41,8 +41,11 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A number of a table. text: how it is shown. verdict: `better` or `worse` where the interval
-    of a difference excludes 0, else ""."""
+    """A number of a table.
+
+    text: how it is shown. verdict: `better` or `worse` where the interval of a difference excludes
+    0, else "".
+    """
 
     value: Estimate | None
     text: str
@@ -51,8 +54,11 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A row of a table. group: its place, None: base models. n: how many runs or pairs a cell is
-    the mean of, unless it says otherwise."""
+    """A row of a table.
+
+    group: its place, None: base models. n: how many runs or pairs a cell is the mean of, unless it
+    says otherwise.
+    """
 
     label: str
     group: int | None
@@ -61,7 +67,7 @@ class Row:
 
     @property
     def count(self) -> str:
-        """n as it is shown: that of base models is not."""
+        """N as it is shown: that of base models is not."""
         return "" if self.group is None else str(self.n)
 
 
@@ -89,8 +95,10 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """Tables under one heading. metrics: those it shows. result: whether evaluations measured
-    them, rather than the training."""
+    """Tables under one heading.
+
+    metrics: those it shows. result: whether evaluations measured them, rather than the training.
+    """
 
     title: str
     metrics: tuple[Metric, ...]
@@ -100,8 +108,11 @@ class Section:
 
 
 def sections(comparison: Comparison) -> list[Section]:
-    """Everything that is shown: the results at each temperature, then what training took and what
-    the learner measured. Columns are metrics, or values of the setting."""
+    """Everything that is shown, by section.
+
+    The results at each temperature, then what training took and what the learner measured. Columns
+    are metrics, or values of the setting.
+    """
     by_metric = comparison.over is None
     found = []
     for temperature in temperatures(comparison.runs):
@@ -136,9 +147,12 @@ def sections(comparison: Comparison) -> list[Section]:
 
 
 def result_metrics(comparison: Comparison, temperature: float | None) -> list[Metric]:
-    """Pass@k for the k that all runs have, over a setting the smallest and the largest; then
-    distinct answers, if they were counted among as many samples everywhere, and in one way at each
-    value of the setting."""
+    """The metrics of results that all runs have.
+
+    Pass@k for the k that all runs have, over a setting the smallest and the largest; then distinct
+    answers, if they were counted among as many samples everywhere, and in one way at each value of
+    the setting.
+    """
     runs = [run for run in comparison.runs if temperature in run.temperatures]
     ks = common_ks(runs, temperature)
     if not ks:
@@ -171,8 +185,10 @@ def means(
     columns: Sequence[Column],
     references: Sequence[tuple[str, Sequence[Column]]] = (),
 ) -> Table:
-    """Means of all groups. references: rows above them that show the base models, with columns of
-    their own."""
+    """Means of all groups.
+
+    references: rows above them that show the base models, with columns of their own.
+    """
     base, ours = comparison.base_means(), comparison.means()
     above = [
         _row(label, None, cols, {(None, *key): value for key, value in base.items()})
@@ -264,8 +280,10 @@ def _by_metric(comparison: Comparison, title: str, metrics: Sequence[Metric]) ->
 
 
 def _by_value(comparison: Comparison, metric: Metric) -> list[Table]:
-    """A column per value of the setting: means, differences to the baseline, and differences of
-    each group to itself at the first value."""
+    """A table with a column per value of the setting.
+
+    Means, differences to the baseline, and differences of each group to itself at the first value.
+    """
     columns = _along(comparison, metric)
     at = "" if metric.temperature is None else f" at temperature {metric.temperature:g}"
     title = _capital(metric.name) + at
@@ -311,7 +329,7 @@ def _row(
     *,
     signed: bool = False,
 ) -> Row:
-    """n is 0 where no cell has a value."""
+    """N is 0 where no cell has a value."""
     values = [ours.get((group, column.at, column.metric.id)) for column in columns]
     counts = Counter(value.n for value in values if value)
     usual = counts.most_common(1)[0][0] if counts else 0

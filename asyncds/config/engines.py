@@ -119,14 +119,14 @@ class WeightsConfig(Section):
     publish_every: int = Field(1, ge=1)
     """Optimizer steps (training batches) per weight version."""
     bucket_mb: int = Field(64, ge=1, le=65536)
-    """Size of the flat buffers that are broadcast, in MiB."""
+    """Size of the flat buffers that are sent, in MiB."""
     host: str = "127.0.0.1"
     """Address of the learner's rank 0 that generators can reach."""
     prepare_seconds: Seconds = 30
-    """Deadline for every member to agree to a broadcast; who does not is left out."""
+    """Deadline for every member to agree to a weight sync; who does not is left out."""
     transfer_seconds: Seconds = 120
-    """Deadline for a broadcast; over it the group is rebuilt and the version sent again. With a
-    group that has served before it is 20 times what its broadcasts took, if that is less, and 10 s
+    """Deadline for a transfer; over it the group is rebuilt and the version sent again. With a
+    group that has served before it is 20 times what its transfers took, if that is less, and 10 s
     at least."""
     probe_every: int = Field(10, ge=1)
     """Besides a generator's first, every n-th update is checked by comparing log-probabilities of

@@ -1,4 +1,4 @@
-"""From a YAML file and `key=value` overrides to a validated configuration."""
+"""Loading a configuration: from a YAML file and `key=value` overrides to a valid one."""
 
 import difflib
 from collections.abc import Iterable

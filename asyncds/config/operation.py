@@ -11,7 +11,9 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 class CurveConfig(Section):
     """Key files of encrypted links (`asyncds keys` makes them): a process reads those of its role.
-    docs/security.md says who needs which."""
+
+    docs/security.md says who needs which.
+    """
 
     server_secret: str
     """File with the coordinator's secret key; for the coordinator."""
@@ -74,8 +76,11 @@ class CoordinatorConfig(Section):
 
 
 class SupervisionConfig(Section):
-    """What `asyncds run` and `asyncds sweep` do about processes of theirs that die, leave before
-    the run is over, or hang: they are started again. Others have their own supervisor."""
+    """Supervision by `asyncds run` and `asyncds sweep` of the processes they started.
+
+    Processes that die, leave before the run is over, or hang are started again. Others have their
+    own supervisor.
+    """
 
     max_restarts: int = Field(3, ge=0)
     """How often a process is started again within window_seconds; then the run ends."""
@@ -88,19 +93,24 @@ class SupervisionConfig(Section):
 
 
 class TracesConfig(Section):
-    """Traces of leases and of broadcasts of weights, sent over OTLP and HTTP (needs
-    `asyncds[otel]`). What a collector asks for besides is in the environment of every process, as
-    OpenTelemetry names it: OTEL_EXPORTER_OTLP_HEADERS, OTEL_EXPORTER_OTLP_CERTIFICATE."""
+    """Traces of leases and weight syncs, over OTLP and HTTP (needs `asyncds[otel]`).
+
+    What a collector asks for besides is in the environment of every process, as OpenTelemetry names
+    it: OTEL_EXPORTER_OTLP_HEADERS, OTEL_EXPORTER_OTLP_CERTIFICATE.
+    """
 
     endpoint: str = Field(pattern=r"^https?://.")
     """The collector, such as `http://127.0.0.1:4318`; every process must reach it."""
     sample: Fraction = 1.0
-    """The share of leases and of broadcasts that is traced."""
+    """The share of leases and of weight syncs that is traced."""
 
 
 class TelemetryConfig(Section):
-    """Metrics over HTTP: /metrics, /healthz and /readyz on every process, and the live page of the
-    run at / of the coordinator."""
+    """Metrics and pages over HTTP.
+
+    /metrics, /healthz and /readyz on every process, and the live page of the run at / of the
+    coordinator.
+    """
 
     host: str = "127.0.0.1"
     """Address the metrics servers bind."""

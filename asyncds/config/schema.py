@@ -81,8 +81,10 @@ class RunConfig(Section):
         return default if self.weights.probe_tolerance is None else self.weights.probe_tolerance
 
     def resolved(self) -> "RunConfig":
-        """The same with the algorithm's kinds of the person's own imported and made. Raises
-        ValueError (KindError) if that can't be done, or they make no sense together."""
+        """The same with the algorithm's kinds of the person's own imported and made.
+
+        Raises ValueError (KindError) if that can't be done, or they make no sense together.
+        """
         made = self.model_copy(update={"algorithm": self.algorithm.resolved()})
         made._check_advantage()
         return made
@@ -107,8 +109,11 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _one_generator_that_hangs_is_given_up_before_the_ranks_are(self) -> "RunConfig":
-        """While a weight sync waits for a generator, rank 0 may wait for it and the others for rank
-        0, in a collective."""
+        """Check that a weight sync ends before a collective of the learner's ranks does.
+
+        While a weight sync waits for a generator, rank 0 may wait for it and the others for rank 0,
+        in a collective.
+        """
         w = self.weights
         longest = w.prepare_seconds + w.transfer_seconds
         if self.learner.ranks > 1 and longest >= self.learner.collective_seconds:

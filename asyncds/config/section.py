@@ -1,4 +1,4 @@
-"""What all parts of the configuration are, and types that several have fields of."""
+"""The base of all parts of the configuration, and types that several have fields of."""
 
 from typing import Annotated
 

@@ -97,7 +97,9 @@ def load_sweep(path: Path, overrides: Iterable[str] = ()) -> tuple[SweepConfig, 
 @dataclass(frozen=True, kw_only=True)
 class _Point:
     """One value of the grid: how it is called in a run's name and in its label, and what it sets.
-    label: "" where runs that differ in it are compared as one."""
+
+    label: "" where runs that differ in it are compared as one.
+    """
 
     slug: str
     label: str
@@ -147,6 +149,6 @@ def _last(value: Any) -> str:
 
 
 def _slug(text: str) -> str:
-    """What may stand in a directory's name."""
+    """A text with only what may stand in a directory's name."""
     kept = "".join(c if (c.isascii() and c.isalnum()) or c in "._" else "-" for c in text)
     return "-".join(part for part in kept.split("-") if part)

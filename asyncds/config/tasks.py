@@ -24,7 +24,7 @@ class ChatConfig(Section):
 
 
 class _PlainOrChat(Section):
-    """What tasks share that ask in either of two styles."""
+    """Options shared by tasks that ask in either of two styles."""
 
     prompt_style: Literal["plain", "chat"] = "plain"
     chat: ChatConfig = ChatConfig()
@@ -249,8 +249,10 @@ else:
 
 
 def task_options(task: TaskConfig, *, tokenizer: str) -> dict[str, Any]:
-    """What the task is made with, beside its kind. tokenizer: the run's, for a task that counts
-    tokens."""
+    """Options that the task is made with, beside its kind.
+
+    tokenizer: the run's, for a task that counts tokens.
+    """
     if isinstance(task, OpenKind):
         return task.options
     options = task.model_dump(exclude={"kind"})

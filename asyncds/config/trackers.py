@@ -10,8 +10,10 @@ from asyncds.config.section import Section
 
 
 class TensorBoardConfig(Section):
-    """Event files in the run's directory: `tensorboard --logdir RUNS` (needs
-    `asyncds[tensorboard]`)."""
+    """Event files in the run's directory (needs `asyncds[tensorboard]`).
+
+    They are shown by `tensorboard --logdir RUNS`.
+    """
 
     kind: Literal["tensorboard"] = "tensorboard"
 
@@ -29,8 +31,11 @@ class WandbConfig(Section):
 
 
 class MlflowConfig(Section):
-    """MLflow (needs `asyncds[mlflow]`; for a server, its user and password in
-    MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD)."""
+    """MLflow (needs `asyncds[mlflow]`).
+
+    For a server, its user and password are in MLFLOW_TRACKING_USERNAME and
+    MLFLOW_TRACKING_PASSWORD.
+    """
 
     kind: Literal["mlflow"] = "mlflow"
     uri: str | None = None

@@ -40,7 +40,7 @@ _TAG = "state"
 _PARTIAL, _REPLACED, _DAMAGED = ".partial-", ".replaced-", "damaged-"
 _READERS = 8
 _FULL_BYTES = 1 << 20
-"""With less than this free, a full disk is why writing failed."""
+"""Free bytes below which a full disk is why writing failed."""
 # Copied byte for byte, so that learner and generators can compare them.
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -254,7 +254,7 @@ def _manifest(directory: Path) -> dict[str, Any]:
 
 
 def _problem(file: Path, expected: Mapping[str, Any]) -> str:
-    """What is wrong with a file, or ""."""
+    """The fault of a file in a sentence, or ""."""
     try:
         if not file.is_file():
             return "is missing"

@@ -1,4 +1,4 @@
-"""Which sequences a rank computes together: the plan of updates and micro-batches.
+"""The plan of updates and micro-batches: the sequences that a rank computes together.
 
 Everything is a function of the sequence table that all ranks hold, so that ranks agree on the
 number of micro-batches (and so on the collectives that go with them) without talking to each other.

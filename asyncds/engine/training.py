@@ -60,7 +60,7 @@ class LossFunction(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class UpdateMetrics:
-    """What one call of ``update`` did, the same on every rank but for ``seconds``.
+    """Metrics of one call of ``update``, the same on every rank but for ``seconds``.
 
     optimizer_steps: taken so far in the run. loss: per token of the batch. grad_norm: 2-norm of the
     whole gradient before clipping, the largest of this call's updates. lr: of the last update.

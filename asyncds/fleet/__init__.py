@@ -1,1 +1,1 @@
-"""Which generators are well and have which weights: state machines."""
+"""Pure state machines: the health of generators, and weight syncs."""

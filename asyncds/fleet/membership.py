@@ -1,4 +1,4 @@
-"""Which generators exist, and which may serve: a pure state machine.
+"""Membership of generators, a pure state machine: which exist, and which may serve.
 
     JOINING → STALE → HEALTHY ⇄ SUSPECT → DEAD
 
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 REMEMBERED_SECONDS = 3600.0
-"""For which dead members are shown and counted."""
+"""Seconds for which dead members are shown and counted."""
 
 
 class Health(StrEnum):
@@ -120,8 +120,10 @@ class Fleet:
             member.health = self._by_version(member)
 
     def verified(self, name: str, version: int) -> None:
-        """The member was shown to have the learner's weights `version`. If that is the published
-        version it is HEALTHY from now on, otherwise STALE."""
+        """The member was shown to have the learner's weights `version`.
+
+        If that is the published version it is HEALTHY from now on, otherwise STALE.
+        """
         member = self._members[name]
         if member.health is Health.DEAD:
             return
@@ -131,9 +133,12 @@ class Fleet:
         member.health = self._by_version(member)
 
     def failed(self, name: str, now: float, *, blame: bool) -> None:
-        """A sync failed at this member: its weights are unknown, it must not serve before the next
-        verified one. With `blame` it waits 1, 2, 4 … at most 60 s before it may join another, so
-        that one bad member can't stop the others' updates."""
+        """Take note that a weight sync failed at a member.
+
+        Its weights are unknown, it must not serve before the next verified one. With `blame` it
+        waits 1, 2, 4 … at most 60 s before it may join another, so that one bad member can't stop
+        the others' updates.
+        """
         member = self._members[name]
         if member.health is Health.DEAD:
             return
@@ -156,7 +161,7 @@ class Fleet:
                 self._distrust(member)
 
     def leave(self, name: str) -> None:
-        """It said goodbye, or was removed."""
+        """Take note that a member said goodbye, or was removed."""
         self._bury(self._members[name])
 
     def tick(self, now: float) -> list[Member]:
@@ -185,7 +190,7 @@ class Fleet:
 
     @property
     def tokens_per_second(self) -> float:
-        """What the members that are alive sample, all together."""
+        """Tokens that the members that are alive sample, all together."""
         return sum(m.stats.get("tokens_per_second", 0.0) for m in self.alive())
 
     def _bury(self, member: Member) -> None:

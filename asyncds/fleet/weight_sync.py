@@ -1,13 +1,13 @@
-"""One broadcast of weights, from agreement to verdict: a pure state machine.
+"""A weight sync, from agreement to verdict: a pure state machine.
 
     begin → PREPARING ──all agreed──→ TRANSFERRING ──all reported, or deadline──→ SyncOutcome
                 │ deadline, refusal, death                    │ death of a member
                 └────────────────────→ SyncOutcome ←──────────┘ (its end fails by its own deadline)
 
-Nobody enters a collective before everybody in it has said it will. Members of a broadcast share an
-*epoch*, a numbered list of places; both ends keep their communicator while the epoch stays the
+Nobody enters a collective before everybody in it has said it will. Members of a weight sync share
+an *epoch*, a numbered list of places; both ends keep their communicator while the epoch stays the
 same and build a new one when it changes. The epoch changes with the member list, and after every
-broadcast that did not succeed, so a communicator in doubt is never used again.
+weight sync that did not succeed, so a communicator in doubt is never used again.
 """
 
 import statistics
@@ -22,7 +22,7 @@ took in the median, and after so many seconds at least: one end hangs."""
 
 
 class Phase(Enum):
-    """Where a broadcast stands."""
+    """The phase of a weight sync."""
 
     PREPARING = "preparing"
     TRANSFERRING = "transferring"
@@ -30,8 +30,11 @@ class Phase(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
-    """What one end says it has: a checksum per bucket, and the probe's log-probabilities ([] if
-    it was not asked for). seconds: from the learner, what sending took."""
+    """The report of one end about what it has.
+
+    A checksum per bucket, and the probe's log-probabilities ([] if it was not asked for). seconds:
+    from the learner, what sending took.
+    """
 
     checksums: Sequence[int]
     probe: Sequence[float]
@@ -40,9 +43,12 @@ class Receipt:
 
 @dataclass(kw_only=True)
 class Sync:
-    """A broadcast under way. places: each member's first rank in the group; the learner is 0.
-    seconds: that its ends have for the transfer. version: what is sent, known once the learner
-    agreed. entered: when all had agreed. waiting: members yet to report."""
+    """A weight sync under way.
+
+    places: each member's first rank in the group; the learner is 0. seconds: that its ends have for
+    the transfer. version: what is sent, known once the learner agreed. entered: when all had
+    agreed. waiting: members yet to report.
+    """
 
     id: int
     epoch: int
@@ -72,10 +78,13 @@ class SyncResult(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class SyncOutcome:
-    """How a broadcast ended. verified: members whose weights equal the learner's. culprits: who is
-    to blame, with the reason. mismatched: members that serve and do not compute what the learner
-    does, or whose probe could not be judged. victims: members that have to be sent everything again
-    through no fault of their own."""
+    """The outcome of a weight sync.
+
+    verified: members whose weights equal the learner's. culprits: who is to blame, with the reason.
+    mismatched: members that serve and do not compute what the learner does, or whose probe could
+    not be judged. victims: members that have to be sent everything again through no fault of their
+    own.
+    """
 
     sync: Sync
     verified: list[str]
@@ -90,7 +99,7 @@ class SyncOutcome:
 
 
 class WeightSync:
-    """At most one broadcast at a time. `learner` is the name that stands for the sender."""
+    """Runs at most one weight sync at a time. `learner` is the name that stands for the sender."""
 
     def __init__(
         self,
@@ -102,10 +111,12 @@ class WeightSync:
         probe_tolerance: float,
         first: int = 1,
     ) -> None:
-        """transfer_seconds: the most that a transfer may take. late_seconds: beyond what its ends
-        have for it, for their reports to arrive. first: number of the first broadcast and epoch. An
-        end may still hold a communicator, or have a word under way, of another coordinator's:
-        numbers must not come again."""
+        """transfer_seconds: the most that a transfer may take.
+
+        late_seconds: beyond what its ends have for it, for their reports to arrive. first: number
+        of the first weight sync and epoch. An end may still hold a communicator, or have a word
+        under way, of another coordinator's: numbers must not come again.
+        """
         self._learner = learner
         self._prepare_seconds = prepare_seconds
         self._transfer_seconds = transfer_seconds
@@ -123,9 +134,9 @@ class WeightSync:
         probed: frozenset[str],
         now: float,
     ) -> Sync:
-        """Open a broadcast to `members`: name → (incarnation, engine workers)."""
+        """Begin a weight sync with `members`: name → (incarnation, engine workers)."""
         if self.current is not None:
-            raise RuntimeError("a broadcast is under way")
+            raise RuntimeError("a weight sync is under way")
         incarnations = [(name, incarnation) for name, (incarnation, _) in members.items()]
         if incarnations != self._epoch_members:
             self._epoch += 1
@@ -151,7 +162,7 @@ class WeightSync:
         return self.current
 
     def took(self, seconds: float) -> None:
-        """The last broadcast succeeded, within so many seconds of its transfer."""
+        """The last weight sync succeeded, within so many seconds of its transfer."""
         self._took.append(seconds)
 
     def _allowed(self) -> float:
@@ -162,8 +173,10 @@ class WeightSync:
         return min(self._transfer_seconds, max(LEAST_SECONDS, PATIENCE * usual))
 
     def agree(self, name: str, sync: int, now: float, version: int | None = None) -> bool:
-        """`name` is ready; the learner also says which version it will send. True if it was the
-        last: everybody may enter now."""
+        """`name` is ready; the learner also says which version it will send.
+
+        True if it was the last: everybody may enter now.
+        """
         current = self._matching(sync, name)
         if current is None or current.phase is not Phase.PREPARING:
             return False
@@ -200,8 +213,11 @@ class WeightSync:
         return self._finished()
 
     def gone(self, name: str, reason: str) -> SyncOutcome | None:
-        """A process died or left. If it was the learner or had yet to agree, the broadcast is off;
-        otherwise the other ends notice by their own deadline and report."""
+        """A process died or left.
+
+        If it was the learner or had yet to agree, the weight sync is off; otherwise the other ends
+        notice by their own deadline and report.
+        """
         if name == self._learner:
             self._epoch_members = None
         current = self.current
@@ -229,7 +245,7 @@ class WeightSync:
         return self._conclude(dict.fromkeys(sorted(everybody - reported), "did not report in time"))
 
     def _matching(self, sync: int, name: str) -> Sync | None:
-        """The current broadcast, if the word is about it, and from one of its ends."""
+        """The current weight sync, if the word is about it, and from one of its ends."""
         current = self.current
         if current is None or current.id != sync:
             return None

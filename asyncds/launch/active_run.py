@@ -11,7 +11,7 @@ from asyncds.transport.keys import ClientKeys
 from asyncds.transport.observer import Observer
 
 LEAVE_SECONDS = 20.0
-"""For the processes to leave once the run is over."""
+"""Seconds for the processes to leave once the run is over."""
 ABORTED = "aborted"
 """The problem of a run that was not left the time to end."""
 LATE_SECONDS = 5.0
@@ -20,8 +20,10 @@ when somebody left a moment ago."""
 
 
 class ActiveRun:
-    """The processes of a run: started by the constructor, tended and asked by `turn`, ended by
-    `end`, which must be called."""
+    """The processes of a run.
+
+    Started by the constructor, tended and asked by `turn`, ended by `end`, which must be called.
+    """
 
     def __init__(
         self, *, children: Children, address: str, run_dir: Path, keys: ClientKeys | None
@@ -47,8 +49,10 @@ class ActiveRun:
         return self._aborted or (ended and (self._summary.exists() or bool(self.problem)))
 
     def turn(self, timeout: float) -> None:
-        """Ask for the status, `timeout` seconds at most; end what hangs and start again what died,
-        or left although the run goes on."""
+        """Ask for the status, `timeout` seconds at most, and look after the processes.
+
+        What hangs is ended; what died, or left although the run goes on, is started again.
+        """
         answer = self._observer.status(timeout)
         if self._summary.exists():
             self._message = "the run is over; its processes are leaving"

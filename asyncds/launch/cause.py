@@ -8,7 +8,7 @@ _EXCEPTION = re.compile(r"(?P<text>[A-Za-z_][\w.]*(?:: .*)?)$")
 """The line that ends a traceback."""
 _FATAL = re.compile(r"(?P<text>Fatal Python error: .*|.*terminate called after .*)")
 _PREFIX = re.compile(r"(?:\(\w+ pid=\d+\) )?(?:ERROR \d\d-\d\d \d\d:\d\d:\d\d \[\S+\] )?")
-"""What vLLM puts before the lines of its engine's process."""
+"""The prefix that vLLM gives the lines of its engine's process."""
 _CONSEQUENCE = re.compile(r"root cause above|ChildFailedError|EngineDeadError|KeyboardInterrupt")
 """Errors that only say that another process has failed: vLLM's of its engine, torchrun's of a
 rank."""

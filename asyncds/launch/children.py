@@ -18,15 +18,15 @@ from asyncds.launch.restarts import Restarts
 from asyncds.protocol.records import RunStatus
 
 LONGEST_TURN_SECONDS = 10.0
-"""Between two looks at the processes; after a longer one this process was stopped."""
+"""Seconds between two looks at the processes; after a longer one this process was stopped."""
 BAD_INPUT = 2
 """The exit code of a process that starting again can't help."""
 FULL_BYTES = 1 << 20
-"""With less than this free, a full disk is why a process failed, and its log can't say so."""
+"""Free bytes below which a full disk is why a process failed, and its log can't say so."""
 LOG_LINES = 5
 """Lines of a failed process's log that are shown where none says why it failed."""
 HURRY_SECONDS = 2.0
-"""For processes to leave that were told to, when somebody waits for it."""
+"""Seconds for processes to leave that were told to, when somebody waits for it."""
 
 
 class ChildFailedError(Exception):
@@ -35,9 +35,11 @@ class ChildFailedError(Exception):
 
 @dataclass(kw_only=True)
 class Child:
-    """One process. follows: it asks the run to end if this process dies (the coordinator).
-    started: when the present one was, by the monotonic clock; log_begins: where its part of the log
-    does, in bytes."""
+    """One process.
+
+    follows: it asks the run to end if this process dies (the coordinator). started: when the
+    present one was, by the monotonic clock; log_begins: where its part of the log does, in bytes.
+    """
 
     name: str
     command: Sequence[str]
@@ -69,11 +71,11 @@ class Child:
 
     @property
     def code(self) -> int | None:
-        """Its exit code; None while it runs."""
+        """The exit code; None while it runs."""
         return None if self.process is None else self.process.poll()
 
     def signal(self, number: signal.Signals) -> None:
-        """To it and the processes it has started."""
+        """Signal the process and those it has started."""
         if self.process is not None and self.process.poll() is None:
             os.killpg(self.process.pid, number)
 
@@ -98,14 +100,14 @@ class Child:
         return f"{self.name} ended with {how} ({self.log}):\n" + "\n".join(f"  {x}" for x in lines)
 
     def death(self) -> str:
-        """That it ended, in a word, and why, if its log says it."""
+        """Words on how it ended, and why, if its log says it."""
         if self.code == 0:
             return "left"
         said = cause(self._said())
         return f"died ({said})" if said else "died"
 
     def _said(self) -> str:
-        """What the present one has logged."""
+        """The log of the present process."""
         with self.log.open("rb") as opened:
             opened.seek(self.log_begins)
             return opened.read().decode(errors="replace")
@@ -141,16 +143,20 @@ class Children:
         return self._children[0]
 
     def left(self) -> dict[str, float]:
-        """Those beside the coordinator that have left in good order, each with the seconds since
-        that was first seen."""
+        """The processes beside the coordinator that have left in good order.
+
+        Each with the seconds since that was first seen.
+        """
         now = time.monotonic()
         gone = [child.name for child in self._children[1:] if child.code == 0]
         self._left = {name: self._left.get(name, now) for name in gone}
         return {name: now - since for name, since in self._left.items()}
 
     def loading(self, status: RunStatus) -> dict[str, float]:
-        """Those beside the coordinator that run and have not been heard of, each with the seconds
-        since its start. status: the coordinator's answer."""
+        """The processes beside the coordinator that run and have not been heard of.
+
+        Each with the seconds since its start. status: the coordinator's answer.
+        """
         heard = {member.name for member in status.fleet}
         if status.learner.last_seen is not None:
             heard.add(LEARNER)
@@ -222,6 +228,6 @@ def python(module: str, *arguments: str) -> list[str]:
 
 
 def _end_with_parent() -> None:
-    """In the child, on Linux: SIGTERM when the parent dies, so that no run is left behind."""
+    """Have the child, on Linux, get SIGTERM when its parent dies: no run is left behind."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""What a person can mend: printed as sentences, exit code 2, no traceback."""
+"""Errors that a person can mend: printed as sentences, exit code 2, no traceback."""
 
 from collections.abc import Sequence
 

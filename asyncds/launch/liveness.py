@@ -1,4 +1,4 @@
-"""Which processes of a run hang, judged by when they were last heard of."""
+"""Liveness of a run's processes, judged by when they were last heard of."""
 
 from collections.abc import Mapping
 
@@ -24,7 +24,7 @@ class LivenessMonitor:
         self._listening_since = -float("inf")
 
     def listens_again(self, now: float) -> None:
-        """Until now nobody could be heard: whoever asks was stopped (Ctrl-Z) itself."""
+        """Begin to count again: whoever asks was stopped (Ctrl-Z) itself and could hear nobody."""
         self._listening_since = now
 
     def hung(

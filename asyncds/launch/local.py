@@ -32,8 +32,11 @@ def run_directory(run: RunConfig) -> Path:
 
 
 def make_run_directory(run: RunConfig) -> Path:
-    """Make the run's directory, with its configuration. What is left of an earlier end, its summary
-    and that the run was told to stop, is removed. Raises UserError if its journal can't be used."""
+    """Make the run's directory, with its configuration.
+
+    What is left of an earlier end, its summary and that the run was told to stop, is removed.
+    Raises UserError if its journal can't be used.
+    """
     run_dir = run_directory(run)
     (run_dir / "logs").mkdir(parents=True, exist_ok=True)
     if (run_dir / "journal.db").exists():
@@ -48,7 +51,7 @@ def make_run_directory(run: RunConfig) -> Path:
 
 
 def lost(run: RunConfig) -> list[str]:
-    """What is missing of a run that is to go on, and what that means, a sentence each."""
+    """Losses of a run that is to go on, and what they mean, a sentence each."""
     journal = run_directory(run) / "journal.db"
     if journal.exists() and journal.stat().st_size:
         return []
@@ -59,13 +62,15 @@ def lost(run: RunConfig) -> list[str]:
 
 
 def damaged_checkpoints(run_dir: Path) -> list[Path]:
-    """Those that the learner has set aside."""
+    """The checkpoints that the learner has set aside."""
     return sorted((run_dir / "checkpoints").glob("damaged-step-*"))
 
 
 def absolute_paths(run: RunConfig) -> RunConfig:
-    """With models, data sets, templates and key files of this machine as absolute paths, so that a
-    run can be read from anywhere."""
+    """A configuration with files of this machine as absolute paths.
+
+    So its models, data sets, templates and key files can be read from anywhere.
+    """
 
     def whole(name: str | None) -> str | None:
         return str(Path(name).resolve()) if name and Path(name).is_dir() else name
@@ -102,7 +107,7 @@ def client_keys(run: RunConfig) -> ClientKeys | None:
 
 
 def arguments(run: RunConfig, *, port: int) -> list[str]:
-    """What every role's command gets. port: of the coordinator."""
+    """Arguments of every role's command. port: of the coordinator."""
     return [
         str(run_directory(run) / "config.yaml"),
         f"coordinator.port={port}",

@@ -1,4 +1,4 @@
-"""What this machine has, found out without importing anything heavy."""
+"""Resources of this machine, found out without importing anything heavy."""
 
 import os
 import shutil
@@ -13,8 +13,10 @@ import psutil
 
 @dataclass(frozen=True, kw_only=True)
 class Gpu:
-    """A GPU that this process may use. memory_gb in GiB, None where it shares the
-    machine's; capability (major, minor)."""
+    """A GPU that this process may use.
+
+    memory_gb in GiB, None where it shares the machine's; capability (major, minor).
+    """
 
     name: str
     memory_gb: float | None

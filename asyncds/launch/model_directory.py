@@ -11,8 +11,11 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFacts:
-    """What the small files say. vocab: token → id, None if there is no tokenizer to read.
-    positions: longest sequence. parameter_bytes: size of the weights' files."""
+    """Facts from the small files of a model.
+
+    vocab: token → id, None if there is no tokenizer to read. positions: longest sequence.
+    parameter_bytes: size of the weights' files.
+    """
 
     vocab_size: int | None
     positions: int | None

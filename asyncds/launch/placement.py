@@ -1,4 +1,4 @@
-"""Which GPU belongs to which process of a run on one machine."""
+"""Placement: which GPU belongs to which process of a run on one machine."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What can be known to fail before anything is started, one sentence each."""
+"""Checks of what can be known to fail before anything is started, a sentence each."""
 
 import errno
 import os
@@ -142,7 +142,7 @@ def _packages(config: RunConfig) -> list[str]:
 
 
 def _kinds(config: RunConfig) -> list[str]:
-    """What is wrong with kinds of the person's own. Imports their modules."""
+    """Faults of kinds of the person's own. Imports their modules."""
     problems = []
     try:
         config.resolved()

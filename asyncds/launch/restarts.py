@@ -4,8 +4,10 @@ from collections import deque
 
 
 class Restarts:
-    """At most `most` within any `seconds`, so that a run may live long and a process that dies at
-    once is given up soon."""
+    """Allows at most `most` restarts within any `seconds`.
+
+    So a run may live long, and a process that dies at once is given up soon.
+    """
 
     def __init__(self, *, most: int, seconds: float) -> None:
         self.most = most

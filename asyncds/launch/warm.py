@@ -57,8 +57,10 @@ class WarmChild(Child):
 
     @property
     def code(self) -> int | None:
-        """The exit code of the run it was given last, None while it works on it; once it is told
-        that there are no more, its own."""
+        """The exit code of the run it was given last, None while it works on it.
+
+        Once it is told that there are no more, its own.
+        """
         if self._closed and self.process is not None:
             return self.process.poll()
         if self._over is None and self.process is not None:

@@ -1,1 +1,1 @@
-"""What processes say to each other: messages, codec, batches."""
+"""The protocol between processes: messages, codec, batches."""

@@ -17,7 +17,7 @@ Bool = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceTable:
-    """What every rank knows of all N sequences of a batch. All arrays have shape [N].
+    """Facts of all N sequences of a batch, which every rank knows. All arrays have shape [N].
 
     group: which group the sequence belongs to, 0 … n_groups-1, in batch order.
     reward: the scorer's reward. correct: the verifier's verdict (not ``reward > 0``).

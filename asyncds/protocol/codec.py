@@ -27,17 +27,17 @@ class ProtocolError(ValueError):
 
 
 def encode(message: Message | Group) -> bytes:
-    """msgpack bytes of a message."""
+    """Msgpack bytes of a message."""
     return _encoder.encode(message)
 
 
 def decode_to_coordinator(frame: bytes) -> ToCoordinator:
-    """What a generator, a learner rank or an observer said. Raises ProtocolError."""
+    """Decode a message of a generator, a learner rank or an observer. Raises ProtocolError."""
     return _decode(_to_coordinator, frame)
 
 
 def decode_from_coordinator(frame: bytes) -> FromCoordinator:
-    """What the coordinator said. Raises ProtocolError."""
+    """Decode a message of the coordinator. Raises ProtocolError."""
     return _decode(_from_coordinator, frame)
 
 
@@ -87,7 +87,7 @@ class GroupArrays:
 
 
 def pack_group(arrays: GroupArrays) -> Group:
-    """To the wire's form."""
+    """Pack a group into the wire's form."""
     versions = arrays.versions
     starts = np.flatnonzero(np.diff(versions, prepend=versions[0] - 1))
     counts = np.diff(np.append(starts, len(versions)))
@@ -107,7 +107,7 @@ def pack_group(arrays: GroupArrays) -> Group:
 
 
 def unpack_group(group: Group) -> GroupArrays:
-    """From the wire's form, checked.
+    """Unpack a group from the wire's form, and check it.
 
     Raises:
         ProtocolError: lengths that contradict each other, log-probabilities that are not finite or

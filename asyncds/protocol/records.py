@@ -27,7 +27,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BatchFacts(Record, frozen=True, kw_only=True):
-    """What is known of a batch without a model.
+    """Facts of a batch that are known without a model.
 
     length: mean tokens of a completion. truncated, correct: shares of completions. mixed_groups,
     solved_groups: shares of groups with correct and incorrect completions, with correct ones.
@@ -162,8 +162,11 @@ class EvaluationRecord(Record, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class LearnerStatus(Record, frozen=True, kw_only=True):
-    """The learner. step: batches trained. version: newest staged weights. last_seen: seconds since
-    a rank spoke, None if none ever did. idle_fraction: share of the last step spent waiting."""
+    """The learner.
+
+    step: batches trained. version: newest staged weights. last_seen: seconds since a rank spoke,
+    None if none ever did. idle_fraction: share of the last step spent waiting.
+    """
 
     phase: str = "not here"
     step: int = 0
@@ -173,10 +176,13 @@ class LearnerStatus(Record, frozen=True, kw_only=True):
 
 
 class MemberStatus(Record, frozen=True, kw_only=True):
-    """A generator. version: of its verified weights, -1 if unknown. lag: how far they are behind
-    the published ones, None if unknown. leases: that it works on. kv_use: share of its KV cache.
-    last_seen: seconds since it spoke. mismatch: mean KL of its policy and the learner's in the last
-    step, nats."""
+    """A generator.
+
+    version: of its verified weights, -1 if unknown. lag: how far they are behind the published
+    ones, None if unknown. leases: that it works on. kv_use: share of its KV cache. last_seen:
+    seconds since it spoke. mismatch: mean KL of its policy and the learner's in the last step,
+    nats.
+    """
 
     name: str
     health: str

@@ -119,17 +119,22 @@ class LearnerHello(Message, frozen=True):
 
 
 class GeneratorHeartbeat(Message, frozen=True):
-    """A generator's state, every heartbeat. leases: as in GeneratorHello. stats: plain numbers for
-    display (tokens_per_second, running, waiting, kv_use, pause_seconds, tokens, …)."""
+    """A generator's state, every heartbeat.
+
+    leases: as in GeneratorHello. stats: plain numbers for display (tokens_per_second, running,
+    waiting, kv_use, pause_seconds, tokens, …).
+    """
 
     leases: list[int]
     stats: dict[str, float]
 
 
 class LearnerHeartbeat(Message, frozen=True):
-    """A rank's state, every heartbeat and at every change. staged: newest version that can be
-    sent (rank 0), -1 before the first. checkpoint: step of the newest durable checkpoint, -1
-    for none. phase: what it is doing, for display."""
+    """A rank's state, every heartbeat and at every change.
+
+    staged: newest version that can be sent (rank 0), -1 before the first. checkpoint: step of the
+    newest durable checkpoint, -1 for none. phase: what it is doing, for display.
+    """
 
     rank: Whole
     staged: OrNone
@@ -138,9 +143,11 @@ class LearnerHeartbeat(Message, frozen=True):
 
 
 class Delivered(Message, frozen=True):
-    """A finished group; repeated until acknowledged. attempt: of the lease it was made for, which
-    may be an earlier one by now: the group is as good. score_errors: completions that could not be
-    judged, the last because of score_error."""
+    """A finished group; repeated until acknowledged.
+
+    attempt: of the lease it was made for, which may be an earlier one by now: the group is as good.
+    score_errors: completions that could not be judged, the last because of score_error.
+    """
 
     lease: int
     attempt: Positive
@@ -150,9 +157,11 @@ class Delivered(Message, frozen=True):
 
 
 class LeaseFailed(Message, frozen=True):
-    """A lease that cannot be fulfilled, and why; repeated until acknowledged. attempt: the one that
-    failed; if it is an earlier one by now, this changes nothing.
-    permanent: another attempt would fail too (the prompt is too long, the row is bad)."""
+    """A lease that cannot be fulfilled, and why; repeated until acknowledged.
+
+    attempt: the one that failed; if it is an earlier one by now, this changes nothing. permanent:
+    another attempt would fail too (the prompt is too long, the row is bad).
+    """
 
     lease: int
     attempt: Positive
@@ -178,9 +187,11 @@ class Prepared(Message, frozen=True):
 
 
 class Applied(Message, frozen=True):
-    """A generator has the weights of weight sync `sync` in its engine. checksums: one per bucket,
-    of the bytes that arrived. probe: float32 log-probabilities of the fixed sequence, if asked for.
-    pause_seconds: how long nothing was sampled."""
+    """A generator has the weights of weight sync `sync` in its engine.
+
+    checksums: one per bucket, of the bytes that arrived. probe: float32 log-probabilities of the
+    fixed sequence, if asked for. pause_seconds: how long nothing was sampled.
+    """
 
     sync: int
     checksums: list[int]
@@ -189,8 +200,10 @@ class Applied(Message, frozen=True):
 
 
 class Sent(Message, frozen=True):
-    """The learner has sent all of weight sync `sync`. checksums, probe: its own, to compare with.
-    seconds: what sending took."""
+    """The learner has sent all of weight sync `sync`.
+
+    checksums, probe: its own, to compare with. seconds: what sending took.
+    """
 
     sync: int
     checksums: list[int]
@@ -206,8 +219,11 @@ class SyncFailed(Message, frozen=True):
 
 
 class BatchRequest(Message, frozen=True):
-    """A learner rank wants its shard of batch `step`; repeated until it comes. That also says that
-    batches before `step` are trained. report: rank 0's metrics of the batch before."""
+    """A learner rank wants its shard of batch `step`; repeated until it comes.
+
+    That also says that batches before `step` are trained. report: rank 0's metrics of the batch
+    before.
+    """
 
     rank: Whole
     step: Whole
@@ -247,8 +263,11 @@ class Refused(Message, frozen=True):
 
 
 class GivenUp(Message, frozen=True):
-    """The answer to the introduction of a generator that was taken for dead: its leases are others'
-    by now. It may introduce itself again, as another incarnation that holds nothing."""
+    """The answer to the introduction of a generator that was taken for dead.
+
+    Its leases are others' by now. It may introduce itself again, as another incarnation that holds
+    nothing.
+    """
 
     reason: str
 
@@ -264,15 +283,20 @@ class Grant(Message, frozen=True):
 
 
 class Ack(Message, frozen=True):
-    """These leases are in the journal (or settled otherwise) and may be forgotten. Also the answer
-    to a generator's heartbeat, then often with no leases."""
+    """The leases are in the journal (or settled otherwise) and may be forgotten.
+
+    Also the answer to a generator's heartbeat, then often with no leases.
+    """
 
     leases: list[int]
 
 
 class LearnerAck(Message, frozen=True):
-    """The answer to a learner's heartbeat. keep: checkpoints that must not be deleted, by step.
-    evaluating: an evaluation is under way, so that neither a batch nor the end is overdue."""
+    """The answer to a learner's heartbeat.
+
+    keep: checkpoints that must not be deleted, by step. evaluating: an evaluation is under way, so
+    that neither a batch nor the end is overdue.
+    """
 
     keep: list[int]
     evaluating: bool
@@ -302,9 +326,11 @@ class Prepare(Message, frozen=True):
 
 
 class Go(Message, frozen=True):
-    """Everybody is ready: enter the transfer of `version`. layout: the fingerprint of its layout.
-    tensors: that layout itself, empty for a generator that said it knows it. checksums: of the
-    learner's buckets."""
+    """Everybody is ready: enter the transfer of `version`.
+
+    layout: the fingerprint of its layout. tensors: that layout itself, empty for a generator that
+    said it knows it. checksums: of the learner's buckets.
+    """
 
     sync: int
     version: int

@@ -1,1 +1,1 @@
-"""Which group is trained when: the scheduler and the journal."""
+"""Rollouts, from lease to batch: open leases, the scheduler, the journal."""

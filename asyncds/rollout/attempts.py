@@ -1,4 +1,4 @@
-"""What counts against `rollout.max_attempts`: work that failed, not generators that were lost.
+"""The budget of attempts: work that failed counts, generators that were lost do not.
 
 A generator that leaves in good order, or is not trusted any more, costs its leases nothing. One
 that dies may have been killed by a lease, so deaths count too, but not singly: every
@@ -23,14 +23,14 @@ class AttemptBudget:
     deaths: int = 0
 
     def record(self, outcome: AttemptOutcome) -> None:
-        """A try ended."""
+        """Count an attempt that ended."""
         self.deaths += outcome is AttemptOutcome.DIED
         if outcome is AttemptOutcome.FAILED or self.deaths == DEATHS_PER_FAILURE:
             self.failures, self.deaths = self.failures + 1, 0
 
 
 def attempt_budgets(attempts: Iterable[tuple[int, str]]) -> defaultdict[int, AttemptBudget]:
-    """By lease, from (lease, outcome) in the order of the attempts."""
+    """Budgets by lease, from (lease, outcome) in the order of the attempts."""
     found: defaultdict[int, AttemptBudget] = defaultdict(AttemptBudget)
     for lease, outcome in attempts:
         found[lease].record(AttemptOutcome(outcome))

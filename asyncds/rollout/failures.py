@@ -82,7 +82,7 @@ class Failures:
         return f"{what} failed: {self._reason}"
 
     def told(self) -> str:
-        """What people should know while it goes on; "" if failures are few."""
+        """A sentence for people while it goes on; "" if failures are few."""
         failed = sum(self._last)
         if not failed or (self._groups < FREE and failed < WORTH_TELLING * len(self._last)):
             return ""

@@ -108,8 +108,10 @@ class Journal(JournalReader):
         super().begin()
 
     def commit(self) -> None:
-        """Make everything since `begin` durable, then tell the listener. Raises as
-        `transaction` does."""
+        """Make everything since `begin` durable, then tell the listener.
+
+        Raises as `transaction` does.
+        """
         super().commit()
         recorded = [*self._recorded]
         self._recorded.clear()
@@ -128,17 +130,17 @@ class Journal(JournalReader):
     # --- run ------------------------------------------------------------------------------------
 
     def run_id(self) -> str:
-        """Of this run, unlike any other's; made when it is first asked for."""
+        """The id of this run, unlike any other's; made when it is first asked for."""
         if (id := self.meta("id")) is None:
             self.set_meta("id", id := uuid.uuid4().hex)
         return id
 
     def remember_stop(self, reason: str) -> None:
-        """The run was told to stop."""
+        """Record that the run was told to stop."""
         self.set_meta("stop", reason)
 
     def forget_stop(self) -> None:
-        """The run has stopped, or is resumed."""
+        """Record that the run has stopped, or is resumed."""
         self._db.execute("DELETE FROM meta WHERE key = 'stop'")
 
     # --- leases and groups ----------------------------------------------------------------------
@@ -146,7 +148,7 @@ class Journal(JournalReader):
     def add_lease(
         self, *, id: int, purpose: str, row: int, attempt: int, evaluation: int | None
     ) -> None:
-        """A new lease, not granted yet."""
+        """Record a new lease, not granted yet."""
         self._db.execute(
             "INSERT INTO leases (id, purpose, row, attempt, state, evaluation, created)"
             " VALUES (?, ?, ?, ?, 'leased', ?, ?)",
@@ -154,7 +156,7 @@ class Journal(JournalReader):
         )
 
     def granted(self, lease: int, generator: str | None, attempt: int) -> None:
-        """Who has it now; None: nobody."""
+        """Record who has a lease now; None: nobody."""
         self._db.execute(
             "UPDATE leases SET generator = ?, attempt = ? WHERE id = ?", (generator, attempt, lease)
         )
@@ -170,7 +172,7 @@ class Journal(JournalReader):
         outcome: AttemptOutcome,
         reason: str,
     ) -> None:
-        """An attempt at a lease ended without a group."""
+        """Record that an attempt at a lease ended without a group."""
         self._db.execute(
             "INSERT INTO tries VALUES (?, ?, ?, ?, ?, ?)",
             (lease, attempt, generator, outcome, reason, time.time()),
@@ -239,7 +241,7 @@ class Journal(JournalReader):
         return True
 
     def end_lease(self, lease: int, state: LeaseState, reason: str) -> None:
-        """FAILED or EVICTED, and why."""
+        """Record that a lease is FAILED or EVICTED, and why."""
         holder, attempt = self._db.execute(
             "UPDATE leases SET state = ?, reason = ? WHERE id = ? RETURNING generator, attempt",
             (state, reason, lease),
@@ -256,7 +258,7 @@ class Journal(JournalReader):
         )
 
     def batch(self, step: int, version: int, leases: Iterable[int]) -> None:
-        """These groups are batch `step`, trained by a learner with weights `version`."""
+        """Record that these groups are batch `step`, of a learner with weights `version`."""
         batch = [*leases]
         for lease in batch:
             self._db.execute(
@@ -266,7 +268,7 @@ class Journal(JournalReader):
         self._moved(LeaseState.BATCHED, step, batch)
 
     def consume(self, step: int) -> None:
-        """Batch `step` is trained."""
+        """Record that batch `step` is trained."""
         rows = self._db.execute(
             "UPDATE leases SET state = 'consumed' WHERE step = ? AND state = 'batched'"
             " RETURNING id",
@@ -275,7 +277,7 @@ class Journal(JournalReader):
         self._moved(LeaseState.CONSUMED, step, (id for (id,) in rows.fetchall()))
 
     def checkpointed(self, step: int) -> None:
-        """A checkpoint that contains all batches before `step` is durable."""
+        """Record that a checkpoint with all batches before `step` is durable."""
         rows = self._db.execute(
             "UPDATE leases SET state = 'committed'"
             " WHERE state IN ('batched', 'consumed') AND step < ? RETURNING id",
@@ -284,8 +286,10 @@ class Journal(JournalReader):
         self._moved(LeaseState.COMMITTED, step, (id for (id,) in rows.fetchall()))
 
     def rewind(self, step: int) -> int:
-        """The learner starts again at `step`: batches from there on are available again. Returns
-        how many groups of them are evicted, since their samples were deleted."""
+        """The learner starts again at `step`: batches from there on are available again.
+
+        Returns how many groups of them are evicted, since their samples were deleted.
+        """
         undone = "step >= ? AND state IN ('batched', 'consumed', 'committed')"
         gone = "SELECT 1 FROM groups WHERE lease = leases.id AND length(payload) = 0"
         self._db.execute(
@@ -320,7 +324,7 @@ class Journal(JournalReader):
     # --- steps and evaluations ------------------------------------------------------------------
 
     def add_step(self, record: StepRecord) -> None:
-        """A batch is trained, and its report has come."""
+        """Record a batch that is trained, with its report."""
         self._db.execute(
             "INSERT INTO steps VALUES (?, ?, ?)",
             (record.step, time.time(), json.dumps(record.line())),
@@ -336,7 +340,7 @@ class Journal(JournalReader):
         return cursor.lastrowid
 
     def finish_evaluation(self, record: EvaluationRecord) -> None:
-        """The result of an evaluation that is open."""
+        """Record the result of an evaluation that is open."""
         self._db.execute(
             "UPDATE evaluations SET result = ? WHERE id = ?",
             (json.dumps(record.result()), record.id),

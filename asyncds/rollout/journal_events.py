@@ -1,5 +1,7 @@
-"""What a journal has recorded of leases, for those who listen to it. Times are in nanoseconds since
-the epoch."""
+"""Events of leases that a journal has recorded, for those who listen to it.
+
+Times are in nanoseconds since the epoch.
+"""
 
 from dataclasses import dataclass
 
@@ -52,8 +54,10 @@ class LeaseEnded:
 
 @dataclass(frozen=True, kw_only=True)
 class LeasesMoved:
-    """Groups went on to `state`, or, with DELIVERED, back to it. step: of their batch, or of the
-    checkpoint for COMMITTED, or that of the rewind."""
+    """Groups went on to `state`, or, with DELIVERED, back to it.
+
+    step: of their batch, or of the checkpoint for COMMITTED, or that of the rewind.
+    """
 
     leases: list[int]
     state: LeaseState

@@ -23,16 +23,19 @@ class JournalError(Exception):
 
 
 class JournalDamagedError(JournalError):
-    """What the journal holds is not what was written; the message says where."""
+    """The journal does not hold what was written; the message says where."""
 
 
 class DiskFullError(JournalError):
-    """There is no room for what was to be written, and nothing of it was."""
+    """The disk has no room for what was to be written, and nothing of it was."""
 
 
 class JournalFile:
-    """Opened by the coordinator, or read-only by tools. There is one writer at a time: a lock on
-    `<path>.lock` shuts others out, in this process too, and ends with the process."""
+    """Opened by the coordinator, or read-only by tools.
+
+    There is one writer at a time: a lock on `<path>.lock` shuts others out, in this process too,
+    and ends with the process.
+    """
 
     def __init__(self, path: Path, *, schema: str, version: int, read_only: bool) -> None:
         """schema: statements that make its tables, where they are not there. version: of them."""
@@ -67,8 +70,11 @@ class JournalFile:
         """Called once the file is open. May raise sqlite3.Error."""
 
     def _check_pages(self) -> None:
-        """Read all but the samples: what is damaged is better found now than in the middle of the
-        run, when its owner may have overwritten the copies."""
+        """Read all but the samples, to find damage at the start.
+
+        What is damaged is better found now than in the middle of the run, when its owner may have
+        overwritten the copies.
+        """
         try:
             for table in self._tables():
                 if table == "groups":
@@ -88,7 +94,7 @@ class JournalFile:
         return [name for (name,) in rows]
 
     def _failure(self, error: sqlite3.Error, what: str) -> JournalError:
-        """What to raise where SQLite gives up."""
+        """The error to raise where SQLite gives up."""
         sentence = f"cannot {what} the journal {self.path}: {error}"
         if getattr(error, "sqlite_errorcode", None) in NO_ROOM:
             return DiskFullError(sentence)

@@ -1,4 +1,4 @@
-"""What a journal holds, as questions with names. The answers are rows and records."""
+"""Questions to a journal, each with a name. The answers are rows and records."""
 
 import json
 import sqlite3
@@ -33,8 +33,10 @@ class LeaseRow:
 
 @dataclass(frozen=True, kw_only=True)
 class GroupRow:
-    """A row of `groups` with its lease's row, purpose, step and evaluation. payload is msgpack, b""
-    if the samples were deleted."""
+    """A row of `groups` with its lease's row, purpose, step and evaluation.
+
+    payload is msgpack, b"" if the samples were deleted.
+    """
 
     lease: int
     row: int
@@ -61,8 +63,10 @@ class JournalReader(JournalFile):
             self._check_groups()
 
     def _check_groups(self) -> None:
-        """Read the samples that a restart may need. SQLite looks at how pages hang together, not at
-        every bit in them."""
+        """Read the samples that a restart may need.
+
+        SQLite looks at how pages hang together, not at every bit in them.
+        """
         try:
             committed = self.groups(
                 purpose=Purpose.TRAIN,
@@ -147,8 +151,9 @@ class JournalReader(JournalFile):
         version: int | None = None,
         correct: bool | None = None,
     ) -> Iterator[GroupRow]:
-        """Groups in lease order, those that match all that is given. version: some token may be by
-        these weights. correct: some completion is, or is not.
+        """Groups in lease order, those that match all that is given.
+
+        version: some token may be by these weights. correct: some completion is, or is not.
 
         Reading on raises JournalDamagedError where a payload is not the one that was written.
         """
@@ -215,7 +220,7 @@ class JournalReader(JournalFile):
         return int(self.meta("oldest_checkpoint") or 0)
 
     def used_bytes(self) -> int:
-        """What the journal holds. The file may be larger: pages that are free are used again."""
+        """Bytes in use. The file may be larger: pages that are free are used again."""
         pages, free, size = (
             int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
             for name in ("page_count", "freelist_count", "page_size")
@@ -257,16 +262,20 @@ class JournalReader(JournalFile):
         )
 
     def steps(self, *, start: int = 0) -> list[StepRecord]:
-        """Records of the trained batches from `start` on, in order. Raises JournalError for one
-        that another version of asyncds wrote."""
+        """Records of the trained batches from `start` on, in order.
+
+        Raises JournalError for one that another version of asyncds wrote.
+        """
         rows = self._db.execute(
             "SELECT step, metrics FROM steps WHERE step >= ? ORDER BY step", (start,)
         )
         return [self._read(StepRecord.from_line, line, f"step {step}") for step, line in rows]
 
     def evaluations(self) -> list[EvaluationRecord]:
-        """Results of finished evaluations, in order. Raises JournalError for one that another
-        version of asyncds wrote."""
+        """Results of finished evaluations, in order.
+
+        Raises JournalError for one that another version of asyncds wrote.
+        """
         rows = self._db.execute(
             "SELECT id, result FROM evaluations WHERE result IS NOT NULL ORDER BY id"
         )
@@ -310,8 +319,11 @@ class JournalReader(JournalFile):
         return dict(rows.fetchall())
 
     def totals(self) -> dict[str, float]:
-        """Sums over training groups: delivered, trained, tokens_generated, tokens_trained, and
-        lag_mean, lag_max over trained ones."""
+        """Sums over training groups, by name.
+
+        delivered, trained, tokens_generated, tokens_trained, and lag_mean, lag_max over trained
+        ones.
+        """
         row = self._db.execute(
             "SELECT count(*), coalesce(sum(g.tokens), 0), count(g.lag),"
             " coalesce(sum(CASE WHEN g.lag IS NOT NULL THEN g.tokens END), 0),"

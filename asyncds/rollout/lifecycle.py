@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class Purpose(StrEnum):
-    """What a lease is for."""
+    """The purpose of a lease."""
 
     TRAIN = "train"
     EVAL = "eval"
@@ -23,8 +23,10 @@ class LeaseState(StrEnum):
 
 
 class OpenState(StrEnum):
-    """Where an open lease stands in memory (`asyncds.rollout.open_leases`): it waits for a
-    generator, one works on it, or its group waits to be in a batch."""
+    """The state of an open lease in memory (`asyncds.rollout.open_leases`).
+
+    It waits for a generator, one works on it, or its group waits to be in a batch.
+    """
 
     WAITING = "waiting"
     LEASED = "leased"
@@ -32,7 +34,7 @@ class OpenState(StrEnum):
 
 
 class LeaseEvent(StrEnum):
-    """What is counted of training leases: label `event` of `groups_total`."""
+    """Events of training leases that are counted: label `event` of `groups_total`."""
 
     LEASED = "leased"
     DELIVERED = "delivered"
@@ -61,8 +63,11 @@ class DropReason(StrEnum):
 
 
 class AttemptOutcome(StrEnum):
-    """How an attempt without a group ended. FAILED: reported, malformed or overrun. DIED, LEFT: its
-    generator did. DISTRUSTED: its generator turned out to have other weights than the learner's."""
+    """How an attempt without a group ended.
+
+    FAILED: reported, malformed or overrun. DIED, LEFT: its generator did. DISTRUSTED: its generator
+    turned out to have other weights than the learner's.
+    """
 
     FAILED = "failed"
     DIED = "died"

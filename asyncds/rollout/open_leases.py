@@ -110,8 +110,10 @@ class OpenLeases:
         return sum(entry.state is state for entry in self._open[Purpose.TRAIN].values())
 
     def waiting(self, purpose: Purpose) -> list[OpenLease]:
-        """Leases that need a generator: for training the oldest first, of evaluations the one that
-        has waited longest."""
+        """Leases that need a generator, the next one first.
+
+        For training the oldest, of evaluations the one that has waited longest.
+        """
         waiting = list(self._waiting[purpose].values())
         return sorted(waiting, key=_id) if purpose is Purpose.TRAIN else waiting
 

@@ -1,4 +1,4 @@
-"""Which samples may be deleted: those of groups that no restart of any process can need.
+"""Retention: samples of groups that no restart can need may be deleted.
 
 A learner that starts again does so from a checkpoint, and is given the groups that were trained
 after it once more. A checkpoint of step s holds the batches 0 … s - 1.
@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class StoredGroup:
-    """A group whose samples are there. open: it is part of an evaluation that is not finished.
-    n_bytes: of its samples."""
+    """A group whose samples are there.
+
+    open: it is part of an evaluation that is not finished. n_bytes: of its samples.
+    """
 
     lease: int
     purpose: str

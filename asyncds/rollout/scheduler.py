@@ -97,8 +97,10 @@ class Scheduler:
         return self.version - generator_version <= self._max_lag
 
     def select(self) -> Selection:
-        """Take the batch for `step`, if there is one, and what is too old out of the table; after a
-        batch, `step` is the next one."""
+        """Take the batch for `step`, if there is one, and what is too old out of the table.
+
+        After a batch, `step` is the next one.
+        """
         evicted = [
             lease
             for lease in self._leases.training

@@ -1,4 +1,4 @@
-"""What goes between a process pool and its workers: msgpack frames with a length in front.
+"""Frames between a process pool and its workers: msgpack with a length in front.
 
 A verifier reads text that a model wrote, so what a worker sends back is decoded into a fixed type,
 never unpickled, and refused beyond a size.

@@ -34,13 +34,13 @@ except ImportError as error:
 log = logging.getLogger(__name__)
 
 LOST = (RayError, ConnectionError)
-"""What a call raises whose actor, node or connection is gone."""
+"""Errors of a call whose actor, node or connection is gone."""
 
 GRACE_SECONDS = 10.0
 """How much longer than its worker process an actor may take before we give it up."""
 
 OBJECT_STORE_BYTES = 128 * 2**20
-"""Of a cluster started here; completions and scores travel inside the calls."""
+"""Options of a cluster started here; completions and scores travel inside the calls."""
 
 
 class RayScorer(PoolScorer):
@@ -182,7 +182,7 @@ class RayWorker:
 
 
 async def _answer(call: Any) -> Any:
-    """What a remote call returns.
+    """The answer of a remote call.
 
     Cancelled, it only stops waiting: over "ray://" a cancelled call would end Ray's own thread.
     """

@@ -11,7 +11,7 @@ Reason = Literal["timeout", "memory", "crash", "exception", "invalid", "output"]
 is none, or printed too much."""
 
 NO_SCORE = Score(0.0, False)
-"""What a completion gets whose verifier gave no judgement."""
+"""The score of a completion whose verifier gave no judgement."""
 
 
 class ScorerUnavailableError(RuntimeError):
@@ -20,8 +20,10 @@ class ScorerUnavailableError(RuntimeError):
 
 @dataclass(frozen=True)
 class GroupScores:
-    """One score per completion, in order, and how many of them are NO_SCORE, by reason. error: the
-    last of those, in words."""
+    """One score per completion, in order, and how many of them are NO_SCORE, by reason.
+
+    error: the last of those, in words.
+    """
 
     scores: list[Score]
     errors: Mapping[Reason, int]

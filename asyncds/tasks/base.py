@@ -1,4 +1,4 @@
-"""What a task is: rows, the prompt that each row makes, and the judgement of a completion."""
+"""The interface of tasks: rows, the prompt of each, and the judgement of a completion."""
 
 import hashlib
 import re
@@ -71,7 +71,7 @@ class Score(msgspec.Struct, frozen=True):
 
 
 class InvalidScoreError(ValueError):
-    """What a reward or a task returned is no judgement; the message says why."""
+    """A reward or a task returned what is no judgement; the message says why."""
 
 
 class Task(Protocol):
@@ -104,8 +104,10 @@ class Task(Protocol):
         ...
 
     def multiplicity(self, row: Row) -> dict[str, int] | None:
-        """How many different correct answers the row has, under each of ``equivalences``; None
-        where that is not known."""
+        """The number of different correct answers of a row, by equivalence.
+
+        None where that is not known.
+        """
         return None
 
     def own_answers(self, row: Row) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""From the name of a task to the task."""
+"""The registry: from the name of a task to the task."""
 
 import difflib
 import importlib

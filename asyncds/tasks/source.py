@@ -20,7 +20,7 @@ class Source:
     n: int | None = None
 
     def read(self) -> Sequence[data.Row | data.Broken]:
-        """Its rows. Raises ValueError, also where there are fewer than ``n``."""
+        """The rows of the source. Raises ValueError, also where there are fewer than ``n``."""
         rows = data.read(self.dataset, subset=self.subset, split=self.split)
         if self.n is not None and self.n > len(rows):
             raise ValueError(f"data set {self.dataset!r} has {len(rows)} rows, not {self.n}")

@@ -1,4 +1,4 @@
-"""Which problems of a task belong to which split, and splits seen as rows."""
+"""Splits: which problems of a task belong to which, and splits seen as rows."""
 
 import random
 from collections.abc import Callable, Sequence

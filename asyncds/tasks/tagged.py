@@ -8,7 +8,7 @@ OPENING, CLOSING = "<answer>", "</answer>"
 FORMAT_REWARD = 0.1
 
 Judge = Callable[[str], tuple[bool, tuple[str, ...]]]
-"""From an answer to (whether it is correct, its canonical form under each equivalence)."""
+"""A verifier: answer → (whether it is correct, its canonical form by equivalence)."""
 
 
 def score_tagged(completion: str, judge: Judge) -> Score:
@@ -25,7 +25,7 @@ def score_tagged(completion: str, judge: Judge) -> Score:
 
 
 def tagged_answer(completion: str) -> str | None:
-    """What stands between the last closing tag and the opening tag before it, or None."""
+    """The text between the last closing tag and the opening tag before it, or None."""
     end = completion.rfind(CLOSING)
     start = completion.rfind(OPENING, 0, max(end, 0))
     return None if start < 0 else completion[start + len(OPENING) : end]

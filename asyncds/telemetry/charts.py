@@ -16,7 +16,7 @@ WIDTH, HEIGHT = 520, 230
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 10, 30
 MOST_POINTS = 400
 MARK_HEIGHT = 11
-"""Of what is written at the ends of curves; closer it would overlap."""
+"""Distance of words at the ends of curves; closer they would overlap."""
 MARK_WIDTH = 16
 MARK_RADIUS = 8.5
 MOST_LABELLED = 6
@@ -57,8 +57,11 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A point of a scatter chart. mark: shown inside a larger dot; "": a small dot. dash: that of
-    the line it belongs to; the dot is filled if that is solid."""
+    """A point of a scatter chart.
+
+    mark: shown inside a larger dot; "": a small dot. dash: that of the line it belongs to; the dot
+    is filled if that is solid.
+    """
 
     name: str
     x: float
@@ -79,11 +82,13 @@ def line_chart(
     x_ends: tuple[float, float] | None = None,
     from_zero: bool = True,
 ) -> str:
-    """An SVG of curves over a common x. top: the y axis ends there at least. bound: a dashed
-    horizontal line. x_texts: what stands at which x, instead of round numbers; values near one
-    belong to it. x_ends: of the x axis, instead of the least and the largest x; the marks then
-    stand at its end. from_zero: the y axis has the 0. A band that leaves the chart is cut. Returns
-    "" if no line has a value."""
+    """An SVG of curves over a common x.
+
+    top: the y axis ends there at least. bound: a dashed horizontal line. x_texts: what stands at
+    which x, instead of round numbers; values near one belong to it. x_ends: of the x axis, instead
+    of the least and the largest x; the marks then stand at its end. from_zero: the y axis has the
+    0. A band that leaves the chart is cut. Returns "" if no line has a value.
+    """
     values = [float(v) for line in lines for v in line.y if v is not None]
     values += [end for line in lines for ends in line.interval if ends for end in ends]
     xs = [x for line in lines for x in line.x]
@@ -115,8 +120,11 @@ def bar_chart(
     form: Format = number,
     intervals: Sequence[Sequence[Interval | None]] = (),
 ) -> str:
-    """Grouped bars. bars: (name, color, one value per group). intervals: of those values, for
-    whiskers. Returns "" without values."""
+    """Grouped bars.
+
+    bars: (name, color, one value per group). intervals: of those values, for whiskers. Returns ""
+    without values.
+    """
     values = [float(v) for _, _, column in bars for v in column if v is not None]
     values += [end for column in intervals for ends in column if ends for end in ends]
     if not values:
@@ -155,9 +163,11 @@ def scatter_chart(
     form: Format = number,
     bound: float | None = None,
 ) -> str:
-    """Points in the plane, later ones on top; both axes enclose the values closely. Marks that
-    would cover each other stand apart, on a line from their place. bound: a dashed horizontal line.
-    Returns "" without points."""
+    """Points in the plane, later ones on top; both axes enclose the values closely.
+
+    Marks that would cover each other stand apart, on a line from their place. bound: a dashed
+    horizontal line. Returns "" without points.
+    """
     if not points:
         return ""
     x_ticks = _ticks(min(p.x for p in points), max(p.x for p in points))
@@ -224,7 +234,7 @@ def _spread(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def dot_style(color: int, dash: str) -> str:
-    """Of a dot: filled, or where lines are dashed an outline."""
+    """The style of a dot: filled, or where lines are dashed an outline."""
     return f"fill:var(--card);stroke:var(--c{color})" if dash else f"fill:var(--c{color})"
 
 
@@ -269,8 +279,11 @@ def _curve(
 
 
 def _marks(lines: Sequence[Line], sx: Scale, sy: Scale, end: float | None) -> Iterator[str]:
-    """What is written at the ends of the curves, moved apart where it would overlap, in several
-    columns if they don't fit into one. end: where, instead of at the last value of each."""
+    """The words at the ends of the curves, moved apart where they would overlap.
+
+    They are in several columns if they don't fit into one. end: where, instead of at the last value
+    of each.
+    """
     ends = []
     for line in lines:
         points = [(x, y) for x, y in zip(line.x, line.y, strict=True) if y is not None]

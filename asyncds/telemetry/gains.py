@@ -1,5 +1,7 @@
-"""What a run gained: its first evaluation, of the base model, against its last, at each of the
-temperatures."""
+"""A run's gains: its first evaluation, of the base model, against its last.
+
+There is one for each of the temperatures.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -28,9 +30,11 @@ class Gain:
 
 
 def gains(evaluations: Sequence[dict[str, Any]]) -> list[Gain]:
-    """For each temperature Pass@k for every k that both evaluations have, ascending, then distinct
-    correct answers. Those grow with the number of samples, so evaluations of different numbers are
-    not compared."""
+    """The gains at each temperature.
+
+    Pass@k for every k that both evaluations have, ascending, then distinct correct answers. Those
+    grow with the number of samples, so evaluations of different numbers are not compared.
+    """
     series = by_temperature(evaluations)
     return [
         replace(row, name=f"{row.name}, T {temperature:g}") if len(series) > 1 else row

@@ -23,8 +23,10 @@ def versions() -> dict[str, str]:
 
 
 def hardware() -> str:
-    """Such as `16 cores, 126 GiB, 8 × NVIDIA H100 80GB HBM3`; all of the machine,
-    also where a container may use less."""
+    """The machine in words: `16 cores, 126 GiB, 8 × NVIDIA H100 80GB HBM3`.
+
+    It is all of the machine, also where a container may use less.
+    """
     parts = [f"{os.cpu_count()} cores"]
     with suppress(OSError, ValueError):
         pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
@@ -35,7 +37,7 @@ def hardware() -> str:
 
 
 def _version(distributions: tuple[str, ...]) -> str:
-    """That of the first one that is installed."""
+    """The version of the first one that is installed."""
     for name in distributions:
         with suppress(metadata.PackageNotFoundError):
             return metadata.version(name)

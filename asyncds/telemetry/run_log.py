@@ -10,8 +10,11 @@ from asyncds.telemetry.files import replace_file, to_json
 
 
 class RunLog:
-    """Appends lines to a file that begins with `lines`: those of an earlier life of the run, as the
-    journal has them. What else the file held was cut off by a crash, or will be written again."""
+    """Appends lines to a file that begins with `lines`.
+
+    Those are of an earlier life of the run, as the journal has them. What else the file held was
+    cut off by a crash, or will be written again.
+    """
 
     def __init__(self, path: Path, *, lines: Iterable[dict[str, Any]] = ()) -> None:
         replace_file(path, "".join(to_json(line) + "\n" for line in lines))
@@ -39,8 +42,11 @@ class RunLog:
 
 
 def read_run_log(path: Path) -> list[dict[str, Any]]:
-    """All whole lines, oldest first; [] if there is no file. A last line without its end is one
-    that is being written, or that a crash cut off, and is left out."""
+    """All whole lines, oldest first; [] if there is no file.
+
+    A last line without its end is one that is being written, or that a crash cut off, and is left
+    out.
+    """
     if not path.exists():
         return []
     *whole, _ = path.read_text("utf-8").split("\n")

@@ -1,5 +1,7 @@
-"""/metrics, /healthz and /readyz over HTTP, in a thread: numbers and one sentence. The coordinator
-adds pages of its own."""
+"""/metrics, /healthz and /readyz over HTTP, in a thread: numbers and one sentence.
+
+The coordinator adds pages of its own.
+"""
 
 import logging
 import socket
@@ -28,7 +30,7 @@ _PLACE_SECONDS = 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What is sent back. headers: more of them."""
+    """An answer to a request. headers: more of them."""
 
     status: int = 200
     content_type: str = "text/plain; charset=utf-8"
@@ -37,7 +39,7 @@ class Reply:
 
 
 Page = Callable[[Mapping[str, str]], Reply]
-"""From the request's headers, such as `Accept`, to the reply. Called in a thread of its own."""
+"""A page: from the request's headers, such as `Accept`, to the reply; called in its own thread."""
 
 
 class MetricsServer:
@@ -131,7 +133,7 @@ class _Server(ThreadingHTTPServer):
 
     @contextmanager
     def at_work(self, client: socket.socket) -> Iterator[None]:
-        """While the block runs it is the client that waits."""
+        """Take the time in the block for the client's, who waits."""
         with self._lock:
             self._awaited.pop(client, None)
         try:

@@ -1,4 +1,4 @@
-"""What a process is doing, written down when a run does not move."""
+"""Dumps of what a process is doing, written down when a run does not move."""
 
 import faulthandler
 import json
@@ -9,9 +9,11 @@ from typing import Any
 
 
 def dump_state(folder: Path, *, name: str, reason: str, state: Mapping[str, Any]) -> Path:
-    """Write `<folder>/<name>-<time>.txt`: the reason, the state as JSON, and where every thread of
-    this process is. Returns its path. Works while other threads hang, if they let go of the
-    interpreter. Raises OSError where the folder can't be written.
+    """Write `<folder>/<name>-<time>.txt`: the reason, the state, all threads.
+
+    The state is written as JSON; of every thread of this process, where it is. Returns its path.
+    Works while other threads hang, if they let go of the interpreter. Raises OSError where the
+    folder can't be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}.txt"

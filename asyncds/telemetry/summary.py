@@ -55,8 +55,10 @@ class Summary:
 
 
 def diagnose(steps: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Mean, least and largest of each metric of the summary over the lines of metrics.jsonl that
-    have a finite value of it."""
+    """Mean, least and largest of each metric of the summary over the steps.
+
+    Over the lines of metrics.jsonl that have a finite value of it.
+    """
     found = {}
     for metric in metrics():
         if not metric.summary:
@@ -83,5 +85,5 @@ def write_summary(path: Path, summary: Summary) -> None:
 
 
 def read_summary(path: Path) -> dict[str, Any] | None:
-    """Its content; None if the run has none yet."""
+    """The content of a summary; None if the run has none yet."""
     return json.loads(path.read_text()) if path.exists() else None

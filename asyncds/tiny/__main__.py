@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from asyncds.tiny.recipe import TinyTask, copy_shipped, is_shipped, is_there, tiny_recipe
 
 PLAIN_SECONDS = 10.0
-"""Between two lines where the output is not a terminal."""
+"""Seconds between two lines where the output is not a terminal."""
 
 
 def main(
@@ -28,8 +28,10 @@ def main(
     threads: int | None = None,
     remake: bool = False,
 ) -> None:
-    """Train a tiny model of a task and write it to OUT, unless it is there already. The default one
-    comes with the package and is copied, unless ``remake``."""
+    """Train a tiny model of a task and write it to OUT, unless it is there already.
+
+    The default one comes with the package and is copied, unless ``remake``.
+    """
     size = operands if task == "countdown" else 3
     recipe = tiny_recipe(
         task,

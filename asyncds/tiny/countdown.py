@@ -1,4 +1,4 @@
-"""What the tiny base model of Countdown knows: its words, and the problems it is taught."""
+"""Knowledge of the tiny base model of Countdown: its words, and what it is taught."""
 
 import random
 from collections import defaultdict
@@ -19,8 +19,10 @@ EXPRESSIONS = 200_000
 
 
 def taught(space: Space, *, held_out: int, seed: int) -> Iterator[Group]:
-    """Problems and their solutions, but for the ``held_out`` problems that a Countdown task of the
-    same ``seed`` holds out; a group has the same numbers.
+    """Problems and their solutions, but for those that are held out.
+
+    The ``held_out`` problems are those that a Countdown task of the same ``seed`` holds out; a
+    group has the same numbers.
 
     Every problem with all its solutions, where the space has no more than a million expressions.
     Beyond, there are too many: those of 200,000 random expressions.

@@ -1,4 +1,4 @@
-"""What a tiny base model is taught: pairs of a prompt and an answer, as token ids."""
+"""Demonstrations for a tiny base model: pairs of a prompt and an answer, as token ids."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What the tiny base model of Knights and Knaves knows: its words, and the puzzles it is taught."""
+"""Knowledge of the tiny base model of Knights and Knaves: words, and puzzles it is taught."""
 
 from collections.abc import Iterator
 
@@ -18,8 +18,11 @@ WORDS = (*LETTERS, KNIGHT, KNAVE, *SIGNS.values(), *";:")
 
 
 def taught(people: int, *, held_out: int, seed: int) -> Iterator[Group]:
-    """Puzzles and their solution, but for the ``held_out`` ones that a task of the same ``seed``
-    holds out. All are one group, in which every assignment is about equally frequent."""
+    """Puzzles and their solution, but for those that are held out.
+
+    The ``held_out`` ones are those that a task of the same ``seed`` holds out. All are one group,
+    in which every assignment is about equally frequent.
+    """
     train, _ = train_and_held_out(people, held_out, seed=seed)
     yield [
         (plain(puzzle), [plain_answer(knights) for knights in solutions(puzzle)])

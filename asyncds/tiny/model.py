@@ -35,8 +35,9 @@ def make_tiny_model(
     progress: Progress | None = None,
     remake: bool = False,
 ) -> None:
-    """Train the model and write it to the directory ``out``; return at once if it is there. The one
-    that the package has is copied instead, unless ``remake``.
+    """Train the model and write it to the directory ``out``; return at once if it is there.
+
+    The one that the package has is copied instead, unless ``remake``.
 
     The directory appears complete or not at all. threads: of torch, None for torch's own choice;
     more than there are idle cores is far slower than one.

@@ -62,8 +62,10 @@ def tiny_recipe(
     clean_steps: int | None = None,
     babble_steps: int | None = None,
 ) -> Recipe:
-    """The recipe of a task's base model. clean_steps, babble_steps: default, those that were tuned
-    for its task and size."""
+    """The recipe of a task's base model.
+
+    clean_steps, babble_steps: default, those that were tuned for its task and size.
+    """
     given = {"clean_steps": clean_steps, "babble_steps": babble_steps}
     steps = STEPS[task, size] | {key: n for key, n in given.items() if n is not None}
     return Recipe(
@@ -82,16 +84,20 @@ def is_shipped(recipe: Recipe) -> bool:
 
 
 def copy_shipped(out: Path) -> None:
-    """Copy the package's model to the directory ``out``, unless it is there. Raises
-    FileExistsError where ``out`` holds anything else."""
+    """Copy the package's model to the directory ``out``, unless it is there.
+
+    Raises FileExistsError where ``out`` holds anything else.
+    """
     recipe = Recipe()
     if not is_there(out, recipe):
         place(out, recipe, lambda partial: shutil.copytree(SHIPPED, partial, dirs_exist_ok=True))
 
 
 def is_there(out: Path, recipe: Recipe) -> bool:
-    """Whether ``out`` holds the model of this recipe. Raises FileExistsError where it holds
-    anything else."""
+    """Whether ``out`` holds the model of this recipe.
+
+    Raises FileExistsError where it holds anything else.
+    """
     if not out.exists():
         return False
     if _made_by(out) == asdict(recipe):
@@ -102,8 +108,10 @@ def is_there(out: Path, recipe: Recipe) -> bool:
 
 
 def place(out: Path, recipe: Recipe, write: Callable[[Path], object]) -> None:
-    """Have ``write`` fill a directory beside ``out``, then rename it: ``out`` appears complete or
-    not at all. Another process may have been faster with the same."""
+    """Have ``write`` fill a directory beside ``out``, then rename it.
+
+    ``out`` appears complete or not at all. Another process may have been faster with the same.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:

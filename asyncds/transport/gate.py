@@ -1,4 +1,4 @@
-"""Who is let in: the allow-list of keys, and the ZAP server that ZeroMQ asks at each handshake.
+"""The gate: the allow-list of keys, and the ZAP server that ZeroMQ asks at each handshake.
 
 ZAP is ZeroMQ RFC 27. Keys are Z85 text.
 """

@@ -1,4 +1,4 @@
-"""What a client's failed handshakes mean, in sentences."""
+"""Meanings of a client's failed handshakes, in sentences."""
 
 import logging
 

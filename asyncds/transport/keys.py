@@ -27,7 +27,7 @@ class KeyFileError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class ServerKeys:
-    """What the coordinator needs. clients: directory of the public keys that are let in."""
+    """Keys of the coordinator. clients: directory of the public keys that are let in."""
 
     public: bytes
     secret: bytes = field(repr=False)
@@ -41,7 +41,7 @@ class ServerKeys:
 
 @dataclass(frozen=True, kw_only=True)
 class ClientKeys:
-    """What everyone else needs. *_file: where the keys came from, for messages."""
+    """Keys of everyone else. *_file: where the keys came from, for messages."""
 
     server: bytes
     server_file: Path
@@ -89,7 +89,7 @@ def read_clients(directory: Path) -> tuple[dict[bytes, str], list[str]]:
 
 
 def clients_stamp(directory: Path) -> list[tuple[str, int, int, int]]:
-    """What differs when `read_clients` may find something else. Raises KeyFileError."""
+    """A stamp that differs when `read_clients` may find something else. Raises KeyFileError."""
     stamp = []
     for path in _listed(directory):
         try:

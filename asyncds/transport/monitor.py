@@ -1,4 +1,4 @@
-"""What becomes of a socket's connections: ZeroMQ's own events."""
+"""A monitor of a socket's connections: ZeroMQ's own events."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -26,8 +26,8 @@ MAX_PEERS = 10_000
 PEER_FRAMES = 1000
 """Frames of one peer that wait to be taken, and to be sent to it."""
 UNFINISHED_BYTES = MAX_FRAME_BYTES + (32 << 20)
-"""What may come over a connection without a whole message, before it is cut: the largest frame, and
-what waits in the kernel behind it."""
+"""Bytes that may come over a connection without a whole message, before it is cut: the largest
+frame, and what waits in the kernel behind it."""
 
 
 class BindError(Exception):

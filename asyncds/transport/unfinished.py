@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 LOOK_SECONDS = 1.0
-"""Between two looks."""
+"""Seconds between two looks."""
 _BYTES_RECEIVED = 128
 """Where `tcpi_bytes_received`, a u64, is in Linux's `struct tcp_info` (since Linux 4.1)."""
 

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 SENDER = 0
 """The group rank that broadcasts."""
 STORE_SECONDS = 1.0
-"""Beyond the deadline of a meeting, for the store to say who is missing."""
+"""Seconds beyond the deadline of a meeting, for the store to say who is missing."""
 
 
 class TransferFailed(RuntimeError):  # noqa: N818

@@ -14,7 +14,7 @@ from asyncds.weights.buckets import TensorSpec
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """What sender and receivers of a transfer must agree on before the bytes come."""
+    """The plan that sender and receivers of a transfer must agree on before the bytes come."""
 
     specs: Sequence[TensorSpec]
     bucket_bytes: int

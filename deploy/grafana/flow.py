@@ -202,6 +202,7 @@ ROWS = (
                 "10 minutes. sync: prepare to verified; receive: joining, receiving and loading in "
                 "a generator.",
                 *quantiles("coordinator_sync_seconds", "sync", over=LONG),
+                *quantiles("coordinator_sync_send_seconds", "send", over=LONG),
                 *quantiles("generator_weight_receive_seconds", "receive", over=LONG),
                 unit="s",
             ),

@@ -27,8 +27,11 @@ from services.coordinator.leases import LeaseBook
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedBatch:
-    """A batch that the learner reports as trained. step: its number, from 0. report: what the
-    learner measured. facts: None if the samples are gone. lags: of each group."""
+    """A batch that the learner reports as trained.
+
+    step: its number, from 0. report: what the learner measured. facts: None if the samples are
+    gone. lags: of each group.
+    """
 
     step: int
     report: dict[str, float]
@@ -108,8 +111,10 @@ class BatchServer:
                 self._send(peer, pack_shard(self._shards[rank]))
 
     def _load(self) -> bool:
-        """Read the batch of step `trained` from the journal, if it was selected already (perhaps
-        before the coordinator's restart)."""
+        """Read the batch of step `trained` from the journal, if it was selected already.
+
+        That may have been before the coordinator's restart.
+        """
         rows = list(self._journal.groups(step=self.trained))
         if not rows:
             return False
@@ -136,9 +141,12 @@ class BatchServer:
             ) from error
 
     def _is_news(self, step: int) -> bool:
-        """Whether nothing is written down of batch `step`, which is trained. That may be so of one
-        in a checkpoint, too: coordinator or learner ended before its report arrived. What a learner
-        measured is lost with it, and what the journal knows of the batch is not."""
+        """Whether nothing is written down of batch `step`, which is trained.
+
+        That may be so of one in a checkpoint, too: coordinator or learner ended before its report
+        arrived. What a learner measured is lost with it, and what the journal knows of the batch is
+        not.
+        """
         if step == self.trained:
             return True
         return step == self.trained - 1 and step >= 0 and not self._journal.has_step(step)
@@ -157,7 +165,7 @@ class BatchServer:
 
 
 def batch_facts(groups: Sequence[GroupArrays], *, lags: Sequence[int]) -> BatchFacts:
-    """What is known of a batch of these groups. lags: one per group."""
+    """Facts of a batch of these groups. lags: one per group."""
     correct = np.concatenate([g.correct for g in groups])
     lengths = np.concatenate([g.lengths for g in groups])
     finished = np.concatenate([g.finished for g in groups])

@@ -1,4 +1,4 @@
-"""Which steps the learner has saved, and which of them evaluated best."""
+"""Checkpoints: the steps that the learner has saved, and which of them evaluated best."""
 
 import json
 from collections.abc import Iterable
@@ -29,7 +29,7 @@ class CheckpointTracker:
         self.evaluated()
 
     def saved(self, step: int) -> bool:
-        """The learner has saved this step; whether that is news."""
+        """Take note that the learner has saved this step; returns whether that is news."""
         if step <= self.newest:
             return False
         self.newest = step
@@ -45,7 +45,7 @@ class CheckpointTracker:
         self._remember(sorted(known | ({step} if step else set())))
 
     def evaluated(self) -> None:
-        """There may be another best."""
+        """Look whether another one is the best now."""
         e = self._evaluation
         results = [r for r in self._journal.evaluations() if r.step in self._steps]
         self.best = (
@@ -58,7 +58,7 @@ class CheckpointTracker:
             self._journal.set_meta("oldest_checkpoint", str(self.oldest))
 
     def keep(self, candidates: Iterable[int | None]) -> list[int]:
-        """What must not be deleted: the best, and the candidates, which may yet turn out to be."""
+        """Steps that must not be deleted: the best, and the candidates for it."""
         return sorted({step for step in (self.best, *candidates) if step})
 
     def _remember(self, steps: list[int]) -> None:

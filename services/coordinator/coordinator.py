@@ -77,17 +77,17 @@ class Coordinator:
 
     @property
     def message(self) -> str:
-        """What people should know of the end, or ""."""
+        """The sentence that people should know of the end, or ""."""
         return self.end.message
 
     def take_events(self) -> list[Event]:
-        """What has happened since the last call."""
+        """Events since the last call."""
         events = [*self._events]
         self._events.clear()
         return events
 
     def handle(self, peer: bytes, message: wire.ToCoordinator, now: float) -> None:
-        """One message from `peer`."""
+        """Handle one message from `peer`."""
         if self.state.final:
             self._see_off(peer, message, now)
             return
@@ -107,7 +107,7 @@ class Coordinator:
                     self._send(peer, wire.Identify())
 
     def tick(self, now: float) -> None:
-        """Everything that follows from what is known, and from time passing."""
+        """Do everything that follows from what is known, and from time passing."""
         parts = self.parts
         self._generators.bury_the_silent(now)
         self._learner.bury_the_silent(now)
@@ -137,7 +137,7 @@ class Coordinator:
         return status(self.parts, state=self.state, message=self.message, now=now)
 
     def waiting_for(self) -> str:
-        """Who waits for whom, in a sentence."""
+        """A sentence that says who waits for whom."""
         return waiting_for(self.parts, self.state)
 
     def _see_off(self, peer: bytes, message: wire.ToCoordinator, now: float) -> None:

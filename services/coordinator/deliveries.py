@@ -42,8 +42,10 @@ class Deliveries:
     def delivered(
         self, member: Member, message: Delivered, now: float, *, unverified: int | None = None
     ) -> Ack | Cancel | None:
-        """Journal a group; the acknowledgement must leave after the journal's commit only. None: it
-        has tokens by the weights `unverified`; nothing was done, deliver it again later."""
+        """Journal a group; the acknowledgement must leave after the journal's commit only.
+
+        None: it has tokens by the weights `unverified`; nothing was done, deliver it again later.
+        """
         leases = self._leases
         entry = leases.open.undelivered(message.lease)
         if entry is None:
@@ -82,8 +84,10 @@ class Deliveries:
         return Ack(leases=[message.lease])
 
     def failed(self, member: Member, message: LeaseFailed, now: float) -> Ack:
-        """A generator could not fulfil a lease. Of an earlier attempt that is old news: it was
-        counted when the lease was taken back."""
+        """A generator could not fulfil a lease.
+
+        Of an earlier attempt that is old news: it was counted when the lease was taken back.
+        """
         entry = self._leases.open.get(message.lease)
         if entry is not None and entry.in_work(member.name, message.attempt):
             log.warning("%s: lease %d failed: %s", member.name, entry.id, message.reason)

@@ -1,4 +1,4 @@
-"""What the coordinator does while the disk of the run directory is full: it waits for room.
+"""A full disk: the coordinator waits for room in the run directory.
 
 Nothing can be made durable then, so nothing is granted and nothing acknowledged. Whoever speaks is
 asked to introduce itself, which it repeats until it is welcomed; meanwhile it keeps what it has.
@@ -20,9 +20,9 @@ from asyncds.transport.router import Router
 log = logging.getLogger(__name__)
 
 ROOM_BYTES = 16 << 20
-"""What there must be room for before the run goes on: with less it would wait again at once."""
+"""Bytes that must be free before the run goes on: with less it would wait again at once."""
 LOOK_SECONDS = 1.0
-"""Between two looks for room."""
+"""Seconds between two looks for room."""
 
 
 def is_full(error: Exception) -> bool:

@@ -21,8 +21,10 @@ log = logging.getLogger(__name__)
 
 
 class Verdict(Enum):
-    """What becomes of a delivered group. EXCUSED: kept without signal, since too many were
-    dropped."""
+    """The judgement of a delivered group.
+
+    EXCUSED: kept without signal, since too many were dropped.
+    """
 
     KEEP = "keep"
     DROP = "drop"
@@ -46,8 +48,10 @@ class DynamicSampling:
         self._logged = False
 
     def judge(self, group: GroupArrays, *, step: int) -> Verdict:
-        """What to do with this training group, delivered while batch `step` is the next; KEEP for
-        all if the configuration says so."""
+        """The verdict on this training group, delivered while batch `step` is the next.
+
+        KEEP for all if the configuration says so.
+        """
         rollout = self._config.rollout
         if not rollout.dynamic_sampling.enabled:
             return Verdict.KEEP

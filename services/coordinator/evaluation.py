@@ -23,8 +23,10 @@ class Due:
 
 
 class EvaluationPlan:
-    """When to evaluate: the base model, every `every` steps, and the result, if anything is
-    trained."""
+    """The evaluations to be made.
+
+    Of the base model, every `every` steps, and of the result, if anything is trained.
+    """
 
     def __init__(self, *, every: int, n_samples: int, interim_samples: int, steps: int) -> None:
         interim = range(every, steps, every) if every else ()
@@ -41,9 +43,11 @@ class EvaluationPlan:
         self._due = deque(d for d in self._due if d.step > max(steps, default=-1))
 
     def due(self, published_step: int, *, base: bool) -> Due | None:
-        """The next evaluation, if weights as new as it asks for are published. Older ones that
-        were overtaken are left out, but the base model's only if its weights are not the published
-        ones any more (base False)."""
+        """The next evaluation, if weights as new as it asks for are published.
+
+        Older ones that were overtaken are left out, but the base model's only if its weights are
+        not the published ones any more (base False).
+        """
         while len(self._due) > 1 and self._due[1].step <= published_step:
             if base and self._due[0].step == 0:
                 break
@@ -71,8 +75,10 @@ class EvaluationPlan:
 
 
 def best_step(results: Sequence[EvaluationRecord], *, temperature: float, k: int) -> int | None:
-    """The step with the highest Pass@k at a temperature, the newest if several share it; None if no
-    result has it."""
+    """The step with the highest Pass@k at a temperature.
+
+    The newest if several share it; None if no result has it.
+    """
     found = [
         (result.pass_at_k[str(k)], result.step)
         for result in results
@@ -83,8 +89,10 @@ def best_step(results: Sequence[EvaluationRecord], *, temperature: float, k: int
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated:
-    """A problem's samples: n of them, of which c are correct. entropy: mean −log μ of their tokens,
-    nats. diversity: by equivalence, the primary one first."""
+    """A problem's samples: n of them, of which c are correct.
+
+    entropy: mean −log μ of their tokens, nats. diversity: by equivalence, the primary one first.
+    """
 
     row: int
     n: int

@@ -1,4 +1,4 @@
-"""What happened in a run, for those who watch it: told after the journal's commit, never asked."""
+"""Events of a run, for those who watch it: told after the journal's commit, never asked."""
 
 from dataclasses import dataclass
 

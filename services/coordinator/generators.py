@@ -1,4 +1,4 @@
-"""What generators say, and what follows from it."""
+"""The coordinator's side of generators: their messages, and what follows from them."""
 
 import logging
 from collections.abc import Callable
@@ -34,7 +34,7 @@ class GeneratorService:
         self._unverified = UnverifiedGroups(fleet=parts.fleet, unverified=parts.weights.unverified)
 
     def introduced(self, peer: bytes, hello: wire.GeneratorHello, now: float) -> None:
-        """A generator says hello: it is welcomed, refused, or told that it was given up."""
+        """Answer a generator that says hello: welcome, refusal, or that it was given up."""
         fleet = self._parts.fleet
         if problem := self._introductions.generator_problem(hello):
             self._rejected.add(peer, f"{hello.name[:40]} is refused: {problem}", now)
@@ -55,7 +55,7 @@ class GeneratorService:
         self._send(peer, self._welcome)
 
     def handle(self, member: Member, message: wire.ToCoordinator, now: float) -> None:
-        """A message of a member."""
+        """Handle a message of a member."""
         parts = self._parts
         weights = parts.weights
         parts.fleet.seen(member.name, now)
@@ -82,7 +82,7 @@ class GeneratorService:
                 self._rejected.add(member.peer, said, now)
 
     def bury_the_silent(self, now: float) -> None:
-        """Who has been silent for too long is dead."""
+        """Give up generators that have been silent for too long."""
         for member in self._parts.fleet.tick(now):
             log.warning("%s is dead: silent for %.0f s", member.name, now - member.last_seen)
             self._parts.leases.reclaim(member, AttemptOutcome.DIED)

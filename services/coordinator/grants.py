@@ -77,7 +77,7 @@ class Grants:
             self._send(member.peer, Cancel(leases=foreign))
 
     def adopt(self, member: Member, leases: Collection[int], now: float) -> None:
-        """After the coordinator's restart: the generator goes on with what it still holds."""
+        """Let a generator go on with what it holds, after a restart of the coordinator."""
         if not self._leases.accepting:
             return
         for entry in map(self._open.get, leases):
@@ -100,8 +100,11 @@ class Grants:
         training: deque[OpenLease],
         now: float,
     ) -> OpenLease | None:
-        """What a generator should do next. evaluation, training: the leases that wait, the next one
-        first; what is handed out is taken from them."""
+        """The lease that a generator should work on next.
+
+        evaluation, training: the leases that wait, the next one first; what is handed out is taken
+        from them.
+        """
         failures = self._leases.failures
         if evaluation and failures.may_begin(Purpose.EVAL, now):
             return evaluation.popleft()

@@ -20,8 +20,11 @@ class GroupChecks:
         self._newest = int(journal.meta("newest_version") or -1)
 
     def expect_version(self, version: int) -> None:
-        """Generators may have these weights from now on. Of a learner that went back to a
-        checkpoint the versions are lower, while groups of the one before are still on their way."""
+        """Generators may have these weights from now on.
+
+        Of a learner that went back to a checkpoint the versions are lower, while groups of the one
+        before are still on their way.
+        """
         if version > self._newest:
             self._newest = version
             self._journal.set_meta("newest_version", str(version))

@@ -1,4 +1,4 @@
-"""Who is let into a run."""
+"""Introductions: the conditions on which a process is let into a run."""
 
 from asyncds.config.schema import RunConfig
 from asyncds.fleet.membership import Fleet
@@ -23,8 +23,10 @@ class Introductions:
         )
 
     def learner_problem(self, hello: LearnerHello, earlier: list[str]) -> str:
-        """Why a learner's rank can't take part, or "". earlier: incarnations of the learner so
-        far."""
+        """Why a learner's rank can't take part, or "".
+
+        earlier: incarnations of the learner so far.
+        """
         if not self._config.trains:
             return "this run trains nothing (steps is 0) and has no learner"
         if hello.incarnation in earlier[:-1]:
@@ -36,7 +38,7 @@ class Introductions:
         return ""
 
     def admit(self, hello: GeneratorHello | LearnerHello) -> None:
-        """The sender takes part: those that come later must fit to it."""
+        """Let the sender take part: those that come later must fit to it."""
         self._tokenizer = hello.tokenizer
         if isinstance(hello, GeneratorHello):
             self._data = hello.data

@@ -1,4 +1,4 @@
-"""What the learner's ranks say, and what follows from it."""
+"""The coordinator's side of the learner: its ranks' messages, and what follows from them."""
 
 import json
 import logging
@@ -40,7 +40,7 @@ class LearnerService:
         self._on_new = on_new
 
     def introduced(self, peer: bytes, hello: wire.LearnerHello, now: float) -> None:
-        """A rank says hello: it is welcomed, refused, or has to wait for rank 0."""
+        """Answer a rank that says hello: it is welcomed, refused, or has to wait for rank 0."""
         group = self._parts.learner
         earlier: list[str] = json.loads(self._parts.journal.meta("learners") or "[]")
         if problem := self._introductions.learner_problem(hello, earlier):
@@ -59,7 +59,7 @@ class LearnerService:
         self._send(peer, self._welcome)
 
     def handle(self, peer: bytes, message: wire.ToCoordinator, now: float) -> None:
-        """A message of a rank that is here."""
+        """Handle a message of a rank that is here."""
         parts = self._parts
         parts.learner.spoke(now)
         match message:
@@ -85,13 +85,13 @@ class LearnerService:
                 self._rejected.add(peer, f"a learner said {type(message).__name__}", now)
 
     def left(self, peer: bytes, now: float) -> None:
-        """A rank is gone."""
+        """Take note that a rank is gone."""
         self._parts.learner.leave(peer)
         if 0 not in self._parts.learner.peers:
             self._parts.weights.learner_lost(now)
 
     def bury_the_silent(self, now: float) -> None:
-        """A learner that has been silent for too long is lost."""
+        """Give up a learner that has been silent for too long."""
         group = self._parts.learner
         silent = group.silent(now)
         if group.here and silent > self._parts.config.coordinator.dead_seconds:
@@ -100,9 +100,12 @@ class LearnerService:
             self._parts.weights.learner_lost(now)
 
     def _begin(self, hello: wire.LearnerHello, earlier: list[str], now: float) -> None:
-        """A learner that is known goes on where the journal stands: it has the batch that was
-        selected last or will ask for it, and will report the one it trained last. Another starts
-        from a checkpoint; what was trained after that is available again."""
+        """Begin with a learner's incarnation.
+
+        One that is known goes on where the journal stands: it has the batch that was selected last
+        or will ask for it, and will report the one it trained last. Another starts from a
+        checkpoint; what was trained after that is available again.
+        """
         parts = self._parts
         if hello.incarnation in earlier:
             trained, selected = parts.journal.progress()

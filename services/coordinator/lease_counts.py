@@ -1,4 +1,4 @@
-"""What became of leases, as numbers."""
+"""Counters of what became of leases."""
 
 from collections import Counter
 from dataclasses import dataclass, field

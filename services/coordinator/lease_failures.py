@@ -1,4 +1,4 @@
-"""What fails of a run's leases, for training and for evaluations apart."""
+"""Failures of a run's leases, for training and for evaluations apart."""
 
 from asyncds.protocol.wire import Delivered
 from asyncds.rollout.failures import Failures
@@ -35,8 +35,11 @@ class LeaseFailures:
     def delivered(
         self, lease: OpenLease, message: Delivered, *, completions: int, now: float
     ) -> None:
-        """A group came. One in which nothing could be judged teaches nothing, so it counts as one
-        that failed."""
+        """Take note of a group that came.
+
+        One in which nothing could be judged teaches nothing, so it counts as one that failed. One
+        in which nothing could be judged teaches nothing, so it counts as one that failed.
+        """
         if message.score_errors < completions:
             self._of[lease.purpose].delivered()
             return
@@ -54,5 +57,5 @@ class LeaseFailures:
         return ""
 
     def told(self) -> str:
-        """What fails while the run goes on, in a sentence, or ""."""
+        """A sentence about what fails while the run goes on, or ""."""
         return "; ".join(filter(None, (failures.told() for failures in self._of.values())))

@@ -1,4 +1,4 @@
-"""What a generator is told to do: the terms of a lease, from the configuration."""
+"""The terms of a lease as a generator gets them, from the configuration."""
 
 from asyncds.config.schema import RunConfig
 from asyncds.protocol.wire import Lease

@@ -81,8 +81,11 @@ class LeaseBook:
         self.open.restore(entries)
 
     def rewind(self, step: int) -> None:
-        """A learner has begun from the checkpoint of `step`: what was trained after it will be
-        trained again, where its samples are still there."""
+        """Make what was trained after a learner's checkpoint available again.
+
+        The learner has begun from the checkpoint of `step`; groups whose samples were deleted are
+        lost.
+        """
         if not (evicted := self._journal.rewind(step)):
             return
         self.counts.dropped[DropReason.DELETED] += evicted
@@ -113,7 +116,7 @@ class LeaseBook:
         return self.round
 
     def close_round(self) -> None:
-        """The round is over; what is still open of it is cancelled."""
+        """End the evaluation round; what is still open of it is cancelled."""
         for entry in self.open:
             if entry.purpose == Purpose.EVAL:
                 self._cancel(entry)
@@ -131,7 +134,7 @@ class LeaseBook:
         evaluation: int | None = None,
         temperature: float | None = None,
     ) -> OpenLease:
-        """A new lease, which nobody has yet."""
+        """Make a lease, which nobody has yet."""
         entry = self.open.make(
             purpose=purpose,
             row=row,
@@ -146,7 +149,7 @@ class LeaseBook:
         return entry
 
     def hand(self, entry: OpenLease, member: Member, *, version: int, now: float) -> Lease:
-        """A generator gets the lease. version: no token of its group can be older."""
+        """Give a lease to a generator. version: no token of its group can be older."""
         self._journal.granted(entry.id, member.name, entry.attempt)
         samples = None if self.round is None else self.round.n_samples
         lease = lease_for(entry, config=self._config, samples=samples)
@@ -156,7 +159,7 @@ class LeaseBook:
     def deliver(
         self, entry: OpenLease, group: GroupArrays, *, payload: bytes, by: Member, attempt: int
     ) -> None:
-        """A group for the lease came; who works on it now may be another, or at another attempt."""
+        """Take a group for a lease; who works on it now may be another, or at another attempt."""
         oldest = int(group.versions.min())
         self._journal.deliver(
             lease=entry.id,
@@ -190,8 +193,11 @@ class LeaseBook:
         drop: DropReason = DropReason.FAILED,
         now: float | None = None,
     ) -> None:
-        """An attempt ended without a group. drop: what the group is counted as if it was the last.
-        now: where the generator lives, and others would fare no better."""
+        """End an attempt that brought no group.
+
+        drop: what the group is counted as if it was the last. now: where the generator lives, and
+        others would fare no better.
+        """
         self._journal.add_attempt(
             lease=entry.id,
             attempt=entry.attempt,
@@ -210,7 +216,7 @@ class LeaseBook:
         self._journal.granted(entry.id, None, entry.attempt)
 
     def evict(self, entry: OpenLease, reason: DropReason) -> None:
-        """A training lease, or its group, is given up."""
+        """Give up a training lease, or its group."""
         self._cancel(entry)
         self.open.remove(entry)
         self._journal.end_lease(entry.id, LeaseState.EVICTED, reason)
@@ -229,13 +235,16 @@ class LeaseBook:
     # --- generators that are lost, late or not trusted ------------------------------------------
 
     def reclaim(self, member: Member, outcome: AttemptOutcome) -> None:
-        """The generator died or left: its leases wait for another."""
+        """Have the leases of a generator that died or left wait for another."""
         for entry in self.open.held_by(member.name):
             self.retry(entry, f"its generator {outcome.value}", outcome=outcome)
 
     def distrust(self, member: Member) -> None:
-        """The generator computed with other weights than it should have: what it has in work goes
-        to another, and its groups of these attempts are not taken any more."""
+        """Take everything from a generator that computed with other weights than it should have.
+
+        What it has in work goes to another, and its groups of these attempts are not taken any
+        more.
+        """
         for entry in self.open.held_by(member.name):
             self._cancel(entry)
             self.retry(entry, "its generator has other weights", outcome=AttemptOutcome.DISTRUSTED)
@@ -259,15 +268,17 @@ class LeaseBook:
                 self.open.release(entry)
 
     def end_surplus(self) -> None:
-        """All steps are done: what is still open of training is for nobody. There is such where a
-        run was resumed for fewer steps than prompts had been drawn for."""
+        """All steps are done: what is still open of training is for nobody.
+
+        There is such where a run was resumed for fewer steps than prompts had been drawn for.
+        """
         for entry in self.open.training:
             self.evict(entry, DropReason.SURPLUS)
 
     def _settle(
         self, entry: OpenLease, reason: str, *, drop: DropReason = DropReason.FAILED
     ) -> None:
-        """The lease has failed."""
+        """End a lease that has failed."""
         self.open.remove(entry)
         self._journal.end_lease(entry.id, LeaseState.FAILED, reason)
         if entry.purpose == Purpose.TRAIN:

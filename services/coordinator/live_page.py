@@ -14,7 +14,7 @@ from asyncds.telemetry.server import Page
 log = logging.getLogger(__name__)
 
 PUBLISH_SECONDS = 1.0
-"""Between two states of the run that the page can show."""
+"""Seconds between two states of the run that the page can show."""
 
 
 class LivePage:
@@ -39,7 +39,7 @@ class LivePage:
         return ""
 
     def pages(self) -> dict[str, Page]:
-        """What is served beside metrics."""
+        """Pages that are served beside metrics."""
         if why_not := self._why_not:
             return no_live_page(why_not)
         return live_pages(self._view, host=self._telemetry.host)

@@ -37,7 +37,7 @@ SYNCS_PER_START = 1_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What the coordinator's services work on; each part writes its own state only."""
+    """The parts that the coordinator's services work on; each writes its own state only."""
 
     config: RunConfig
     journal: Journal

@@ -1,4 +1,4 @@
-"""Which row comes next: every training row once per epoch, in a new order each time."""
+"""The order of prompts: every training row once per epoch, in a new order each time."""
 
 import json
 import zlib
@@ -51,7 +51,7 @@ class TrainingPrompts:
         return row, 1
 
     def once_more(self, row: int) -> None:
-        """The group of this row was not trained on."""
+        """Have this row come again: its group was not trained on."""
         self._again.append(row)
         self._keep_again()
 

@@ -8,8 +8,10 @@ log = logging.getLogger(__name__)
 
 
 class RejectedFrames:
-    """Counts frames that are no message, or say what their sender can't say, and logs one a minute
-    of each sender."""
+    """Counts frames that are no message, or say what their sender can't say.
+
+    It logs one a minute of each sender.
+    """
 
     def __init__(self) -> None:
         self.count = 0

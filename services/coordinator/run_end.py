@@ -34,8 +34,11 @@ class RunEnd:
             self._recall_stop(reason)
 
     def stop(self, reason: str, *, failed: bool = False) -> None:
-        """End in good order before all steps are done. A coordinator that dies before `ended` still
-        knows it. failed: the run can't go on; otherwise it was interrupted."""
+        """End in good order before all steps are done.
+
+        A coordinator that dies before `ended` still knows it. failed: the run can't go on;
+        otherwise it was interrupted.
+        """
         result = State.FAILED if failed else State.INTERRUPTED
         if not self.state.final:
             self._parts.journal.remember_stop(reason)
@@ -49,7 +52,7 @@ class RunEnd:
             self._cancel_work()
 
     def learner_began(self) -> None:
-        """A learner has gone back to a checkpoint: what it has lost is trained again."""
+        """Go on if a learner has gone back to a checkpoint: what it lost is trained again."""
         if self.state is State.FINISHING and self._result is State.FINISHED:
             self.state = State.RUNNING
 
@@ -91,7 +94,7 @@ class RunEnd:
                 self.conclude(self._result, self.message)
 
     def conclude(self, state: State, message: str) -> None:
-        """The run is over; everybody is told to leave."""
+        """End the run; everybody is told to leave."""
         if self.state.final:
             return
         parts = self._parts
@@ -101,11 +104,11 @@ class RunEnd:
             self._send(peer, self.drain())
 
     def drain(self) -> wire.Drain:
-        """What is said to whoever is still there when the run is over."""
+        """The message to whoever is still there when the run is over."""
         return wire.Drain(reason=self.message or "the run is finished")
 
     def over(self, now: float) -> bool:
-        """The run is over and everybody has left, or had time enough to."""
+        """Whether the run is over and everybody has left, or had time enough to."""
         if not self.state.final:
             return False
         if self._drained_at is None:
@@ -115,14 +118,14 @@ class RunEnd:
         return left or now - self._drained_at > DRAIN_SECONDS
 
     def ended(self, now: float) -> None:
-        """The process ends, the run is over: who starts the coordinator again resumes the run."""
+        """Record that the run is over: who starts the coordinator again resumes it."""
         self._parts.journal.forget_stop()
         if not self.found_finished:
             self._parts.pace.keep(now)
 
     @property
     def found_finished(self) -> bool:
-        """The run was finished before this coordinator started: it has nothing of it to tell."""
+        """Whether the run was finished before this coordinator started."""
         heard = self._parts.learner.heard or self._parts.evaluations.any_finished
         return self.state is State.FINISHED and not heard
 

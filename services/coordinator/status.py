@@ -1,4 +1,4 @@
-"""What people are told about a run: who waits for whom, and all of it at a glance."""
+"""The status of a run for people: who waits for whom, and all of it at a glance."""
 
 from collections import Counter
 
@@ -15,7 +15,7 @@ from services.coordinator.parts import Parts
 
 
 def missing(run: Parts) -> str:
-    """Who has to join before anything can go on, in a sentence; "" if nobody has to."""
+    """A sentence about who has to join before anything can go on, "" if nobody has to."""
     if run.config.trains and not run.learner.here:
         return "everybody waits for the learner to join"
     if not run.fleet.alive():
@@ -25,7 +25,7 @@ def missing(run: Parts) -> str:
 
 
 def waiting_for(run: Parts, state: State) -> str:
-    """Who waits for whom, in a sentence."""
+    """A sentence that says who waits for whom."""
     if absent := missing(run):
         return absent
     round, sync = run.leases.round, run.weights.current
@@ -98,6 +98,6 @@ def status(run: Parts, *, state: State, message: str, now: float) -> RunStatus:
 
 
 def _stall(run: Parts, now: float) -> str:
-    """What to tell while nothing moves, or ""."""
+    """A sentence while nothing moves, or ""."""
     still = run.watchdog.still(now)
     return f"no progress for {still:.0f} s" if run.watchdog.has_barked else ""

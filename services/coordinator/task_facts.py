@@ -19,9 +19,9 @@ class TaskFacts:
     def told_by_generator(
         self, *, rows: dict[str, int], multiplicity: dict[str, list[int]]
     ) -> None:
-        """A generator has joined."""
+        """Take over what a generator that has joined tells."""
         self.rows, self.multiplicity = rows, multiplicity
 
     def told_by_learner(self, *, vocab_size: int) -> None:
-        """A learner has joined."""
+        """Take over what a learner that has joined tells."""
         self.vocab_size = vocab_size

@@ -1,4 +1,4 @@
-"""What the coordinator writes and exports: metrics.jsonl, summary.json, Prometheus series."""
+"""The coordinator's telemetry: metrics.jsonl, summary.json, Prometheus series."""
 
 import logging
 import shutil
@@ -62,7 +62,7 @@ class CoordinatorTelemetry:
         metrics.gauge("lag_bound").set(config.rollout.max_lag)
 
     def tell(self, events: Iterable[Event], now: float) -> None:
-        """What happened, in order."""
+        """Take note of what happened, in order."""
         for event in events:
             match event:
                 case StepTrained():
@@ -99,7 +99,7 @@ class CoordinatorTelemetry:
                 m.histogram("sync_send_seconds").observe(outcome.sync.sent.seconds)
 
     def _stall(self, reason: str, now: float) -> None:
-        """Nothing moves: count it, and write down what the coordinator knows."""
+        """Count that nothing moves, and write down what the coordinator knows."""
         self._metrics.counter("stalls_total").inc()
         state = self._coordinator.status(now)
         folder = self._run_dir / "dumps"
@@ -233,7 +233,7 @@ class CoordinatorTelemetry:
 
 
 def _mismatch(measured: Mapping[str, float], generator: str) -> float | None:
-    """Of this generator, or of all where the learner did not tell them apart."""
+    """The mismatch of a generator, or of all where the learner did not tell them apart."""
     return measured.get(f"mismatch_kl/generator={generator}", measured.get("mismatch_kl"))
 
 

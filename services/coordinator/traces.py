@@ -48,7 +48,7 @@ class LeaseTraces:
         self._batched: dict[int, int] = {}
 
     def report(self, events: Iterable[JournalEvent]) -> None:
-        """What was recorded, in order; all of it is durable."""
+        """Report what was recorded, in order; all of it is durable."""
         now = time.time_ns()
         for event in events:
             for lease in event.leases if isinstance(event, LeasesMoved) else [event.lease]:
@@ -140,7 +140,7 @@ def trace_syncs(traces: Traces, events: Iterable[Event]) -> None:
 
 
 def _trace_sync(traces: Traces, outcome: SyncOutcome, now: float) -> None:
-    """Report a broadcast that is over. now: of the clock that its own times are of."""
+    """Report a weight sync that is over. now: of the clock that its own times are of."""
     sync = outcome.sync
     trace = traces.broadcast(sync.id)
     if trace is None:

@@ -15,12 +15,14 @@ from asyncds.telemetry.trackers.follower import unsent
 log = logging.getLogger(__name__)
 
 END_SECONDS = 20.0
-"""For trackers to take the rest when the run is over."""
+"""Seconds for trackers to take the rest when the run is over."""
 
 
 class TrackerProcesses:
-    """One process per tracker of the configuration, from construction until `close`. If this
-    process dies, they send what is there and end."""
+    """One process per tracker of the configuration, from construction until `close`.
+
+    If this process dies, they send what is there and end.
+    """
 
     def __init__(self, *, config: RunConfig, run_dir: Path) -> None:
         self._run_dir = run_dir
@@ -41,8 +43,10 @@ class TrackerProcesses:
                 )
 
     def close(self) -> None:
-        """The run is over, its summary written: wait for what they have to send yet, but not
-        long."""
+        """Wait for what the trackers have to send yet, but not long.
+
+        The run is over, its summary written.
+        """
         for process in self._processes.values():
             assert process.stdin is not None
             process.stdin.close()
@@ -75,7 +79,9 @@ def _start(said: dict[str, Any]) -> "subprocess.Popen[str]":
 
 
 def _heed_no_signals() -> None:
-    """In the child: what tells this process to stop reaches its children too, and is not for
-    them."""
+    """Have a child heed no signals of its parent's group.
+
+    What tells this process to stop reaches its children too, and is not for them.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -1,7 +1,7 @@
-"""Groups by weights that are not judged yet.
+"""Unverified groups: those made by weights that are not judged yet.
 
 A generator goes on with new weights the moment it has them. Whether they are the learner's is known
-when the broadcast is over: until then a group with tokens by them is neither journaled nor
+when the weight sync is over: until then a group with tokens by them is neither journaled nor
 acknowledged. When the coordinator ends meanwhile, its generator sends it again.
 """
 
@@ -12,8 +12,11 @@ from asyncds.protocol.wire import Delivered
 
 
 class UnverifiedGroups:
-    """unverified: the version that a member, by its name, is sent by a broadcast that is not over,
-    None where there is none."""
+    """Groups that wait for the verdict on the weights they were made by.
+
+    unverified: the version that a member, by its name, is sent by a weight sync that is not over,
+    None where there is none.
+    """
 
     def __init__(self, *, fleet: Fleet, unverified: Callable[[str], int | None]) -> None:
         self._fleet = fleet
@@ -21,13 +24,13 @@ class UnverifiedGroups:
         self._waiting: dict[tuple[str, int], tuple[int, Member, Delivered]] = {}
 
     def add(self, member: Member, message: Delivered) -> None:
-        """It has tokens by the version that the member is sent."""
+        """Keep a group with tokens by the version that its generator is being sent."""
         version = self._unverified(member.name)
         assert version is not None
         self._waiting[member.name, message.lease] = version, member, message
 
     def take(self) -> list[tuple[Member, Delivered]]:
-        """Those whose weights were judged since, by members that are still there."""
+        """The groups whose weights were judged since, by members that are still there."""
         judged = {
             key: (member, message)
             for key, (version, member, message) in self._waiting.items()

@@ -2,8 +2,11 @@
 
 
 class Watchdog:
-    """Told of every movement, it says when there was none for `seconds`, again and again while that
-    lasts."""
+    """Notices when nothing moves.
+
+    Told of every movement, it says when there was none for `seconds`, again and again while that
+    lasts.
+    """
 
     def __init__(self, *, seconds: float, now: float) -> None:
         self._seconds = seconds

@@ -24,9 +24,9 @@ log = logging.getLogger(__name__)
 
 LEARNER = "learner"
 LATE_SECONDS = 10.0
-"""Beyond the deadline that both ends of a transfer have, for their reports to arrive."""
+"""Seconds beyond the deadline that both ends of a transfer have, for their reports."""
 LEARNER_RETRY_SECONDS = 1.0
-"""After a weight sync that failed at the learner, until the next."""
+"""Seconds after a weight sync that failed at the learner, until the next."""
 
 
 @dataclass(kw_only=True)
@@ -61,8 +61,11 @@ class LearnerEnd:
 
 @dataclass(kw_only=True)
 class SyncFigures:
-    """Figures of the weight syncs so far: how each ended, what those that succeeded took, how long
-    generators paused, and who was to blame for the last failure, with the reason."""
+    """Figures of the weight syncs so far.
+
+    How each ended, what those that succeeded took, how long generators paused, and who was to blame
+    for the last failure, with the reason.
+    """
 
     results: Counter[SyncResult] = field(default_factory=Counter)
     seconds: deque[float] = field(default_factory=lambda: deque(maxlen=10_000))
@@ -71,7 +74,7 @@ class SyncFigures:
 
     @property
     def last_seconds(self) -> float | None:
-        """What the last one that succeeded took."""
+        """Seconds that the last one that succeeded took."""
         return self.seconds[-1] if self.seconds else None
 
     @property
@@ -98,9 +101,11 @@ class WeightSyncManager:
         on_mismatch: Callable[[Member], None],
         on_end: Callable[[SyncOutcome, float], None],
     ) -> None:
-        """on_go: gets every version that is about to be sent. on_mismatch: every
-        member that turned out to have other weights than the learner's. on_end: how each ended,
-        and when."""
+        """on_go: gets every version that is about to be sent.
+
+        on_mismatch: every member that turned out to have other weights than the learner's. on_end:
+        how each ended, and when.
+        """
         self._fleet = fleet
         self._send = send
         self._on_go = on_go
@@ -115,48 +120,50 @@ class WeightSyncManager:
 
     @property
     def current(self) -> Sync | None:
-        """The broadcast under way."""
+        """The weight sync under way."""
         return self._sync.current
 
     def unverified(self, name: str) -> int | None:
-        """The version that a member is sent by a broadcast that is not over, None if there is none:
-        it may have it, and whether it is the learner's there is not known."""
+        """The version that a member is sent by a weight sync that is not over, or None.
+
+        The member may have it, and whether it is the learner's there is not known.
+        """
         sync = self.current
         if sync is None or sync.phase is not Phase.TRANSFERRING or name not in sync.places:
             return None
         return sync.version
 
     def serve_without_learner(self, version: int) -> None:
-        """Nothing is trained: every generator that joins has these weights."""
+        """Publish the weights that every generator joins with: nothing is trained."""
         self.published = version
         self._fleet.published(version)
         self._on_go(version)
 
     def learner_here(self, peer: bytes) -> None:
-        """The connection of the learner's rank 0."""
+        """Take the connection of the learner's rank 0."""
         self.learner.peer = peer
 
     def learner_has(self, staged: int) -> None:
-        """The newest version that the learner can send; an earlier word may come late."""
+        """Take the newest version that the learner can send; an earlier word may come late."""
         self.learner.staged = max(self.learner.staged, staged)
 
     def learner_replaced(self, now: float) -> None:
-        """Another learner begins: its versions are not the earlier one's of the same number."""
+        """Forget what was published: another learner's versions are others of the same number."""
         self.learner_lost(now)
         self.published = -1
         self._fleet.unpublish()
 
     def learner_lost(self, now: float) -> None:
-        """The learner is gone: nothing is staged until it says so."""
+        """Take note that the learner is gone: nothing is staged until it says so."""
         self.learner.staged, self.learner.peer = -1, None
         self._conclude(self._sync.gone(LEARNER, "the learner was lost"), now)
 
     def lost(self, member: Member, reason: str, now: float) -> None:
-        """A generator is gone."""
+        """Take note that a generator is gone."""
         self._conclude(self._sync.gone(member.name, reason), now)
 
     def reconcile(self, now: float) -> None:
-        """Apply deadlines; start a broadcast if somebody needs one."""
+        """Apply deadlines; start a weight sync if somebody needs one."""
         self._conclude(self._sync.tick(now), now)
         learner = self.learner.peer
         if self.current or learner is None or not self.learner.ready(now):
@@ -189,7 +196,7 @@ class WeightSyncManager:
         )
 
     def prepared(self, name: str, message: Prepared, now: float) -> None:
-        """A generator, or the learner (named LEARNER), is ready."""
+        """Take note that a generator, or the learner (named LEARNER), is ready."""
         version = None
         if name != LEARNER:
             self._layouts[name] = message.layout
@@ -218,16 +225,16 @@ class WeightSyncManager:
         )
 
     def applied(self, name: str, message: Applied, now: float) -> None:
-        """A generator has the weights in its engine."""
+        """Take note that a generator has the weights in its engine."""
         self.figures.pauses.append(message.pause_seconds)
         self._conclude(self._sync.applied(name, message.sync, _receipt(message)), now)
 
     def sent(self, message: Sent, now: float) -> None:
-        """The learner sent everything."""
+        """Take note that the learner sent everything."""
         self._conclude(self._sync.sent(message.sync, _receipt(message)), now)
 
     def failed(self, name: str, message: SyncFailed, now: float) -> None:
-        """One end gave up."""
+        """Take note that one end gave up."""
         self._conclude(self._sync.failed(name, message.sync, message.reason), now)
 
     def _peers(self, sync: Sync) -> dict[str, bytes]:

@@ -2,9 +2,12 @@
 
 
 class WorkerGroup:
-    """peers: of the ranks that are here. incarnation: theirs, "" while none has been here or all
-    are lost. phase: what rank 0 said last. heard: whether any rank ever said a word. seen: when
-    one did last, or, before that, when the coordinator started."""
+    """peers: of the ranks that are here.
+
+    incarnation: theirs, "" while none has been here or all are lost. phase: what rank 0 said last.
+    heard: whether any rank ever said a word. seen: when one did last, or, before that, when the
+    coordinator started.
+    """
 
     def __init__(self, *, now: float) -> None:
         self.peers: dict[int, bytes] = {}

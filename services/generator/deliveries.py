@@ -1,4 +1,4 @@
-"""What became of leases, kept and repeated until the coordinator has acknowledged it."""
+"""Deliveries: groups and failures, repeated until the coordinator has acknowledged them."""
 
 import time
 from dataclasses import dataclass, field

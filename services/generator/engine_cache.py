@@ -57,7 +57,7 @@ class EngineCache:
 
 
 def _engine_settings(config: RunConfig) -> dict[str, Any]:
-    """What an engine is made from; models of one shape and vocabulary can take turns in it."""
+    """Settings of an engine; models of one shape and vocabulary can take turns in it."""
     source = Path(config.generator.model or config.model)
     shape = source / "config.json"
     return {

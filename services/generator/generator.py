@@ -85,7 +85,7 @@ class Generator:
         )
 
     def state(self) -> dict[str, Any]:
-        """What it is doing, for people; called by the link's thread, reads only."""
+        """The state of the generator, for people; called by the link's thread, reads only."""
         return {
             "version": self._updates.version,
             "failure": self._updates.failure,
@@ -152,8 +152,10 @@ class Generator:
                 self._updates.call_off(sync, reason)
 
     async def abandon(self) -> None:
-        """Stop all work, so that nothing of it goes on in the engine. An update under way is waited
-        for: it has a deadline."""
+        """Stop all work, so that nothing of it goes on in the engine.
+
+        An update under way is waited for: it has a deadline.
+        """
         work = dict(self._work)
         for id in work:
             self._cancel(id)

@@ -200,7 +200,7 @@ async def _until_told_to_leave(generator: Generator, link: Link) -> int:
 
 
 def _introduction(config: RunConfig, task: Task, tokenizer: Any, name: str) -> GeneratorHello:
-    """What a new incarnation says of itself."""
+    """The introduction of a new incarnation."""
     c = config.generator
     splits: tuple[Split, ...] = get_args(Split)
     counted = min(config.eval.n_problems or COUNTED, COUNTED)

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 PROBE_SECONDS = 60.0
 """Deadline of the probe."""
 MAX_FAILURES = 5
-"""So many failed updates in a row, each after the group was joined, and the engine is given up."""
+"""Failed updates in a row, each after the group was joined, until the engine is given up."""
 
 
 class EngineUnusableError(Exception):
@@ -30,8 +30,11 @@ class EngineUnusableError(Exception):
 
 @dataclass(kw_only=True)
 class Failures:
-    """Failed updates since the last that succeeded. reason: of the last, "" if there is none.
-    unfit: so many in a row in which the engine was at fault."""
+    """Failed updates since the last that succeeded.
+
+    reason: of the last, "" if there is none. unfit: so many in a row in which the engine was at
+    fault.
+    """
 
     reason: str = ""
     unfit: int = 0

@@ -1,4 +1,4 @@
-"""From a lease to a group: its completions are sampled, scored and packed."""
+"""A generator's work: from a lease to a group, sampled, scored and packed."""
 
 import asyncio
 import time

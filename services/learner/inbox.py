@@ -1,4 +1,4 @@
-"""What the coordinator says to a learner rank, sorted: batches wait here for the training loop."""
+"""The inbox of a learner rank: batches wait here for the training loop."""
 
 import logging
 import queue

@@ -250,7 +250,7 @@ def _make_publisher(
 
 
 def _introduction(engine: TrainingEngine, config: RunConfig, name: str) -> LearnerHello:
-    """What this rank says of itself; the incarnation is one for all ranks."""
+    """The introduction of this rank; the incarnation is one for all ranks."""
     vocabulary = load_tokenizer(config.tokenizer or config.model).get_vocab()
     return LearnerHello(
         name=name,

@@ -60,7 +60,7 @@ class BatchObjective:
         sequence: Tensor,
         token_index: Tensor,
     ) -> tuple[Tensor, Sums]:
-        """As `asyncds.engine.training.Objective`."""
+        """The loss of a micro-batch, as `asyncds.engine.training.Objective` has it."""
         rows, local = torch.unique(sequence, return_inverse=True)
         if entropy is not None and not self._objective.config.needs_entropy:
             entropy = entropy.detach()  # for the log only
@@ -97,7 +97,7 @@ def _parts(shard: Shard, *, version: int, max_lag: int, device: torch.device) ->
 
 
 def _updates(shard: Shard, n: int) -> npt.NDArray[np.int64]:
-    """Which update of the batch each sequence belongs to, int64 [N]."""
+    """The update of the batch that each sequence belongs to, int64 [N]."""
     update = np.zeros(len(shard.table), dtype=np.int64)
     for i, rows in enumerate(plan_updates(shard.table, minibatches=n)):
         update[rows] = i

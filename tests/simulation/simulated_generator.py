@@ -21,7 +21,7 @@ class Weights:
     """What an engine truly computes with. wrong: the broadcast since which it is not the learner's,
     although the bytes are."""
 
-    gang: str
+    incarnation: str
     version: int
     wrong: int | None = None
 

@@ -136,7 +136,7 @@ class Invariants:
             weights = generator.weights
             assert weights is not None
             assert weights.wrong is None
-            assert (weights.gang, weights.version) == (self._gang(), member.version)
+            assert (weights.incarnation, weights.version) == (self._incarnation(), member.version)
 
     def _acknowledged_is_journaled(self, sent: Sent, delivered: set[int]) -> None:
         acked = {i for _, m in sent if isinstance(m, wire.Ack) for i in m.leases} & delivered
@@ -175,7 +175,7 @@ class Invariants:
 
     # --- weights --------------------------------------------------------------------------------
 
-    def _gang(self) -> str:
+    def _incarnation(self) -> str:
         gangs: list[str] = json.loads(self._sim.journal.meta("learners") or '[""]')
         return gangs[-1]
 
@@ -192,7 +192,7 @@ class Invariants:
         ).fetchone()
         if purpose == "eval":
             assert accepted["oldest"] == accepted["newest"]
-            assert len({(w.gang, w.version) for w in made_by}) == 1
+            assert len({(w.incarnation, w.version) for w in made_by}) == 1
 
     def _syncs(self, coordinator: Coordinator, sent: Sent) -> None:
         """Broadcasts and epochs have ever higher numbers, and a place for everybody; none begins
@@ -208,10 +208,10 @@ class Invariants:
                 assert message.rank < message.world_size
         for ranks in places.values():
             assert len(set(ranks)) == len(ranks)
-        gang, version = self._gang(), coordinator.parts.weights.published
+        incarnation, version = self._incarnation(), coordinator.parts.weights.published
         if version >= 0:
-            assert gang != self._published[0] or version >= self._published[1]
-            self._published = (gang, version)
+            assert incarnation != self._published[0] or version >= self._published[1]
+            self._published = (incarnation, version)
 
     def _evaluations(self) -> None:
         """The base model is evaluated first."""

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class LearnerRank(Peer):
-    """One rank's link; the gang's state is the learner's."""
+    """One rank's link; the worker group's state is the learner's."""
 
     def __init__(self, sim: "Simulation", learner: "SimLearner", rank: int) -> None:
-        super().__init__(sim, f"learner-{rank}", learner.gang)
+        super().__init__(sim, f"learner-{rank}", learner.incarnation)
         self.learner, self.rank = learner, rank
         self.asked = -10.0
 
@@ -24,7 +24,7 @@ class LearnerRank(Peer):
         learner = self.learner
         return wire.LearnerHello(
             name=self.name,
-            incarnation=learner.gang,
+            incarnation=learner.incarnation,
             protocol=wire.PROTOCOL,
             rank=self.rank,
             ranks=learner.n_ranks,
@@ -45,10 +45,10 @@ class LearnerRank(Peer):
 
 
 class SimLearner:
-    """A gang that starts from the newest checkpoint."""
+    """A worker group that starts from the newest checkpoint."""
 
-    def __init__(self, sim: "Simulation", gang: str) -> None:
-        self.sim, self.gang = sim, gang
+    def __init__(self, sim: "Simulation", incarnation: str) -> None:
+        self.sim, self.incarnation = sim, incarnation
         self.n_ranks = sim.config.learner.ranks
         self.step = max(sim.checkpoint, 0)
         self.saved = self.step or -1
@@ -82,8 +82,10 @@ class SimLearner:
                         sync=message.sync,
                         version=self.staged,
                         rendezvous="r",
-                        layout=self.gang,
-                        tensors=b"" if message.layout == self.gang else self.gang.encode(),
+                        layout=self.incarnation,
+                        tensors=b""
+                        if message.layout == self.incarnation
+                        else self.incarnation.encode(),
                         checksums=self.checksums(),
                     )
                 )
@@ -98,7 +100,7 @@ class SimLearner:
 
     def checksums(self) -> list[int]:
         """Of the staged weights. They depend on whose they are: a mixed-up version is noticed."""
-        return [zlib.crc32(f"{self.gang} {self.staged}".encode())]
+        return [zlib.crc32(f"{self.incarnation} {self.staged}".encode())]
 
     def turn(self, now: float) -> None:
         if self.prepare is not None and now > self.agreed_until:

@@ -70,7 +70,11 @@ class Transfer:
         # Without a probe nobody could know.
         wrong = generator.probed and self.sim.faulty(self.sim.faults.miscompute)
         generator.update(
-            Weights(gang=learner.gang, version=self.version, wrong=self.sync if wrong else None)
+            Weights(
+                incarnation=learner.incarnation,
+                version=self.version,
+                wrong=self.sync if wrong else None,
+            )
         )
         generator.send(
             wire.Applied(

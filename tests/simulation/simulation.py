@@ -124,7 +124,7 @@ class Simulation:
 
     def start_learner(self) -> None:
         self.always.learner_started(max(self.checkpoint, 0))
-        self.learner = SimLearner(self, f"gang{next(self._births)}")
+        self.learner = SimLearner(self, f"group{next(self._births)}")
 
     def kill_coordinator(self, back_after: float) -> None:
         self.coordinator = None

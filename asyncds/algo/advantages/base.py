@@ -1,4 +1,6 @@
-"""What an advantage is given and what it answers. NumPy only: the coordinator judges groups by it.
+"""The interface of advantages: what they read and what they return.
+
+NumPy only: the coordinator judges groups by it.
 
 An advantage arises in two steps, since the learner works in micro-batches. Whatever compares the
 sequences of a group is computed once, from the table of the whole batch, one number per sequence
@@ -65,8 +67,10 @@ class Sequences:
         return best[self.index]
 
     def rank(self, values: Float) -> Float:
-        """How many values of the own group each value exceeds: [N] -> [N]. Equal values get the
-        mean of the ranks that they fill together."""
+        """How many values of the own group each value exceeds: [N] -> [N].
+
+        Equal values get the mean of the ranks that they fill together.
+        """
         level = np.unique(values, return_inverse=True)[1].reshape(-1)
         key = self.index * (level.max(initial=0) + 1) + level
         _, tie, n = np.unique(key, return_inverse=True, return_counts=True)
@@ -93,18 +97,22 @@ class Advantage(Choice):
         raise NotImplementedError
 
     def sequence_shift(self, sequences: Sequences) -> Float:
-        """What is added to the advantages of whole sequences, and logged apart: [N]."""
+        """The part added to the advantages of whole sequences, and logged apart: [N]."""
         return np.zeros(len(sequences.reward))
 
     def token_coefficient(self, sequences: Sequences) -> Float:
-        """By what the log-prob of each token is multiplied, and then added to its advantage, [N].
-        ``pooling`` says whose log-prob it is."""
+        """The factor of each token's log-prob, which is then added to its advantage, [N].
+
+        ``pooling`` says whose log-prob it is.
+        """
         return np.zeros(len(sequences.reward))
 
     @property
     def pooling(self) -> Pooling:
-        """Whose log-prob a token's shift is made of: its own, or the mean or the sum over its
-        sequence."""
+        """The log-prob that a token's shift is made of.
+
+        Its own, or the mean or the sum over its sequence.
+        """
         return "token"
 
     @property
@@ -118,9 +126,12 @@ class Advantage(Choice):
         return None
 
     def signal(self, sequences: Sequences, *, weight: Float | float = 1.0) -> Bool:
-        """Which sequences have a shaped advantage that is not zero, [N]: what dynamic sampling
+        """Whether each sequence has a shaped advantage that is not zero, [N].
+
+        Dynamic sampling
         keeps groups for. The coordinator asks, with log-probs of the behaviour policy. weight:
-        by which the advantages are multiplied, [N] or one number."""
+        by which the advantages are multiplied, [N] or one number.
+        """
         whole = weight * np.asarray(self(sequences)) + self.sequence_shift(sequences)
         shifted = (self.token_coefficient(sequences) != 0) & (sequences.logprob_sum < 0)
         return np.asarray((whole != 0) | shifted)

@@ -9,7 +9,7 @@ from asyncds.algo.advantages.group_relative import STD_EPSILON, deviation
 
 
 class BestOfGroup(Advantage):
-    """Only the best rollout of a group learns, by its lead over the second.
+    """The best rollout of a group alone learns, by its lead over the second.
 
     ``(r_max − r_second) / (std + 1e-6)`` for the one with the largest reward, 0 for the others
     (arXiv 2503.19595). Where two share the largest reward there is no lead, and so no advantage;

@@ -1,4 +1,4 @@
-"""What the advantages have in common that depend on how many of a group are correct alone."""
+"""Common parts of the advantages that depend only on how many of a group are correct."""
 
 from typing import ClassVar
 
@@ -9,8 +9,10 @@ from asyncds.algo.advantages.base import Advantage, Float, Sequences
 
 
 class ByCounts(Advantage):
-    """One number for the correct rollouts of a group and one for the others. The reward is not
-    read. A group with fewer than k rollouts is taken as if k were its size."""
+    """One number for the correct rollouts of a group and one for the others.
+
+    The reward is not read. A group with fewer than k rollouts is taken as if k were its size.
+    """
 
     reads_reward: ClassVar[bool] = False
 
@@ -25,6 +27,8 @@ class ByCounts(Advantage):
         return table[sequences.index, np.where(sequences.correct, 0, 1)]
 
     def advantages(self, n: int, c: int) -> tuple[float, float]:
-        """Of n rollouts, c of them correct: that of the correct ones, that of the incorrect ones.
-        Binomials are exact integers, and their quotients correctly rounded, for any n."""
+        """(advantage of the correct rollouts, of the incorrect ones) where c of n are correct.
+
+        Binomials are exact integers, and their quotients correctly rounded, for any n.
+        """
         raise NotImplementedError

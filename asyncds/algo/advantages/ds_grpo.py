@@ -13,8 +13,10 @@ POOLING: dict[str, Pooling] = {"token": "token", "seq_mean": "mean", "seq_sum": 
 
 
 class DsGrpo(GroupRelative):
-    """GRPO with differential smoothing: −γ_p·log π added to the advantage of correct rollouts,
-    +γ_n·log π to that of incorrect ones. γ_n 0 is DS-Positive, γ_p 0 is DS-Negative.
+    """GRPO with differential smoothing of the advantages.
+
+    −γ_p·log π is added to those of correct rollouts, +γ_n·log π to those of incorrect ones. γ_n 0
+    is DS-Positive, γ_p 0 is DS-Negative.
 
     arXiv 2511.19942, eq. 6. The first term is ≥ 0 and largest for the unlikely, the second ≤ 0. The
     log-probs are constants here: no gradient flows through a shift. The equation doesn't say how
@@ -45,7 +47,7 @@ class DsGrpo(GroupRelative):
         return self.relative(sequences, sequences.reward)
 
     def sequence_shift(self, sequences: Sequences) -> Float:
-        """Of the form ``reward_mean``; zero otherwise."""
+        """The shift of the form ``reward_mean``; zero otherwise."""
         if self.form != "reward_mean":
             return super().sequence_shift(sequences)
         shifted = sequences.reward + self._gamma(sequences) * sequences.mean_logprob

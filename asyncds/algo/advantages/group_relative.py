@@ -1,4 +1,4 @@
-"""What the advantages have in common that compare a reward with its group's."""
+"""Common parts of the advantages that compare a reward with its group's."""
 
 from typing import Literal
 
@@ -23,7 +23,7 @@ class GroupRelative(Advantage):
     """The standard deviation, of G rollouts over G or over G − 1, as other trainers have it: by
     sqrt(G/(G − 1)) larger, so that advantages are smaller, and γ is more beside them."""
     baseline: Literal["mean", "leave_one_out"] = "mean"
-    """What is subtracted: the group's mean, or the mean of the others."""
+    """The baseline that is subtracted: the group's mean, or the mean of the others."""
 
     def relative(self, sequences: Sequences, reward: Float) -> Float:
         """Rewards, or what stands for them, relative to their group: [N] -> [N]."""
@@ -39,6 +39,6 @@ class GroupRelative(Advantage):
 
 
 def deviation(sequences: Sequences, values: Float) -> Float:
-    """What values [N] are above the mean of their group, [N]; rounding is none."""
+    """Values [N] minus the mean of their group, [N]; a difference by rounding alone is 0."""
     above = values - sequences.mean(values)
     return np.where(np.abs(above) > ROUNDING * sequences.largest(np.abs(values)), above, 0.0)

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenWeights:
-    """What becomes of each token's policy loss. Weights are constants: no gradient flows through.
+    """Factors and masks of each token's policy loss.
 
-    weight [T] ≥ 0. keep bool [T]: a token that is not kept contributes nothing, and still counts in
-    the number of tokens the loss is divided by. truncated bool [T]: where the weight is less than
-    ``π_old / μ``.
+    Weights are constants: no gradient flows through. weight [T] ≥ 0. keep bool [T]: a token that is
+    not kept contributes nothing, and still counts in the number of tokens the loss is divided by.
+    truncated bool [T]: where the weight is less than ``π_old / μ``.
     """
 
     weight: Tensor
@@ -38,8 +38,11 @@ class Correction(Choice):
     kind: str = ""
 
     def __call__(self, log_mu: Tensor, log_proximal: Tensor, sequence: Tensor) -> TokenWeights:
-        """log μ [T], log π_old [T], and the sequence each token belongs to, int64 [T] in 0..n-1;
-        all tokens of a sequence are there. ``w_t = π_old / μ``."""
+        """Factors and masks from log μ [T] and log π_old [T].
+
+        The sequence of each token is int64 [T] in 0..n-1; all tokens of a sequence are there. ``w_t
+        = π_old / μ``.
+        """
         raise NotImplementedError
 
 

@@ -1,4 +1,4 @@
-"""What a policy loss is given and what it answers, per token."""
+"""The interface of policy losses: what they read and return, per token."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LossInputs:
-    """What a loss may read, each [T].
+    """Inputs that a loss may read, each [T].
 
     logprob: log π_θ, the one that carries the gradient. log_ratio: log π_θ − log of the policy the
     ratio is taken against, not yet clamped. advantage: constant. sequence int64: which sequence of

@@ -44,7 +44,7 @@ class Space:
 
     @property
     def expressions(self) -> int:
-        """At most so many there are: choices of numbers × orders × shapes × operators."""
+        """The most expressions there can be: choices of numbers × orders × shapes × operators."""
         n = self.operands
         choices = comb(self.max_number + n - 1, n)
         shapes = comb(2 * n - 2, n - 1) // n

@@ -103,8 +103,10 @@ class CountdownTask:
         return [answer if self._prompt_style == "plain" else f"<answer>{answer}</answer>"]
 
     def multiplicity(self, row: Row) -> dict[str, int] | None:
-        """Exact, by enumeration of every answer that ``score`` calls correct; None beyond five
-        numbers, where that takes too long."""
+        """The exact number, by enumeration of every answer that ``score`` calls correct.
+
+        None beyond five numbers, where that takes too long.
+        """
         if len(row.fields["numbers"]) > COUNTED_OPERANDS:
             return None
         return {str(kind): n for kind, n in multiplicity(**row.fields).items()}

@@ -1,4 +1,4 @@
-"""Is a completion a solution of a Countdown problem, and what reward does it earn?"""
+"""Countdown's verifier: whether a completion is a solution, and the reward it earns."""
 
 from collections.abc import Sequence
 from fractions import Fraction

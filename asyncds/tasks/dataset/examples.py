@@ -1,4 +1,4 @@
-"""From data sets to examples: what is asked, and what the rewards are told."""
+"""Examples from data sets: what is asked, and what the rewards are told."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Example:
 
     @property
     def words(self) -> str:
-        """What makes two examples the same one: the prompt's text, but for spaces."""
+        """A prompt's text but for spaces, which makes two examples the same one."""
         texts = (t if isinstance(t, str) else t["content"] for t in self.prompt)
         return " ".join("".join(texts).split())
 
@@ -44,7 +44,7 @@ class Loaded:
     bad: list[str]
 
     def sentence(self) -> str:
-        """What is wrong with the data set's rows; "" if nothing is."""
+        """The fault of the data set's rows in a sentence, or ""."""
         if not self.bad:
             return ""
         more = f"; and {len(self.bad) - _SHOWN} more" if len(self.bad) > _SHOWN else ""

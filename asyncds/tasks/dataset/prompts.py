@@ -12,7 +12,7 @@ _WORD = re.compile(r"[A-Za-z_][\w.]*")
 
 
 class Template:
-    """What is asked, from a row.
+    """The question that a row makes.
 
     text: the name of a column, or a text in which ``{column}`` stands for what the row has there,
     ``outer.inner`` too. Other braces are text; ``{{word}}`` is the text ``{word}``. What a row has

@@ -26,7 +26,7 @@ def plain(puzzle: Puzzle) -> str:
 
 
 def plain_answer(knights: Assignment) -> str:
-    """What A, B, C are, in turn: ``K N K``."""
+    """The kinds of A, B, C, in turn: ``K N K``."""
     return " ".join(KNIGHT if knight else KNAVE for knight in knights)
 
 

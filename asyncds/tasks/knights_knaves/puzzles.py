@@ -18,14 +18,16 @@ Assignment = tuple[bool, ...]
 
 MAX_PEOPLE = 6
 ENUMERATED_PEOPLE = 3
-"""With up to this many people all puzzles are enumerated: 3 have 6,859 sets of statements, 4 have
+"""The most people for whom all puzzles are enumerated: 3 have 6,859 sets of statements, 4 have
 1,679,616."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Statement:
-    """Two people (numbers from 0, ascending) are of the same kind, are of different kinds, are
-    knights both, or at least one of them, or neither.
+    """A statement about two people (numbers from 0, ascending).
+
+    They are of the same kind, are of different kinds, are knights both, or at least one of them, or
+    neither.
 
     About one person, ``first == second``: both (a knight) or neither (a knave).
     """
@@ -50,7 +52,7 @@ class Statement:
 
 
 Puzzle = tuple[Statement, ...]
-"""What each person says."""
+"""The statement of each person."""
 
 
 def statements(speaker: int, people: int) -> list[Statement]:

@@ -63,8 +63,11 @@ class KnightsKnavesTask:
         self._prompt_style = prompt_style
 
     def rows(self, split: Split) -> Sequence[Row]:
-        """The puzzles of a split; the field of a row is ``statements``: [relation, first, second]
-        of each person in turn (see ``puzzles.Statement``)."""
+        """The puzzles of a split.
+
+        The field of a row is ``statements``: [relation, first, second] of each person in turn (see
+        ``puzzles.Statement``).
+        """
         return Rows(self._puzzles[split], _fields)
 
     def prompt(self, row: Row) -> Prompt:

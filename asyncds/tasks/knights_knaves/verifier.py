@@ -1,4 +1,4 @@
-"""Is a completion the solution of a Knights and Knaves puzzle, and what reward does it earn?
+"""The verifier of Knights and Knaves: whether a completion is the solution, and its reward.
 
 The canonical form of an answer is ``prompts.plain_answer``, whatever the form of the prompt.
 """
@@ -23,14 +23,18 @@ def score_plain(completion: str, puzzle: Puzzle) -> Score:
 
 
 def score_tagged(completion: str, puzzle: Puzzle) -> Score:
-    """The answer stands between tags (see ``tagged.score_tagged``), like ``Ada is a knight, and Ben
-    is a knave``: everyone once, in any order."""
+    """The score of an answer between tags (see ``tagged.score_tagged``).
+
+    It is like ``Ada is a knight, and Ben is a knave``: everyone once, in any order.
+    """
     return tagged.score_tagged(completion, lambda text: judge(text, puzzle))
 
 
 def judge(text: str, puzzle: Puzzle) -> tuple[bool, tuple[str, ...]]:
-    """(whether ``text`` is the solution, its canonical form); () unless it says what everyone is,
-    nobody twice differently and no stranger."""
+    """(whether ``text`` is the solution, its canonical form).
+
+    () unless it says what everyone is, nobody twice differently and no stranger.
+    """
     names = [name.lower() for name in NAMES[: len(puzzle)]]
     claims = {(name.lower(), kind.lower()) for name, kind in _CLAIM.findall(text)}
     kinds = dict(claims)

@@ -6,8 +6,9 @@ _TOKEN = re.compile(r"(\\f?box(?:ed)?\s*\{)|\\.|[{}]", re.DOTALL)
 
 
 def boxed(text: str) -> str | None:
-    """The content of the last ``\\boxed{…}`` or ``\\fbox{…}``; None if it is not closed, or there
-    is none.
+    """The content of the last ``\\boxed{…}`` or ``\\fbox{…}``.
+
+    None if it is not closed, or there is none.
 
     Braces are counted, escaped ones aside; of nested boxes it is the outermost that is closed.
     """

@@ -32,7 +32,7 @@ class Problem:
 
     @property
     def words(self) -> str:
-        """What makes two problems the same one: the text, but for spaces."""
+        """A problem's text but for spaces, which makes two problems the same one."""
         return " ".join(self.problem.split())
 
 

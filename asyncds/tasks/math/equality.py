@@ -21,8 +21,10 @@ Decider = Callable[[str, str], bool | None]
 
 
 def same_answer(gold: str, given: str) -> bool:
-    """Whether an answer, as it stands in its box, is the right one. Raises what math-verify raises;
-    may take any time and memory."""
+    """Whether an answer, as it stands in its box, is the right one.
+
+    Raises what math-verify raises; may take any time and memory.
+    """
     return same(clean(gold), clean(given))
 
 
@@ -169,7 +171,7 @@ _CONSTANTS = frozenset(
 
 
 def _chains(gold: str, given: str) -> bool | None:
-    """Of ``x = 2 + 3 = 5`` every side must be right, but for the name in front.
+    """Sides of ``x = 2 + 3 = 5``, all of which must be right, but for the name in front.
 
     Sides may also be rounded values of the right one, as in ``x = 1/3 \\approx 0.33``.
     """

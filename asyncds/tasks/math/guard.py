@@ -29,8 +29,10 @@ class GeneratedCodeError(RuntimeError):
 
 @contextmanager
 def no_generated_code() -> Iterator[None]:
-    """Within the block, ``compile``, ``eval`` and ``exec`` of anything but a file and the
-    libraries' own templates raise GeneratedCodeError, in this thread or task alone.
+    """Forbid ``compile``, ``eval`` and ``exec`` of generated code within the block.
+
+    Of anything but a file and the libraries' own templates they raise GeneratedCodeError, in this
+    thread or task alone.
     """
     _install()
     token = _guarded.set(True)

@@ -23,8 +23,10 @@ _NUMERALS = tuple(re.compile(rf"(?P<sign>[-+]?) ?{pattern}") for pattern in _PAT
 
 
 def numeral(text: str) -> Fraction | None:
-    """The value of a decimal, a fraction, a mixed number, a power of ten or a repeating decimal;
-    None for anything else."""
+    """The value of a number as people write it, or None.
+
+    A decimal, a fraction, a mixed number, a power of ten or a repeating decimal.
+    """
     for pattern in _NUMERALS:
         match = pattern.fullmatch(text.strip())
         if match:

@@ -55,8 +55,10 @@ class MathTask:
         return [{"role": "user", "content": f"{row.fields['problem']}\n\n{INSTRUCTION}"}]
 
     def score(self, row: Row, completion: str) -> Score:
-        """As ``verifier.score_boxed``, which may raise, hang or run out of memory: any text is
-        accepted under the limits of a scorer alone."""
+        """The score of ``verifier.score_boxed``, which may raise, hang or run out of memory.
+
+        Any text is accepted under the limits of a scorer alone.
+        """
         return score_boxed(completion, row.fields["answer"])
 
     def own_answers(self, row: Row) -> Sequence[str]:

@@ -114,7 +114,7 @@ def _ascii(character: str) -> str:
 
 
 def without_delimiters(text: str) -> str:
-    """Without marks around mathematics: ``$…$``, ``\\(…\\)``, ``\\[…\\]``, Markdown's `` ` ``.
+    """Strip marks around mathematics: ``$…$``, ``\\(…\\)``, ``\\[…\\]``, Markdown's `` ` ``.
 
     ``\\$``, or a single ``$`` before a number, is the currency.
     """
@@ -266,7 +266,7 @@ _MARKS = re.compile(r"\\(?:checkmark|blacksquare|square|qed|tag ?\*?\{[^{}]*\})(
 
 
 def without_punctuation(text: str) -> str:
-    """Without what introduces an answer, comments on it or ends its sentence; ``!`` stays."""
+    """Strip what introduces an answer, comments on it or ends its sentence; ``!`` stays."""
     before = None
     text = _MARKS.sub("", text)
     while text != before:

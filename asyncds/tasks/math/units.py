@@ -112,7 +112,7 @@ _BOUNDS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What a value is measured in.
+    """The unit that a value is measured in.
 
     dimensions: powers of what is measured, such as (("length", 2),). factor: to its base units;
     None with a radian among them. nouns: words that are no unit of measurement.

@@ -1,4 +1,4 @@
-"""Is the boxed answer of a completion the right one?"""
+"""The verifier of math: whether the boxed answer of a completion is the right one."""
 
 from asyncds.tasks.base import Score
 from asyncds.tasks.math.boxes import boxed

@@ -144,7 +144,7 @@ _TIME = re.compile(
 
 
 def date_or_time(text: str, *, like: bool = False, gold: bool = False) -> tuple[object, ...] | None:
-    """What a date or a time of the day says, or None.
+    """The value of a date or a time of the day, or None.
 
     ``2024-01-01``, ``1/2/2024``, ``March 1, 2024``, ``3:05 pm``, ``09:30``. like: of an answer to
     a question for a time, so that ``9:20`` is one too, which is a ratio otherwise. gold: of a right

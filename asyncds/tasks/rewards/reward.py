@@ -28,8 +28,11 @@ _NAME = re.compile(r"[A-Za-z_][\w.-]{0,39}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What a reward said. correct: None where it gave a number only. answer: equal for answers that
-    count as the same; None where it didn't say."""
+    """The judgement of a reward.
+
+    correct: None where it gave a number only. answer: equal for answers that count as the same;
+    None where it didn't say.
+    """
 
     value: float
     correct: bool | None = None
@@ -38,7 +41,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What a reward is asked about: a row, and a completion of its prompt."""
+    """The subject of a reward's judgement: a row, and a completion of its prompt."""
 
     completion: str
     prompt: str | list[Message]
@@ -71,8 +74,10 @@ class Reward:
             raise KindError(f"reward {fn} never asks for the completion: give it that parameter")
 
     def columns(self, names: Collection[str], *, has_answer: bool) -> set[str]:
-        """Those of a data set's columns that the function is given. Raises KindError where it needs
-        what isn't there."""
+        """The columns of a data set that the function is given.
+
+        Raises KindError where it needs what isn't there.
+        """
         function = self._function
         for name in function.needs:
             if name in names or name in IN_LISTS or name in OTHER_NAMES or name in GIVEN:

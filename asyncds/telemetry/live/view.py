@@ -1,4 +1,4 @@
-"""What the live page shows of a run: its status, and what is read from its directory.
+"""The contents of the live page: a run's status, and what is read from its directory.
 
 The coordinator only hands over plain values (`publish`). Everything that takes time (reading the
 journal, drawing charts, decoding tokens) is done in the threads of whoever asks, and once for all
@@ -31,14 +31,15 @@ from asyncds.telemetry.trackers.public_config import public_config
 SAMPLES = 6
 """Groups that are shown."""
 MOST_CHARACTERS = 1600
-"""Of a text that is shown; the middle of a longer one is left out."""
+"""The most characters of a text that is shown; the middle of a longer one is left out."""
 PACE_STEPS = 21
-"""Of which the pace is that shows when the run will be over."""
+"""Steps whose pace tells when the run will be over."""
 
 
 class LiveView:
-    """The run in `run_dir`. The JSON of `status` and of `details` is safe to ask for in any
-    thread.
+    """The run in `run_dir`.
+
+    The JSON of `status` and of `details` is safe to ask for in any thread.
 
     share: of the time that may be spent on `details` at most. They may be older than the status
     then: threads of one process take turns, and the coordinator is not to wait for drawings.
@@ -119,7 +120,7 @@ def _pace(lines: list[dict[str, Any]]) -> float | None:
 
 
 def _cut(text: str) -> str:
-    """Without its middle, if it is long: a completion's answer is at its end."""
+    """A text without its middle, if it is long: a completion's answer is at its end."""
     left_out = len(text) - MOST_CHARACTERS
     if left_out <= 0:
         return text

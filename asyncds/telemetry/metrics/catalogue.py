@@ -18,7 +18,7 @@ def metrics() -> list[Metric]:
 
 
 def exported(role: Role) -> list[Metric]:
-    """Those that a role serves on /metrics."""
+    """The metrics that a role serves on /metrics."""
     return [metric for metric in CATALOGUE[role] if metric.name]
 
 

@@ -1,5 +1,7 @@
-"""The charts that several metrics share, or that are drawn with more than their curves. A metric
-that has a chart of its own declares it on the spot."""
+"""The charts that several metrics share, or that are drawn with more than their curves.
+
+A metric that has a chart of its own declares it on the spot.
+"""
 
 from asyncds.telemetry.metrics.declaration import Chart, Section
 

@@ -96,8 +96,10 @@ class Metric:
         return any(not values for values in self.labels.values())
 
     def found_in(self, keys: Iterable[str]) -> list[tuple[Labels, str]]:
-        """(labels, key) of the values that this metric has among `keys`, in the order in which the
-        values of its labels are declared, or else ascending."""
+        """(labels, key) of the values that this metric has among `keys`.
+
+        In the order in which the values of its labels are declared, or else ascending.
+        """
         pattern = re.compile(_pattern(self.key, self.labels))
         matches = [match for match in map(pattern.fullmatch, keys) if match]
         return [(match.groupdict(), match.string) for match in sorted(matches, key=self._place)]

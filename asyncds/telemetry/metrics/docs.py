@@ -1,5 +1,7 @@
-"""The tables of docs/metrics.md: `python -m asyncds.telemetry.metrics.docs docs/metrics.md` writes
-them anew, between the lines that name them."""
+"""The tables of docs/metrics.md, written anew between the lines that name them.
+
+The command is `python -m asyncds.telemetry.metrics.docs docs/metrics.md`.
+"""
 
 import re
 import sys
@@ -34,7 +36,7 @@ def _key(metric: Metric) -> str:
 
 
 def _lines() -> Rows:
-    """What a line of metrics.jsonl has beside the values of exported series."""
+    """The keys of a line of metrics.jsonl that are no values of exported series."""
     return [
         ("key", "what, and unit"),
         *((_key(m), m.text) for m in metrics() if m.record == "batch" and not m.name),

@@ -1,5 +1,7 @@
-"""The metrics of the learner. One more is the line that computes it, in the learner's report of a
-batch, and its declaration here."""
+"""The metrics of the learner.
+
+One more is the line that computes it, in the learner's report of a batch, and its declaration here.
+"""
 
 from enum import StrEnum
 from functools import partial
@@ -11,7 +13,7 @@ from asyncds.telemetry.metrics.declaration import Chart, Metric, Section
 
 
 class StepPhase(StrEnum):
-    """What the learner spends the time of a step on."""
+    """The phases that the learner spends the time of a step on."""
 
     WAIT = "wait"
     FORWARD_BACKWARD = "forward_backward"

@@ -28,8 +28,10 @@ BUILD_HELP = "1; its labels are the versions of what is installed beside the pro
 
 
 class Metrics:
-    """The series of one role in a registry of their own. Unknown names raise KeyError, a name of
-    another kind TypeError, wrong labels ValueError."""
+    """The series of one role in a registry of their own.
+
+    Unknown names raise KeyError, a name of another kind TypeError, wrong labels ValueError.
+    """
 
     def __init__(self, table: Sequence[Metric]) -> None:
         self.registry = CollectorRegistry()
@@ -57,10 +59,12 @@ class Metrics:
         values: Mapping[str, float | None],
         **labels: str,
     ) -> None:
-        """Set the gauges that come with a record from its values by key. What is not defined is
-        NaN; what the record does not have stays as it was, but for a label whose values the run
-        brings: a lag that is not in this batch has no series. labels: those of all values that
-        their key does not have."""
+        """Set the gauges that come with a record from its values by key.
+
+        What is not defined is NaN; what the record does not have stays as it was, but for a label
+        whose values the run brings: a lag that is not in this batch has no series. labels: those of
+        all values that their key does not have.
+        """
         for metric in self._table:
             if metric.record != kind:
                 continue

@@ -11,14 +11,14 @@ _LEARNER = "learner/"
 
 
 def batch_values(line: Mapping[str, Any], role: Role) -> Values:
-    """What a line of metrics.jsonl has of a role."""
+    """The values of a role in a line of metrics.jsonl."""
     if role == "learner":
         return {k.removeprefix(_LEARNER): v for k, v in line.items() if k.startswith(_LEARNER)}
     return {k: v for k, v in line.items() if not k.startswith(_LEARNER)}
 
 
 def evaluation_values(result: Mapping[str, Any]) -> Values:
-    """What the result of an evaluation has, such as `pass@4`, `pass@4/low`, `distinct/NAME`."""
+    """Values in the result of an evaluation, such as `pass@4`, `pass@4/low`, `distinct/NAME`."""
     return dict(_flat(result))
 
 

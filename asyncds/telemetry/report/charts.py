@@ -24,8 +24,10 @@ Evaluation = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A chart with its title, how to read it, and its legend (color, name). svg: markup, whose
-    texts are escaped; "" if there is nothing to draw."""
+    """A chart with its title, how to read it, and its legend (color, name).
+
+    svg: markup, whose texts are escaped; "" if there is nothing to draw.
+    """
 
     section: str
     title: str
@@ -41,8 +43,10 @@ def report_charts(
     *,
     last: str = "result",
 ) -> list[Picture]:
-    """The pictures of a run, in the order of their sections. config: of config.yaml. last: what
-    the last evaluation is called."""
+    """The pictures of a run, in the order of their sections.
+
+    config: of config.yaml. last: what the last evaluation is called.
+    """
     steps = [line.get("step", i + 1) for i, line in enumerate(lines)]
     roles: tuple[Role, ...] = ("coordinator", "learner")
     values = {role: [batch_values(line, role) for line in lines] for role in roles}

@@ -1,4 +1,4 @@
-"""What a report draws of evaluations with their intervals: Pass@k and distinct answers."""
+"""A report's charts of evaluations with their intervals: Pass@k and distinct answers."""
 
 from collections import Counter
 from collections.abc import Sequence

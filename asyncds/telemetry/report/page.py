@@ -69,8 +69,11 @@ def write_report(run_dir: Path) -> Path:
 
 
 def _journal(path: Path, config: dict[str, Any]) -> tuple[list[Evaluation], list[Any]]:
-    """Results of evaluations; and per sampled problem its prompt, and the completions of the first
-    and of the last evaluation at the first temperature."""
+    """The parts of a report that come from the journal.
+
+    Results of evaluations; and per sampled problem its prompt, and the completions of the first and
+    of the last evaluation at the first temperature.
+    """
     if not path.exists():
         return [], []
     journal = Journal(path, read_only=True)

@@ -29,14 +29,16 @@ class Completion:
 
     @property
     def answer(self) -> str:
-        """Under the primary equivalence."""
+        """The answer under the primary equivalence."""
         return next(iter(self.answers.values()))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
-    """A group: its row of the journal, the prompt, the completions. Where the samples were deleted
-    there are none, and the prompt is ""."""
+    """A group: its row of the journal, the prompt, the completions.
+
+    Where the samples were deleted there are none, and the prompt is "".
+    """
 
     group: GroupRow
     prompt: str

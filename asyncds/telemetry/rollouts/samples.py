@@ -1,4 +1,4 @@
-"""What pages show of a group: its completions, the equal ones together."""
+"""Samples that pages show of a group: its completions, the equal ones together."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -10,9 +10,12 @@ SAMPLE_COMPLETIONS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Sampled:
-    """Completions of one problem: (count, correct, text), most frequent first. version: of the
-    newest token. right of n were correct, with `distinct` different correct answers; `rest` are not
-    shown. Where the samples were deleted, `distinct` is None and nothing is shown."""
+    """Completions of one problem: (count, correct, text), most frequent first.
+
+    version: of the newest token. right of n were correct, with `distinct` different correct
+    answers; `rest` are not shown. Where the samples were deleted, `distinct` is None and nothing is
+    shown.
+    """
 
     version: int
     n: int

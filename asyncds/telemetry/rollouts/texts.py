@@ -10,8 +10,10 @@ Decode = Callable[[Sequence[int]], str]
 
 
 def decoder(tokenizer: str) -> Decode:
-    """From a directory with tokenizer.json, else from the cache of the Hugging Face Hub, where the
-    run left it. Reading rollouts never waits for the network.
+    """The tokenizer's decoder, from tokenizer.json in a directory or from the Hub's cache.
+
+    That of the Hugging Face Hub is where the run left it. Reading rollouts never waits for the
+    network.
 
     Without a tokenizer, texts are the ids themselves, such as `⟨5 17 3⟩`, and the log says why:
     rollouts stay readable to some degree when the model is no longer there.

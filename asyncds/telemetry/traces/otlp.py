@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 QUEUE = 16_384
 """Spans that wait for the collector; a checkpoint ends the leases of many batches at once."""
 END_SECONDS = 5.0
-"""For the collector to take the rest when the process ends."""
+"""Seconds for the collector to take the rest when the process ends."""
 
 
 class OtlpSink:
@@ -79,7 +79,7 @@ class OtlpSink:
 
 
 class _Ids(IdGenerator):
-    """Those of the span that is made next."""
+    """The ids of the span that is made next."""
 
     trace = span = 0
 
@@ -101,8 +101,11 @@ def _inside(span: Span) -> Context:
 
 
 class _Exporter(SpanExporter):
-    """The library's, which logs every failure and the end of none: here the log gets one line when
-    spans are not taken, and one when they are again."""
+    """The library's exporter, with a log that is not filled by failures.
+
+    The library logs every failure and the end of none: here the log gets one line when spans are
+    not taken, and one when they are again.
+    """
 
     def __init__(self, endpoint: str) -> None:
         self._endpoint = endpoint
@@ -136,8 +139,10 @@ class _Exporter(SpanExporter):
 
 
 class _Said(logging.Handler):
-    """Keeps the last word of the library's log, which goes nowhere else. Nor do the complaints
-    about its queue: spans that are lost are counted at the end."""
+    """Keeps the last word of the library's log, which goes nowhere else.
+
+    Nor do the complaints about its queue: spans that are lost are counted at the end.
+    """
 
     _NAMES = ("opentelemetry.exporter", "opentelemetry.sdk")
 

@@ -19,8 +19,10 @@ _ROOT = "root"
 
 @dataclass(frozen=True, kw_only=True)
 class Span:
-    """What happened from `start` to `end`, in nanoseconds since 1970. parent: the id of its parent
-    span, None of the root. error: why it failed, "" if it did not."""
+    """A span from `start` to `end`, in nanoseconds since 1970.
+
+    parent: the id of its parent span, None of the root. error: why it failed, "" if it did not.
+    """
 
     trace: int
     id: int
@@ -104,7 +106,7 @@ def attempt_key(attempt: int) -> str:
 
 
 def nanoseconds(seconds: float) -> int:
-    """Of a span's times and durations."""
+    """Seconds of a span's times and durations, in nanoseconds."""
     return round(seconds * 1e9)
 
 

@@ -1,5 +1,7 @@
-"""The part of one process in the traces of its run: one trace for every lease and for every weight
-sync, over all processes."""
+"""The part of one process in the traces of its run.
+
+There is one trace for every lease and for every weight sync, over all processes.
+"""
 
 from importlib import metadata
 
@@ -21,7 +23,7 @@ class Traces:
         self._share = 0.0 if config is None else config.sample
         self._sink: Sink | None = None
         self.run_id = ""
-        """Of the run, unlike any other's: nothing is traced before it is known."""
+        """The id of the run, unlike any other's: nothing is traced before it is known."""
         if config is not None:
             if problem := missing_package():
                 raise ValueError(problem)
@@ -39,7 +41,7 @@ class Traces:
         return self._trace("lease", lease)
 
     def broadcast(self, sync: int) -> Trace | None:
-        """The same of a broadcast of weights."""
+        """The trace of a weight sync, None as for `lease`."""
         return self._trace("broadcast", sync)
 
     def close(self) -> None:
@@ -58,7 +60,7 @@ class Traces:
 
 
 def missing_package() -> str:
-    """What is not installed and how to mend it, in a sentence; "" if all is there."""
+    """The package that is not installed and how to mend it, in a sentence, or ""."""
     for name in _DISTRIBUTIONS:
         try:
             metadata.version(name)

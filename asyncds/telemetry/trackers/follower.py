@@ -32,9 +32,12 @@ FIRST_WAIT, LONGEST_WAIT = 2.0, 60.0
 
 @dataclass(kw_only=True)
 class Place:
-    """How far a follower came. run: what identifies the run at the tracker, "" before it does.
-    step: steps sent. evaluations: ids of those sent. rewinds: of the journal, that are
-    accounted for. finished: the summary is sent too."""
+    """How far a follower came.
+
+    run: what identifies the run at the tracker, "" before it does. step: steps sent. evaluations:
+    ids of those sent. rewinds: of the journal, that are accounted for. finished: the summary is
+    sent too.
+    """
 
     run: str = ""
     step: int = 0
@@ -80,8 +83,11 @@ class Follower:
         os.close(self._lock)
 
     def turn(self, *, last: bool = False) -> None:
-        """Send what is new. Never raises for the tracker's sake: the log names a failure once, and
-        it is tried again, less and less often; at the `last` turn, at once."""
+        """Send what is new.
+
+        Never raises for the tracker's sake: the log names a failure once, and it is tried again,
+        less and less often; at the `last` turn, at once.
+        """
         if not last and self._now() < self._retry_at:
             return
         try:

@@ -1,4 +1,4 @@
-"""From the configuration to a tracker; what of it is installed."""
+"""Making trackers from the configuration; what of them is installed."""
 
 from importlib import metadata
 from pathlib import Path
@@ -23,7 +23,7 @@ _DISTRIBUTIONS = {
 
 
 def missing_package(tracker: TrackerConfig) -> str:
-    """What is not installed and how to mend it, in a sentence; "" if all is there."""
+    """The package that is not installed and how to mend it, in a sentence, or ""."""
     if isinstance(tracker, OpenKind):
         return ""
     if any(_installed(name) for name in _DISTRIBUTIONS[tracker.kind]):
@@ -35,7 +35,7 @@ def missing_package(tracker: TrackerConfig) -> str:
 
 
 def make_tracker(tracker: TrackerConfig, *, run_dir: Path) -> Tracker:
-    """Not connected yet. Imports the tracker's own package."""
+    """A tracker that is not connected yet. Imports the tracker's own package."""
     match tracker:
         case OpenKind():
             return tracker.make(Tracker, run_dir=run_dir)  # type: ignore[type-abstract]
@@ -54,7 +54,7 @@ def make_tracker(tracker: TrackerConfig, *, run_dir: Path) -> Tracker:
 
 
 def make_follower(config: RunConfig, tracker: TrackerConfig, *, run_dir: Path) -> Follower:
-    """What sends the run to the tracker. Raises FollowedError if another process does."""
+    """The follower that sends the run there. Raises FollowedError if another process does."""
     return Follower(
         run_dir=run_dir,
         name=config.name,

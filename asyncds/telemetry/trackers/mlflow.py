@@ -22,8 +22,10 @@ _ENDS = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
 
 
 class MLflow:
-    """A run of the experiment. MLflow keeps both values of a step that was undone and trained
-    again."""
+    """A run of the experiment.
+
+    MLflow keeps both values of a step that was undone and trained again.
+    """
 
     def __init__(self, config: MlflowConfig, *, run_dir: Path) -> None:
         self._config = config

@@ -12,8 +12,11 @@ _USER = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 def public_config(config: RunConfig) -> dict[str, Any]:
-    """Every value, defaults too, as plain values. Those whose name says that they are secret are
-    hidden, and so are user names and passwords in addresses."""
+    """Every value, defaults too, as plain values.
+
+    Those whose name says that they are secret are hidden, and so are user names and passwords in
+    addresses.
+    """
     hidden: dict[str, Any] = _hide(config.model_dump(mode="json"))
     return hidden
 

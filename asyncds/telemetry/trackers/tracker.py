@@ -1,4 +1,4 @@
-"""What a tracker is given, and how the journal's records are named there."""
+"""The interface of trackers, and the names of the journal's records there."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -18,9 +18,12 @@ class Tracker(Protocol):
     """
 
     def begin(self, *, name: str, run: str, step: int, config: Record) -> str:
-        """Connect. name: of the run. run: what an earlier `begin` returned, "" at first: go on with
-        it. step: what comes is of later ones; what is there of them is not valid any more. config:
-        without secrets. Returns what identifies the run there."""
+        """Connect.
+
+        name: of the run. run: what an earlier `begin` returned, "" at first: go on with it. step:
+        what comes is of later ones; what is there of them is not valid any more. config: without
+        secrets. Returns what identifies the run there.
+        """
 
     def step(self, line: Record) -> None:
         """A line of metrics.jsonl."""

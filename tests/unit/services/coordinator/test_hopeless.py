@@ -41,7 +41,7 @@ def fail_all(desk: Desk, granted: list[wire.Lease], limit: int = 10_000) -> list
 
 def beaten(desk: Desk, seconds: float = 1.0) -> None:
     desk.now += seconds
-    desk.say(b"g", wire.GeneratorHeartbeat(version=0, leases=[], stats={}))
+    desk.say(b"g", wire.GeneratorHeartbeat(leases=[], stats={}))
     desk.say(b"l", wire.LearnerHeartbeat(rank=0, staged=0, checkpoint=0, phase=""))
 
 

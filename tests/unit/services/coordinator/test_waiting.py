@@ -23,7 +23,7 @@ def test_a_stall_ends_in_a_sentence(tmp_path: Path) -> None:
         running(desk)
         for _ in range(31):
             desk.now += 1
-            desk.say(b"g", wire.GeneratorHeartbeat(version=0, leases=[], stats={}))
+            desk.say(b"g", wire.GeneratorHeartbeat(leases=[], stats={}))
             desk.say(b"l", wire.LearnerHeartbeat(rank=0, staged=0, checkpoint=-1, phase=""))
         assert desk.c.state is State.FAILED
         assert desk.c.message.startswith("no progress for 30 s: ")

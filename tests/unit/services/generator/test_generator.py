@@ -9,6 +9,7 @@ from typing import Any, cast
 import msgspec
 import numpy as np
 import pytest
+from prometheus_client import generate_latest
 
 from asyncds.engine.generation import Completion, GenerationEngine
 from asyncds.protocol import wire
