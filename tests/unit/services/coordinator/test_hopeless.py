@@ -97,7 +97,7 @@ def test_an_evaluation_of_nothing_ends_the_run(desk: Desk) -> None:
     granted = leases(desk.tick(b"g"))
     for _ in range(20):
         news: list[Any] = [
-            failed(x, "too long", permanent=True) for x in granted if x.purpose == "eval"
+            failed(x, "too long", permanent=True) for x in granted if x.split == "eval"
         ]
         granted = leases(desk.say(b"g", *news))
         desk.now += 0.2
