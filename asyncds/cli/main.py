@@ -232,8 +232,10 @@ def plan_run(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="In bytes and seconds.")] = False,
 ) -> None:
-    """Say whether a run of FILE fits on GPUs, what it needs and how fast it would be. Exit code 1:
-    it does not fit."""
+    """Say whether a run of FILE fits on GPUs, what it needs and how fast it would be.
+
+    Exit code 1: it does not fit.
+    """
     from asyncds.cli.plan import Wishes, plan_command
 
     wishes = Wishes(

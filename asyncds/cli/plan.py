@@ -28,7 +28,7 @@ from asyncds.plan.shape import ModelShape
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Wishes:
-    """What the command line says of GPUs, network, volumes and lengths; None: nothing."""
+    """Wishes of the command line about GPUs, network, volumes and lengths; None: nothing."""
 
     gpus: Sequence[str] = ()
     generator_gpu: str | None = None

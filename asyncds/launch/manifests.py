@@ -1,4 +1,4 @@
-"""What Kubernetes manifests of the chart say of a run: its configuration, replicas and volumes."""
+"""A run as Kubernetes manifests of the chart have it: configuration, replicas, volumes."""
 
 import re
 from collections.abc import Iterator
@@ -17,9 +17,11 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Release:
-    """A rendered release of the chart. overrides: of its learner and of its first pool of
-    generators, all replicas counted. checkpoints, journal: bytes of their volumes, where the chart
-    makes them."""
+    """A rendered release of the chart.
+
+    overrides: of its learner and of its first pool of generators, all replicas counted.
+    checkpoints, journal: bytes of their volumes, where the chart makes them.
+    """
 
     config: str
     overrides: list[str]

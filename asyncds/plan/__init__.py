@@ -1,1 +1,1 @@
-"""What a run would need and reach, computed from its configuration and the model's shape alone."""
+"""Plans: a run's needs and pace, from its configuration and the model's shape alone."""

@@ -1,4 +1,4 @@
-"""What a forward pass keeps for the backward pass, and what both need besides, in bytes.
+"""Bytes that a forward pass keeps for the backward pass, and that both need besides.
 
 Counted from the operations of transformers' layers and of the output projection in
 ``engine.policy_model``; a test holds the latter against a measurement.

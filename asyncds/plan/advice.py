@@ -1,4 +1,4 @@
-"""Which settings would make a run fit: candidates are tried, not guessed."""
+"""Advice on settings that would make a run fit: candidates are tried, not guessed."""
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import product
@@ -80,7 +80,7 @@ def _more_gpus(config: RunConfig, heads: int) -> list[Settings]:
 
 
 def _changes(config: RunConfig, longest: int, ranks: int) -> Iterator[Settings]:
-    """What takes no GPU more, from what costs least time to what costs most."""
+    """Changes that take no GPU more, from what costs least time to what costs most."""
     learner = config.learner
     if learner.logprob_chunk_tokens > 512:
         yield {"learner.logprob_chunk_tokens": 512}
@@ -97,7 +97,7 @@ def _changes(config: RunConfig, longest: int, ranks: int) -> Iterator[Settings]:
 
 
 def _needed(settings: Settings, works: Callable[[Settings], bool]) -> Settings:
-    """Without what is not needed, beginning with what costs most."""
+    """The changes without those that are not needed, beginning with what costs most."""
     for path in reversed([*settings]):
         fewer = {key: value for key, value in settings.items() if key != path}
         if works(fewer):

@@ -1,4 +1,4 @@
-"""What checkpoints and the journal take of disks."""
+"""Disk space of checkpoints and the journal."""
 
 from asyncds.config.schema import RunConfig
 from asyncds.plan.load import Load
@@ -25,6 +25,6 @@ def kept_checkpoints(config: RunConfig) -> int:
 
 
 def journal_bytes_per_step(config: RunConfig, load: Load) -> float:
-    """What the rollouts of one training batch take in the journal."""
+    """Bytes of the rollouts of one training batch in the journal."""
     prompts = config.rollout.groups_per_step * load.prompt * 4
     return load.batch * (load.completion * _TOKEN + _ROLLOUT) + prompts

@@ -94,8 +94,10 @@ def _optimizer(config: RunConfig, shape: ModelShape, zero: _Zero) -> Iterator[Pa
 
 
 def _bucketed(config: RunConfig, zero: _Zero) -> bool:
-    """Whether gradients are averaged over ranks bucket by bucket during the backward pass; else it
-    is done after it, where they are summed."""
+    """Whether gradients are averaged over ranks bucket by bucket in the backward pass.
+
+    Otherwise that is done after it, where they are summed.
+    """
     return zero.stage > 1 or (zero.stage == 1 and config.dtype == "float32")
 
 
@@ -130,7 +132,7 @@ def _backward(config: RunConfig, shape: ModelShape, load: Load, zero: _Zero) -> 
 
 
 def _after(config: RunConfig, shape: ModelShape, zero: _Zero, device: Gpu) -> Iterator[Part]:
-    """What comes after the backward pass, when its activations are gone."""
+    """Memory after the backward pass, when its activations are gone."""
     p = shape.parameters
     if zero.stage == 0:
         yield Part("gradients on their way", _in_a_bucket(shape, zero), "reduce_bucket_size")

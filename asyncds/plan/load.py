@@ -14,7 +14,7 @@ LONGEST_PROMPT = 1024
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """What the processes have to hold and compute.
+    """The load: sizes of what the processes have to hold and compute.
 
     longest: tokens of the longest sequence. prompt, completion: tokens of a usual one. batch:
     rollouts of a training batch. micro_batch: most tokens of one forward pass of a rank, and

@@ -36,8 +36,11 @@ def pace(
     *,
     room: float,
 ) -> Pace:
-    """The pace of a run; devices: of the learner and of the generators. room: usual sequences that
-    a generator's KV cache holds."""
+    """The pace of a run.
+
+    devices: of the learner and of the generators. room: usual sequences that a generator's KV cache
+    holds.
+    """
     trained = learner_rate(config, shape, load, devices[0])
     sampling = decoding(config, shape, load, devices[1], room=room)
     tokens = load.batch * load.completion

@@ -19,9 +19,12 @@ USABLE = 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """Where a run is to be: the GPUs of learner and generators, the network between machines in
-    bytes/s, the volumes of checkpoints and journal in bytes where they are known, and the usual
-    lengths of prompts and completions likewise."""
+    """The place of a run, as far as it is known.
+
+    The GPUs of learner and generators, the network between machines in bytes/s, the volumes of
+    checkpoints and journal in bytes where they are known, and the usual lengths of prompts and
+    completions likewise.
+    """
 
     learner: Gpu
     generator: Gpu
@@ -43,9 +46,11 @@ class Disk:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a run would need and reach. learner: the parts of rank 0's memory, [] without a learner.
-    pace: None where it computes on a CPU. memory, volumes: what does not fit, a sentence each.
-    notes: what fits and is worth a word."""
+    """The needs and the pace of a run.
+
+    learner: the parts of rank 0's memory, [] without a learner. pace: None where it computes on a
+    CPU. memory, volumes: what does not fit, a sentence each. notes: what fits and is worth a word.
+    """
 
     config: RunConfig
     shape: ModelShape

@@ -66,8 +66,11 @@ class ModelShape:
 
     @property
     def parameters_per_token(self) -> int:
-        """Parameters that a token is multiplied with: of the experts those that it is sent to, the
-        output projection also where it is tied, and no embedding, which is only looked up."""
+        """Parameters that a token is multiplied with.
+
+        Of the experts those that it is sent to, the output projection also where it is tied, and no
+        embedding, which is only looked up.
+        """
         used = 0.0
         for tensor in self.tensors:
             if tensor.name == "embedding":
@@ -95,8 +98,10 @@ class ModelShape:
         return (self.parameters - outside) // self.layers
 
     def kv_bytes(self, tokens: float, *, itemsize: int) -> float:
-        """Bytes of keys and values of one sequence of so many tokens; a windowed layer keeps as
-        many as it looks back."""
+        """Bytes of keys and values of one sequence of so many tokens.
+
+        A windowed layer keeps as many as it looks back.
+        """
         per_layer = 2 * self.kv_heads * self.head_width * itemsize
         whole = self.layers - self.windowed_layers
         kept = min(tokens, self.window) if self.window else tokens

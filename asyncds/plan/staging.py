@@ -1,4 +1,4 @@
-"""What weights that wait to be sent take of the memory of the rank that sends them."""
+"""Memory that weights which wait to be sent take of the rank that sends them."""
 
 from asyncds.config.schema import RunConfig
 from asyncds.plan.gpus import Gpu
@@ -16,7 +16,7 @@ def staging(config: RunConfig, shape: ModelShape, device: Gpu) -> list[Part]:
 
 
 def received(config: RunConfig, shape: ModelShape, device: Gpu) -> list[Part]:
-    """What a generator holds of weights that arrive, beside the model: buckets, one at a time."""
+    """Bytes a generator holds of weights that arrive, beside the model: a bucket at a time."""
     itemsize = {"float32": 4, "bfloat16": 2}[config.dtype]
     size = itemsize * max(shape.largest_tensor, shape.layer_parameters)
     return [Part("weights that arrive", size, "a bucket and what of a layer came before it")]

@@ -13,7 +13,7 @@ LINK_SHARE = 0.7
 
 @dataclass(frozen=True, kw_only=True)
 class Sync:
-    """What a weight sync sends to every generator. local: whether it stays in one machine."""
+    """Bytes that a weight sync sends to every generator. local: whether it stays in one machine."""
 
     nbytes: float
     seconds: float

@@ -1,5 +1,6 @@
-"""Tokens a second of learner and generators, by a roofline: arithmetic or bandwidth, whichever
-takes longer, at a share of what the GPU's maker promises.
+"""Tokens a second of learner and generators, by a roofline.
+
+Arithmetic or bandwidth, whichever takes longer, at a share of what the GPU's maker promises.
 
 The shares are what well-kept systems reach; a run's own numbers are on its page. What is left out:
 padding, communication between ranks, scoring, stragglers.
