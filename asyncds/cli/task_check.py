@@ -38,7 +38,7 @@ class Shown:
 
 @dataclass(kw_only=True)
 class Tried:
-    """What the reward said of one kind of completion."""
+    """The judgement of the reward on one kind of completion."""
 
     kind: str
     replies: list[tuple[Row, str, Reply]] = field(default_factory=list)
@@ -59,8 +59,10 @@ class Tried:
 
 @dataclass(kw_only=True)
 class TaskReport:
-    """lengths: tokens of prompts, ascending. problems: what would keep a run from learning; notes:
-    what is good to know."""
+    """lengths: tokens of prompts, ascending.
+
+    problems: what would keep a run from learning; notes: what is good to know.
+    """
 
     name: str
     sizes: dict[str, int]
@@ -72,8 +74,10 @@ class TaskReport:
 
 
 def check_task(config: RunConfig, *, rows: int, seed: int = 0) -> TaskReport:
-    """Look at a task. rows: how many are drawn, of each split. Raises UserError where it can't be
-    made."""
+    """Look at a task.
+
+    rows: how many are drawn, of each split. Raises UserError where it can't be made.
+    """
     if problems := task_problems(config):
         raise UserError(*problems)
     options = task_options(config.task, tokenizer=config.tokenizer or config.model)

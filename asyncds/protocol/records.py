@@ -81,8 +81,11 @@ class StepRecord(Record, frozen=True, kw_only=True):
     pause_seconds: float | None
 
     def line(self) -> dict[str, Any]:
-        """The line of metrics.jsonl: flat; steps count from 1; `learner/NAME`, `distinct/NAME`, and
-        `reward/NAME` for parts of rewards; None for a learner's number that is not finite."""
+        """The flat line of metrics.jsonl.
+
+        Steps count from 1; `learner/NAME`, `distinct/NAME`, and `reward/NAME` for parts of rewards;
+        None for a learner's number that is not finite.
+        """
         values = msgspec.to_builtins(self)
         batch, learner = values.pop("batch") or {}, values.pop("learner")
         distinct, parts = batch.pop("distinct", {}), batch.pop("parts", {})

@@ -1,4 +1,4 @@
-"""What a worker process prints: a little is shown, and too much ends the process."""
+"""Output of a worker process: a little is shown, and too much ends the process."""
 
 import asyncio
 import os
@@ -34,11 +34,11 @@ class Output(asyncio.Protocol):
         return writing
 
     def next_row(self) -> None:
-        """What comes now is printed for another row."""
+        """Take what comes from now on as printed for another row."""
         self._shown = 0
 
     def next_completion(self) -> None:
-        """What comes now is printed by another judgement."""
+        """Take what comes from now on as printed by another judgement."""
         self._printed = 0
 
     def close(self) -> None:

@@ -111,8 +111,10 @@ class Task(Protocol):
         return None
 
     def own_answers(self, row: Row) -> Sequence[str]:
-        """Completions of which one should be right, most likely first, for `asyncds task check`;
-        () where that is not known."""
+        """Completions of which one should be right, most likely first, or ().
+
+        They are for `asyncds task check`; () where that is not known.
+        """
         return ()
 
     def fingerprint(self) -> str:

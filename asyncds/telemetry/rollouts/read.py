@@ -12,9 +12,11 @@ SAMPLES_DELETED = "The samples were deleted to keep the journal within coordinat
 
 @dataclass(frozen=True, kw_only=True)
 class Completion:
-    """One completion. answers: by equivalence, the primary one first, "" where there is none.
-    oldest, newest: versions of its tokens. mean_logprob: mean_t log μ, nats.
-    parts: what the reward is made of, by name."""
+    """One completion.
+
+    answers: by equivalence, the primary one first, "" where there is none. oldest, newest: versions
+    of its tokens. mean_logprob: mean_t log μ, nats. parts: what the reward is made of, by name.
+    """
 
     text: str
     answers: dict[str, str]
