@@ -10,7 +10,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help quickstart tiny-model study study-pages test test-unit chaos simulate elastic network fuzz k8s-lab tools manifests policy-check image chart image-check docs lint house env install-gpu lock clean
+.PHONY: help quickstart tiny-model study study-pages test test-unit chaos simulate elastic network slurm fuzz k8s-lab tools manifests policy-check image chart image-check docs lint house env install-gpu lock clean
 
 ARGS ?=
 ALGO ?= ds_grpo
@@ -81,6 +81,9 @@ elastic: $(INSTALLED) ## 1, 4, 2 and 3 generators in one run (some minutes)
 
 network: $(INSTALLED) ## a run on three machines whose cables fail, as root on Linux (half an hour)
 	$(RUN) pytest tests/network -s --network $(ARGS)
+
+slurm: $(INSTALLED) ## a run on a real Slurm of three machines on this one, as root (some minutes)
+	$(RUN) pytest tests/slurm -s -m long $(ARGS)
 
 fuzz: $(INSTALLED) ## a million hostile frames against a live coordinator; ARGS="--fuzz-seed 7"
 	$(RUN) pytest tests/fuzz -s -o timeout=7200 --frames 1000000 --fuzz-seed $$RANDOM $(ARGS)

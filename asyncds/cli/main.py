@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from asyncds.cli import files
 from asyncds.cli.task_app import task_app
 from asyncds.launch.errors import UserError
 from asyncds.user_code import find_user_code
@@ -60,16 +61,37 @@ def run(
     replace: Annotated[
         bool, typer.Option("--replace", help="Delete an earlier run of that name first.")
     ] = False,
+    go_on: Annotated[
+        bool, typer.Option("--continue", help="Go on with the run of that name, if there is one.")
+    ] = False,
+    on: Annotated[
+        Literal["slurm"] | None,
+        typer.Option(help="Spread the run over the machines of this Slurm job."),
+    ] = None,
 ) -> None:
-    """Train: the whole system on this machine, with live progress."""
+    """Train: the whole system on this machine, or on several, with live progress."""
     from asyncds.cli.run import run_command
 
+    if replace and go_on:
+        raise UserError("--replace deletes the run that --continue goes on with: give one of them")
     values = arguments or []
     if resume is None and (not values or "=" in values[0]):
         raise UserError("give a configuration file, or --resume RUN")
     config = None if resume else Path(values[0])
     overrides = values if resume else values[1:]
-    code = run_command(config=config, overrides=overrides, resume=resume, replace=replace)
+    site = None
+    if on == "slurm":
+        from asyncds.launch.slurm import SlurmSite
+
+        site = SlurmSite()
+    code = run_command(
+        config=config,
+        overrides=overrides,
+        resume=resume,
+        replace=replace,
+        go_on=go_on,
+        site=site,
+    )
     raise typer.Exit(code)
 
 
@@ -358,69 +380,8 @@ def compare(
     compare_command(runs, baseline=baseline, output=output, pairs=pairs, over=over)
 
 
-@app.command()
-def keys(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Directory of the keys.")],
-    name: Annotated[
-        list[str] | None, typer.Option(help="A client; several: --name A --name B.")
-    ] = None,
-) -> None:
-    """Make keys for encrypted links: the coordinator's, unless OUT has them, and each client's."""
-    from asyncds.transport.keys import KeyFileError, make_keys
-
-    try:
-        for path in make_keys(out, name or ["client"]):
-            print(path)
-    except KeyFileError as error:
-        raise UserError(str(error)) from error
-
-
-@app.command("tiny-model")
-def tiny_model(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Directory of the model.")],
-    task: Annotated[
-        Literal["countdown", "knights_knaves"], typer.Option(help="What it learns.")
-    ] = "countdown",
-    operands: Annotated[
-        int, typer.Option(min=3, max=4, help="How many numbers a Countdown problem has.")
-    ] = 3,
-    max_number: Annotated[
-        int, typer.Option(min=2, max=30, help="Largest number of a Countdown problem.")
-    ] = 10,
-    seed: Annotated[int, typer.Option(help="Of its weights and its data.")] = 0,
-    held_out: Annotated[
-        int, typer.Option(min=0, help="Problems not taught: a run's n_eval + n_validation.")
-    ] = 128,
-    clean_steps: Annotated[
-        int | None, typer.Option(min=1, help="Steps on right answers; default by task and size.")
-    ] = None,
-    babble_steps: Annotated[
-        int | None,
-        typer.Option(min=0, help="Steps on a mixture of right and wrong answers after these."),
-    ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
-    remake: Annotated[
-        bool, typer.Option("--remake", help="Train the default one too, instead of copying it.")
-    ] = False,
-) -> None:
-    """Make a tiny base model (minutes), unless OUT is one. The default one is in the package."""
-    from asyncds.tiny.__main__ import main as make
-
-    try:
-        make(
-            out,
-            task=task,
-            operands=operands,
-            max_number=max_number,
-            seed=seed,
-            held_out=held_out,
-            clean_steps=clean_steps,
-            babble_steps=babble_steps,
-            threads=threads,
-            remake=remake,
-        )
-    except FileExistsError as error:
-        raise UserError(str(error)) from error
+app.command()(files.keys)
+app.command("tiny-model")(files.tiny_model)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`asyncds run`: the whole system on this machine."""
+"""`asyncds run`: the whole system, on this machine or started from it."""
 
 import shutil
 import sys
@@ -21,6 +21,7 @@ from asyncds.launch.children import Children
 from asyncds.launch.errors import UserError
 from asyncds.launch.interrupts import interrupts
 from asyncds.launch.preflight import preflight
+from asyncds.launch.site import Site, children, placed, prepared
 from asyncds.protocol.records import RunStatus
 from asyncds.telemetry.summary import read_summary
 
@@ -30,17 +31,30 @@ PLAIN_SECONDS = 5.0
 
 
 def run_command(
-    *, config: Path | None, overrides: Sequence[str], resume: Path | None, replace: bool = False
+    *,
+    config: Path | None,
+    overrides: Sequence[str],
+    resume: Path | None,
+    replace: bool = False,
+    go_on: bool = False,
+    site: Site | None = None,
 ) -> int:
     """Run a configuration, or go on with a run directory. Returns the exit code.
 
-    replace: delete a run directory of that name first. Raises ConfigError and UserError before
-    anything is started.
+    replace: delete a run directory of that name first. go_on: go on with it, if there is one.
+    site: where its processes are put; default: all on this machine. Raises ConfigError and
+    UserError before anything is started.
     """
     run = local.absolute_paths(_load(config, overrides, resume))
     run_dir = local.run_directory(run)
-    replace = replace and resume is None and (run_dir / "config.yaml").exists()
-    if problems := preflight(run, resume=resume is not None or replace):
+    there = (run_dir / "config.yaml").exists()
+    if go_on and there:
+        resume = run_dir
+    replace = replace and resume is None and there
+    places = None if site is None else placed(run, site)
+    if site is not None:
+        run = prepared(run, site)
+    if problems := preflight(run, resume=resume is not None or replace, placed=places is not None):
         raise UserError(*problems)
     if replace:
         shutil.rmtree(run_dir)
@@ -54,11 +68,9 @@ def run_command(
     with interrupts() as signals:
         active = ActiveRun(
             children=Children(
-                [
-                    local.coordinator(run, port=port),
-                    *local.learner(run, port=port),
-                    *local.generators(run, port=port),
-                ],
+                local.children(run, port=port)
+                if site is None or places is None
+                else children(run, port=port, site=site, places=places),
                 supervision=run.supervision,
             ),
             address=f"tcp://{run.coordinator.host}:{port}",

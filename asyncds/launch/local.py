@@ -117,6 +117,11 @@ def arguments(run: RunConfig, *, port: int) -> list[str]:
     ]
 
 
+def children(run: RunConfig, *, port: int) -> list[Child]:
+    """All processes of a run. port: of the coordinator."""
+    return [coordinator(run, port=port), *learner(run, port=port), *generators(run, port=port)]
+
+
 def coordinator(run: RunConfig, *, port: int) -> Child:
     """The coordinator of a run."""
     return Child(
@@ -128,17 +133,27 @@ def coordinator(run: RunConfig, *, port: int) -> Child:
     )
 
 
-def learner(run: RunConfig, *, port: int, devices: Sequence[str] | None = None) -> list[Child]:
-    """The learner of a run, if there is anything to train; with several ranks, torchrun."""
+def learner(
+    run: RunConfig,
+    *,
+    port: int,
+    devices: Sequence[str] | None = None,
+    nodes: int = 1,
+    address: str = "127.0.0.1",
+) -> list[Child]:
+    """The learner of a run, if there is anything to train; with several ranks, torchrun.
+
+    nodes: the machines that its ranks are on, of which this is the first; address: of this one.
+    """
     if not run.trains:
         return []
     command = ["asyncds.cli.main", "learner", *arguments(run, port=port)]
     if run.learner.ranks > 1:
         command = [
             "torch.distributed.run",
-            "--nnodes=1",
-            f"--nproc-per-node={run.learner.ranks}",
-            "--master-addr=127.0.0.1",
+            f"--nnodes={nodes}",
+            f"--nproc-per-node={run.learner.ranks // nodes}",
+            f"--master-addr={address}",
             f"--master-port={free_port()}",
             "-m",
             *command,

@@ -34,10 +34,11 @@ from asyncds.transport.keys import (
 _GIB = 1 << 30
 
 
-def preflight(config: RunConfig, *, resume: bool = False) -> list[str]:
+def preflight(config: RunConfig, *, resume: bool = False, placed: bool = False) -> list[str]:
     """All problems that a run of `config` on this machine would meet; [] if there are none.
 
-    resume: the run directory is meant to be there.
+    resume: the run directory is meant to be there. placed: which GPUs it gets on which machines is
+    decided, and they are enough.
     """
     problems, facts = _models(config)
     return [
@@ -45,7 +46,7 @@ def preflight(config: RunConfig, *, resume: bool = False) -> list[str]:
         *_packages(config),
         *task_problems(config),
         *_kinds(config),
-        *_devices(config, gpus() if uses_cuda() else []),
+        *([] if placed else _devices(config, gpus() if uses_cuda() else [])),
         *_ports(config),
         *_keys(config),
         *_run_directory(config, facts, resume=resume),

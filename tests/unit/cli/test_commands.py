@@ -120,12 +120,21 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
 def test_run(asyncds: Command, calls: list[dict[str, object]]) -> None:
     assert asyncds("run", "--replace", "a.yaml", "steps=3", "name=x")[0] == 1
     assert asyncds("run", "--resume", "runs/a", "steps=9")[0] == 1
+    assert asyncds("run", "--continue", "a.yaml")[0] == 1
+    here = {"site": None, "resume": None, "replace": False, "go_on": False}
     fresh = {"config": Path("a.yaml"), "overrides": ["steps=3", "name=x"]}
     resumed = {"config": None, "overrides": ["steps=9"]}
     assert calls == [
-        fresh | {"resume": None, "replace": True},
-        resumed | {"resume": Path("runs/a"), "replace": False},
+        here | fresh | {"replace": True},
+        here | resumed | {"resume": Path("runs/a")},
+        here | {"config": Path("a.yaml"), "overrides": [], "go_on": True},
     ]
+
+
+def test_a_run_starts_anew_or_goes_on(asyncds: Command, calls: list[dict[str, object]]) -> None:
+    code, _, err = asyncds("run", "--continue", "--replace", "a.yaml")
+    assert (code, calls) == (2, [])
+    assert "give one of them" in err
 
 
 def test_run_without_a_configuration(asyncds: Command, calls: list[dict[str, object]]) -> None:
