@@ -30,6 +30,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers.utils import cached_file
 
+from asyncds.engine.checkpoint_owner import PARTIAL, REPLACED, confirm, put_in_place
 from asyncds.engine.training import TrainingEngine
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 _DEEPSPEED, _HF = "deepspeed", "hf"
 _TAG = "state"
-_PARTIAL, _REPLACED, _DAMAGED = ".partial-", ".replaced-", "damaged-"
+_DAMAGED = "damaged-"
 _READERS = 8
 _FULL_BYTES = 1 << 20
 """Free bytes below which a full disk is why writing failed."""
@@ -63,22 +64,26 @@ class NoRoomError(CheckpointError):
     """A checkpoint that was not written, because the disk is full; the message names it."""
 
 
-def save(engine: TrainingEngine, directory: Path, *, state: Mapping[str, Any]) -> None:
+def save(engine: TrainingEngine, directory: Path, *, state: Mapping[str, Any], owner: str) -> None:
     """Write a checkpoint, replacing one of the same name. A collective.
 
-    state: what the caller wants back from ``load``; JSON.
+    state: what the caller wants back from ``load``; JSON. owner: who has taken over the directory
+    above (``checkpoint_owner``).
 
     Raises NoRoomError on all ranks if there is less room than the checkpoint before it takes, or if
     any rank finds the disk full; what was begun is removed then, and what was there stays. A rank
-    that finds it full while others wait for it inside DeepSpeed ends with them instead.
+    that finds it full while others wait for it inside DeepSpeed ends with them instead. Raises
+    ReplacedError, on rank 0 at least, with which the others end, if there is another owner.
     """
-    partial = directory.with_name(_PARTIAL + directory.name)
+    root = directory.parent
+    partial = root / f"{PARTIAL}{directory.name}-{owner}"
 
     def begin() -> None:
         if engine.rank == 0:
+            confirm(root, owner)
             shutil.rmtree(partial, ignore_errors=True)
             (partial / _HF).mkdir(parents=True)
-            _look_for_room(directory.parent)
+            _look_for_room(root)
 
     def write() -> None:
         engine.deepspeed.save_checkpoint(
@@ -94,10 +99,10 @@ def save(engine: TrainingEngine, directory: Path, *, state: Mapping[str, Any]) -
             manifest = {**_layout(engine), "state": dict(state), "files": _describe(partial)}
             (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
             _flush(partial)
-            _put_in_place(partial, directory)
+            put_in_place(partial, directory, owner)
 
     for part in (begin, write, finish):
-        problem = _together(engine, part, directory.parent)
+        problem = _together(engine, part, root, owner)
         if problem:
             if engine.rank == 0:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -202,19 +207,22 @@ def prune(root: Path, *, keep_last: int, keep: Collection[int] = ()) -> None:
     """
     if keep_last < 1:
         raise ValueError(f"keep_last = {keep_last}: choose at least 1")
-    leftovers = [path for mark in (_PARTIAL, _REPLACED) for path in root.glob(f"{mark}*")]
+    leftovers = [path for mark in (PARTIAL, REPLACED) for path in root.glob(f"{mark}*")]
     kept = {f"step-{step}" for step in keep}
     older = [path for path in _complete(root)[:-keep_last] if path.name not in kept]
-    for path in [*older, *leftovers]:
+    for path in older:
         shutil.rmtree(path)
+    for path in leftovers:  # of another owner, too, who may not know yet that it is none
+        shutil.rmtree(path, ignore_errors=True)
 
 
-def _together(engine: TrainingEngine, action: Callable[[], None], root: Path) -> str:
+def _together(engine: TrainingEngine, action: Callable[[], None], root: Path, owner: str) -> str:
     """Do it on every rank; returns how the disk of `root` was full for one of them, or ""."""
     problem = ""
     try:
         action()
     except (OSError, RuntimeError, SafetensorError) as error:
+        confirm(root, owner)  # another owner has taken away what was half written
         # The libraries tell a full disk each in its own words, if at all.
         missing = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
         if not missing and shutil.disk_usage(_existing(root)).free > _FULL_BYTES:
@@ -317,17 +325,3 @@ def _flush(directory: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def _put_in_place(partial: Path, directory: Path) -> None:
-    replaced = directory.with_name(_REPLACED + directory.name)
-    if directory.exists():
-        shutil.rmtree(replaced, ignore_errors=True)
-        directory.rename(replaced)
-    partial.rename(directory)
-    descriptor = os.open(directory.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    shutil.rmtree(replaced, ignore_errors=True)

@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -51,9 +50,9 @@ class Learner:
         probe: Int32,
         metrics: Metrics,
         traces: Traces,
-        step: int,
+        checkpoints: Checkpoints,
     ) -> None:
-        """probe: its tokens, int32. step: batches the weights have seen."""
+        """probe: its tokens, int32. checkpoints: of which the newest, if any, is loaded."""
         self._config = config
         self._engine = engine
         self._objective = objective
@@ -61,15 +60,9 @@ class Learner:
         self._probe = probe
         self._metrics = metrics
         self._traces = traces
-        self.step = step
+        self.checkpoints = checkpoints
+        self.step = max(0, checkpoints.newest)
         self.phase = "starting"
-        self.checkpoints = Checkpoints(
-            Path(config.runs_dir) / config.name / "checkpoints",
-            engine=engine,
-            keep_last=config.checkpoint.keep_last,
-            metrics=metrics,
-            loaded=step,
-        )
         self._report: dict[str, float] = {}
 
     @property
@@ -96,8 +89,8 @@ class Learner:
 
         A checkpoint that there is no room for is left out, but for the last, which is tried again
         until there is. publisher: on rank 0. Raises BatchLateError, LinkLostError, DrainedError,
-        NonFiniteError, NoRoomError, PublisherDiedError, and PreemptedError, then with everything
-        saved, if there is room.
+        NonFiniteError, NoRoomError, PublisherDiedError, ReplacedError, and PreemptedError, then
+        with everything saved, if there is room.
         """
 
         def check() -> None:
@@ -291,14 +284,6 @@ class Learner:
                 updated,
                 published,
             )
-
-
-def agree_on(value: str) -> str:
-    """Return rank 0's value, on every rank."""
-    values = [value]
-    if dist.get_world_size() > 1:
-        dist.broadcast_object_list(values, src=0)
-    return values[0]
 
 
 def _timed(action: Callable[[], object]) -> float:

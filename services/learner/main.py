@@ -2,10 +2,8 @@
 
 import logging
 import threading
-import uuid
 from collections.abc import Callable
 from contextlib import closing, nullcontext
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -14,8 +12,8 @@ from msgspec.structs import replace
 
 from asyncds.algo.objective import Objective
 from asyncds.config.schema import RunConfig
-from asyncds.engine import checkpoint
 from asyncds.engine.checkpoint import CheckpointError, NoRoomError
+from asyncds.engine.checkpoint_owner import ReplacedError
 from asyncds.engine.policy_model import UnsupportedModelError
 from asyncds.engine.tokenizer import load_tokenizer, vocabulary_fingerprint
 from asyncds.engine.training import NonFiniteError, TrainingEngine
@@ -37,8 +35,9 @@ from asyncds.weights.probe import probe_tokens
 from asyncds.weights.sender import WeightSender
 from asyncds.weights.source import weight_specs
 from asyncds.weights.staging import StagedWeights
+from services.learner.checkpoints import Checkpoints
 from services.learner.inbox import BatchLateError, DrainedError, Inbox, PreemptedError
-from services.learner.learner import Learner, agree_on
+from services.learner.learner import Learner
 from services.learner.publisher import Publisher, PublisherDiedError
 from services.process import (
     BAD_INPUT,
@@ -90,7 +89,14 @@ def _serve(config: RunConfig) -> int:
         keys = client_keys(config)
         config.algorithm.resolved()  # told before anything is loaded
         engine = _make_engine(config)
-        step = _restore(engine, config)
+        metrics = build_metrics("learner")
+        checkpoints = Checkpoints(
+            run_directory(config) / "checkpoints",
+            engine=engine,
+            keep_last=config.checkpoint.keep_last,
+            metrics=metrics,
+        )
+        checkpoints.restore()
     except (
         KeyFileError,
         CheckpointError,
@@ -101,7 +107,7 @@ def _serve(config: RunConfig) -> int:
         log.error("%s", error)
         return BAD_INPUT
     try:
-        reason = _train(engine, config, step, keys)
+        reason = _train(engine, config, checkpoints, metrics, keys)
     except DrainedError as told:
         reason = str(told)
     except PreemptedError as told:
@@ -114,6 +120,7 @@ def _serve(config: RunConfig) -> int:
         NonFiniteError,
         PublisherDiedError,
         RefusedError,
+        ReplacedError,
     ) as error:
         log.error("%s", error)
         return FAILURE
@@ -141,26 +148,18 @@ def _make_engine(config: RunConfig) -> TrainingEngine:
     )
 
 
-def _restore(engine: TrainingEngine, config: RunConfig) -> int:
-    """Load the newest checkpoint that is whole, if there is any; returns the batches it has seen.
-
-    Rank 0 looks for it: if it finds none that is whole, the worker group ends with it.
-    """
-    root = run_directory(config) / "checkpoints"
-    newest = agree_on(str(checkpoint.newest(root) or "") if engine.rank == 0 else "")
-    if not newest:
-        return 0
-    log.info("starting from %s", newest)
-    return int(checkpoint.load(engine, Path(newest))["step"])
-
-
-def _train(engine: TrainingEngine, config: RunConfig, step: int, keys: ClientKeys | None) -> str:
+def _train(
+    engine: TrainingEngine,
+    config: RunConfig,
+    checkpoints: Checkpoints,
+    metrics: Metrics,
+    keys: ClientKeys | None,
+) -> str:
     """Be one rank of one worker group, until the run is over. Returns the reason."""
     name = f"learner-{engine.rank}"
-    metrics = build_metrics("learner")
     traces = make_traces(config, role="learner", name=name)
-    learner = _make_learner(engine, config, step, metrics, traces)
-    introduction = _introduction(engine, config, name)
+    learner = _make_learner(engine, config, checkpoints, metrics, traces)
+    introduction = _introduction(engine, config, name, checkpoints.owner)
     inbox, ready = Inbox(), threading.Event()
     server = metrics_server(
         config,
@@ -174,7 +173,7 @@ def _train(engine: TrainingEngine, config: RunConfig, step: int, keys: ClientKey
         if isinstance(message, Dump):
             dump(config, name=name, reason=message.reason, state=learner.state())
         if isinstance(message, LearnerAck):
-            learner.checkpoints.keep(message.keep)
+            checkpoints.keep(message.keep)
         if isinstance(message, Welcome):
             traces.run_id = message.id
         inbox.receive(message)
@@ -208,7 +207,11 @@ def _train(engine: TrainingEngine, config: RunConfig, step: int, keys: ClientKey
 
 
 def _make_learner(
-    engine: TrainingEngine, config: RunConfig, step: int, metrics: Metrics, traces: Traces
+    engine: TrainingEngine,
+    config: RunConfig,
+    checkpoints: Checkpoints,
+    metrics: Metrics,
+    traces: Traces,
 ) -> Learner:
     return Learner(
         config,
@@ -225,7 +228,7 @@ def _make_learner(
         ),
         metrics=metrics,
         traces=traces,
-        step=step,
+        checkpoints=checkpoints,
     )
 
 
@@ -249,12 +252,14 @@ def _make_publisher(
     )
 
 
-def _introduction(engine: TrainingEngine, config: RunConfig, name: str) -> LearnerHello:
+def _introduction(
+    engine: TrainingEngine, config: RunConfig, name: str, incarnation: str
+) -> LearnerHello:
     """The introduction of this rank; the incarnation is one for all ranks."""
     vocabulary = load_tokenizer(config.tokenizer or config.model).get_vocab()
     return LearnerHello(
         name=name,
-        incarnation=agree_on(uuid.uuid4().hex),
+        incarnation=incarnation,
         protocol=PROTOCOL,
         rank=engine.rank,
         ranks=engine.ranks,

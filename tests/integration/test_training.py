@@ -133,6 +133,9 @@ def results(
     jobs += [job("timers", "not-timed", models, zero_stage=1)]
     jobs += [job("timers", f"timers{s}", models, zero_stage=s, deepspeed=measured) for s in STAGES]
     root = tmp_path_factory.mktemp("updates")
+    if request.param == 1:
+        replaced = job("save_replaced", "replaced", models, zero_stage=1)
+        jobs.append({**replaced, "directory": str(root / "replaced")})
     if request.param == 2:
         jobs += checkpoint_jobs("save", models, root)
         # Last, since the group is of no use afterwards.
@@ -309,6 +312,13 @@ def test_the_reference_does_not_train(results: Results, stage: int) -> None:
 @pytest.mark.parametrize("results", [2], indirect=True, ids=["2-ranks"])
 def test_a_rank_that_stays_away_is_an_error_for_the_others(results: Results) -> None:
     assert "Timed out" in str(results("deadline")[0]["error"])
+
+
+@pytest.mark.parametrize("results", [1], indirect=True, ids=["1-rank"])
+def test_no_checkpoint_comes_of_a_worker_group_that_was_replaced(results: Results) -> None:
+    (seen,) = results("replaced")
+    assert "another learner has taken over" in str(seen["error"])
+    assert str(seen["newest"]) == "None"
 
 
 @pytest.mark.parametrize("results", [2], indirect=True, ids=["2-ranks"])

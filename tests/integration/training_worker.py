@@ -23,11 +23,13 @@ from torch import Tensor
 from asyncds.algo.sums import Sums
 from asyncds.config.engines import LearnerConfig
 from asyncds.engine import checkpoint
+from asyncds.engine.checkpoint_owner import ReplacedError, take_over
 from asyncds.engine.training import NonFiniteError, TrainingEngine
 from asyncds.protocol.batch import Int32, SequenceTable, Shard
 
 VOCABULARY = 100
 PROBE = np.arange(3, 23, dtype=np.int32)
+OWNER = "mine"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,9 +226,36 @@ def do_reference(engine: TrainingEngine, job: dict[str, Any]) -> dict[str, Any]:
 def do_save(engine: TrainingEngine, job: dict[str, Any]) -> dict[str, Any]:
     update(engine)
     exported = engine.probe(PROBE)
-    checkpoint.save(engine, Path(job["directory"]), state={"version": 5})
+    _take_over(engine, Path(job["directory"]).parent)
+    checkpoint.save(engine, Path(job["directory"]), state={"version": 5}, owner=OWNER)
     lr = update(engine)[0].lr
     return {"exported": exported, "probe": engine.probe(PROBE), "lr": lr}
+
+
+def _take_over(engine: TrainingEngine, root: Path) -> None:
+    if engine.rank == 0:
+        take_over(root, OWNER)
+    dist.barrier()
+
+
+def do_save_replaced(engine: TrainingEngine, job: dict[str, Any]) -> dict[str, Any]:
+    """Another worker group takes over while DeepSpeed writes."""
+    root = Path(job["directory"])
+    take_over(root, OWNER)
+    write = engine.deepspeed.save_checkpoint
+
+    def overtaken(*arguments: Any, **options: Any) -> Any:
+        saved = write(*arguments, **options)
+        take_over(root, "another")
+        return saved
+
+    engine.deepspeed.save_checkpoint = overtaken
+    error = ""
+    try:
+        checkpoint.save(engine, root / "step-1", state={"step": 1}, owner=OWNER)
+    except ReplacedError as caught:
+        error = str(caught)
+    return {"error": error, "newest": str(checkpoint.newest(root))}
 
 
 def do_save_without_room(engine: TrainingEngine, job: dict[str, Any]) -> dict[str, Any]:
@@ -234,7 +263,8 @@ def do_save_without_room(engine: TrainingEngine, job: dict[str, Any]) -> dict[st
     the room that it takes, what there is. first: the one before it is out of sight."""
     root, first = Path(job["directory"]), engine.rank == 0
     ballast = root.with_name("ballast")
-    checkpoint.save(engine, root / "step-1", state={"step": 1})
+    _take_over(engine, root)
+    checkpoint.save(engine, root / "step-1", state={"step": 1}, owner=OWNER)
     if first:
         files = [file for file in root.rglob("*") if file.is_file()]
         size = sum(file.stat().st_blocks * 512 for file in files)
@@ -248,7 +278,7 @@ def do_save_without_room(engine: TrainingEngine, job: dict[str, Any]) -> dict[st
     update(engine)
     error = ""
     try:
-        checkpoint.save(engine, root / "step-2", state={"step": 2})
+        checkpoint.save(engine, root / "step-2", state={"step": 2}, owner=OWNER)
     except checkpoint.NoRoomError as caught:
         error = str(caught)
     dist.barrier()
@@ -257,7 +287,7 @@ def do_save_without_room(engine: TrainingEngine, job: dict[str, Any]) -> dict[st
     dist.barrier()
     if first:
         ballast.unlink()
-    checkpoint.save(engine, root / "step-2", state={"step": 2})
+    checkpoint.save(engine, root / "step-2", state={"step": 2}, owner=OWNER)
     return {"error": error, "left": left, "before": newest, "after": str(checkpoint.newest(root))}
 
 

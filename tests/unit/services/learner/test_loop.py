@@ -19,6 +19,7 @@ from asyncds.protocol.wire import BatchRequest, Drain, Finish
 from asyncds.telemetry.metrics.catalogue import CATALOGUE
 from asyncds.telemetry.metrics.registry import Metrics, build_metrics
 from asyncds.telemetry.traces.traces import Traces
+from services.learner.checkpoints import Checkpoints
 from services.learner.inbox import Inbox, PreemptedError
 from services.learner.learner import Learner
 from tests.support.objectives import make_objective
@@ -90,7 +91,7 @@ def saved(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     monkeypatch.setattr(
         "services.learner.checkpoints.checkpoint.save",
-        lambda _, path, state: names.append(path.name),
+        lambda _, path, state, owner: names.append(path.name),
     )
     return names
 
@@ -115,15 +116,20 @@ def make_learner(
         checkpoint={"every": every, "keep_last": 1},
         coordinator={"stall_seconds": end_seconds},
     )
+    engine = cast(Any, MockEngine())
+    checkpoints = Checkpoints(
+        path / "checkpoints", engine=engine, keep_last=config.checkpoint.keep_last, metrics=metrics
+    )
+    checkpoints.newest = step or -1
     return Learner(
         config,
-        engine=cast(Any, MockEngine()),
+        engine=engine,
         objective=make_objective(**options),
         staged=cast(Any, staged),
         probe=np.zeros(1, dtype=np.int32),
         metrics=metrics,
         traces=traces or Traces(None, run="r", role="learner", name="l"),
-        step=step,
+        checkpoints=checkpoints,
     )
 
 
@@ -252,7 +258,7 @@ def test_a_checkpoint_that_there_is_no_room_for(
     """That of the second of four steps, and the last one for a while, or for good."""
     tried: list[str] = []
 
-    def save(engine: object, path: Path, state: object) -> None:
+    def save(engine: object, path: Path, state: object, owner: str) -> None:
         tried.append(path.name)
         if len(tried) <= failures:
             raise NoRoomError(f"the checkpoint {path} was not written")
