@@ -146,7 +146,8 @@ class Delivered(Message, frozen=True):
     """A finished group; repeated until acknowledged.
 
     attempt: of the lease it was made for, which may be an earlier one by now: the group is as good.
-    score_errors: completions that could not be judged, the last because of score_error.
+    score_errors: completions that could not be judged, the last because of score_error. texts: of
+    some groups, for people: the prompt's, then the completions'.
     """
 
     lease: int
@@ -154,6 +155,7 @@ class Delivered(Message, frozen=True):
     group: Group
     score_errors: int = 0
     score_error: str = ""
+    texts: list[str] = []
 
 
 class LeaseFailed(Message, frozen=True):

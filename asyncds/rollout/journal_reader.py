@@ -183,6 +183,12 @@ class JournalReader(JournalFile):
         )
         return list(self._groups(where, (most,)))
 
+    def training_groups(self, leases: Sequence[int]) -> list[GroupRow]:
+        """Those of these leases that are training groups, oldest first."""
+        places = ", ".join("?" * len(leases))
+        where = f"l.purpose = 'train' AND g.lease IN ({places})"
+        return list(self._groups(where, tuple(leases)))
+
     def lease_story(self, lease: int) -> dict[str, Any]:
         """All that is recorded of a lease and its group, by name; None for what is not known."""
         found = self._db.execute(

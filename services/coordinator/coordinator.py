@@ -56,6 +56,7 @@ class Coordinator:
             rejected=self.rejected,
             welcome=self._welcome,
             send=send,
+            tell=self._events.append,
         )
         self._learner = LearnerService(
             parts=self.parts,

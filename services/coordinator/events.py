@@ -41,4 +41,12 @@ class SyncEnded:
     now: float
 
 
-Event = StepTrained | EvaluationFinished | Rewound | Stalled | SyncEnded
+@dataclass(frozen=True, kw_only=True)
+class TextsCame:
+    """A group was delivered with its texts: the prompt's, then the completions'."""
+
+    lease: int
+    texts: list[str]
+
+
+Event = StepTrained | EvaluationFinished | Rewound | Stalled | SyncEnded | TextsCame

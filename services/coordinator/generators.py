@@ -6,6 +6,7 @@ from collections.abc import Callable
 from asyncds.fleet.membership import Health, Member
 from asyncds.protocol import wire
 from asyncds.rollout.lifecycle import AttemptOutcome, LeaseEvent, Purpose
+from services.coordinator.events import Event, TextsCame
 from services.coordinator.introductions import Introductions
 from services.coordinator.parts import BASE_VERSION, Parts
 from services.coordinator.rejected_frames import RejectedFrames
@@ -25,12 +26,14 @@ class GeneratorService:
         rejected: RejectedFrames,
         welcome: wire.Welcome,
         send: Callable[[bytes, wire.Message], None],
+        tell: Callable[[Event], None],
     ) -> None:
         self._parts = parts
         self._introductions = introductions
         self._rejected = rejected
         self._welcome = welcome
         self._send = send
+        self._tell = tell
         self._unverified = UnverifiedGroups(fleet=parts.fleet, unverified=parts.weights.unverified)
 
     def introduced(self, peer: bytes, hello: wire.GeneratorHello, now: float) -> None:
@@ -125,6 +128,8 @@ class GeneratorService:
         self._send(member.peer, answer)
         if events[LeaseEvent.DELIVERED] > before:
             self._parts.watchdog.moved(now)
+            if len(message.texts) == 1 + len(message.group.lengths) // 4:
+                self._tell(TextsCame(lease=message.lease, texts=message.texts))
 
     def _forget(self, member: Member, reason: str, outcome: AttemptOutcome, now: float) -> None:
         self._parts.fleet.leave(member.name)

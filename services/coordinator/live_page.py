@@ -60,3 +60,7 @@ class LivePage:
         """Show this state from now on."""
         self._published = now
         self._view.publish(status)
+
+    def texts_came(self, lease: int, texts: list[str]) -> None:
+        """Have the texts of a group: the prompt's, then the completions'."""
+        self._view.texts_came(lease, texts)

@@ -28,6 +28,7 @@ from services.coordinator.events import (
     Stalled,
     StepTrained,
     SyncEnded,
+    TextsCame,
 )
 from services.coordinator.live_page import LivePage
 from services.coordinator.run_records import RunRecords
@@ -75,6 +76,8 @@ class CoordinatorTelemetry:
                     self._sync(event.outcome, event.now)
                 case Stalled():
                     self._stall(event.reason, now)
+                case TextsCame():
+                    self.page.texts_came(event.lease, event.texts)
 
     def _step(self, record: StepRecord, lags: list[int]) -> None:
         self._records.step(record)

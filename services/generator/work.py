@@ -16,6 +16,7 @@ from asyncds.scoring.scorer import Scorer
 from asyncds.tasks.base import Score, Task, encode_prompt, reward_parts
 from asyncds.telemetry.metrics.registry import Metrics
 from asyncds.telemetry.traces.spans import Trace, attempt_key, nanoseconds
+from services.generator.shown_texts import ShownTexts
 
 
 class LeaseError(Exception):
@@ -45,6 +46,7 @@ class GroupSampler:
         self._scorer = scorer
         self._task = task
         self._tokenizer = tokenizer
+        self._shown = ShownTexts(tokenizer)
         self._metrics = metrics
 
     async def fulfil(
@@ -87,6 +89,7 @@ class GroupSampler:
             lease=lease.id,
             attempt=lease.attempt,
             group=pack_group(_arrays(prompt, completions, judged.scores, self._task)),
+            texts=self._shown.of(prompt.tolist(), [c.text for c in completions]),
             score_errors=errors,
             score_error=judged.error[:500],
         )

@@ -23,15 +23,18 @@ from asyncds.rollout.journal_reader import GroupRow
 from asyncds.telemetry.files import to_json
 from asyncds.telemetry.machine import hardware, versions
 from asyncds.telemetry.report.charts import report_charts
-from asyncds.telemetry.rollouts.read import SAMPLES_DELETED, read_rollout, tokenizer_of
+from asyncds.telemetry.rollouts.read import (
+    SAMPLES_DELETED,
+    read_rollout,
+    rollout_with,
+    tokenizer_of,
+)
 from asyncds.telemetry.rollouts.samples import sampled
-from asyncds.telemetry.rollouts.texts import Decode, light_decoder
+from asyncds.telemetry.rollouts.texts import Decode, cut, ids_as_text, light_decoder
 from asyncds.telemetry.trackers.public_config import public_config
 
 SAMPLES = 6
 """Groups that are shown."""
-MOST_CHARACTERS = 1600
-"""The most characters of a text that is shown; the middle of a longer one is left out."""
 PACE_STEPS = 21
 """Steps whose pace tells when the run will be over."""
 
@@ -64,6 +67,13 @@ class LiveView:
         self._rest_until = -float("inf")
         self._revision = self._rewinds = ""
         self._lines: list[dict[str, Any]] = []
+        self._texts: dict[int, list[str]] = {}
+
+    def texts_came(self, lease: int, texts: list[str]) -> None:
+        """A group has come with its texts: the prompt's, then the completions'. Without a tokenizer
+        they are what is shown."""
+        self._texts = dict(list(self._texts.items())[1 - SAMPLES :])
+        self._texts[lease] = [cut(text) for text in texts]
 
     def publish(self, status: RunStatus) -> None:
         """status: its `revision`, `REWINDS.REST`, differs from the one before if `details` may."""
@@ -92,7 +102,7 @@ class LiveView:
             start = self._lines[-1]["step"] if self._lines else 0
             self._lines += [s.line() for s in journal.steps(start=start)]
             evaluations = [e.result() for e in journal.evaluations()]
-            groups = journal.newest_groups(SAMPLES)
+            groups = self._groups(journal)
         charts = report_charts(self._lines, evaluations, self._config, last="newest")
         return {
             "charts": [asdict(chart) for chart in charts if chart.svg],
@@ -101,15 +111,25 @@ class LiveView:
             **self._fixed,
         }
 
+    def _groups(self, journal: Journal) -> list[GroupRow]:
+        """The newest; without a tokenizer the newest that came with texts."""
+        texts = {} if self._decode else self._texts
+        told = journal.training_groups(list(texts)) if texts else []
+        return told or journal.newest_groups(SAMPLES)
+
     def _shown(self, group: GroupRow) -> dict[str, Any]:
-        rollout = read_rollout(group, self._decode)
+        texts = self._texts.get(group.lease, [])
+        if self._decode is None and len(texts) == group.n + 1:
+            rollout = rollout_with(group, prompt=texts[0], texts=texts[1:])
+        else:
+            rollout = read_rollout(group, self._decode or ids_as_text)
         prompt = SAMPLES_DELETED if rollout.deleted else rollout.prompt
         shown = asdict(sampled(rollout))
-        shown["texts"] = [(n, correct, _cut(text)) for n, correct, text in shown["texts"]]
-        return {"lease": group.lease, "prompt": _cut(prompt), **shown}
+        shown["texts"] = [(n, correct, cut(text)) for n, correct, text in shown["texts"]]
+        return {"lease": group.lease, "prompt": cut(prompt), **shown}
 
     @cached_property
-    def _decode(self) -> Decode:
+    def _decode(self) -> Decode | None:
         return light_decoder(tokenizer_of(self._config))
 
 
@@ -117,12 +137,3 @@ def _pace(lines: list[dict[str, Any]]) -> float | None:
     """Mean seconds from one step to the next."""
     times = [line["wall_seconds"] for line in lines if line.get("wall_seconds") is not None]
     return (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else None
-
-
-def _cut(text: str) -> str:
-    """A text without its middle, if it is long: a completion's answer is at its end."""
-    left_out = len(text) - MOST_CHARACTERS
-    if left_out <= 0:
-        return text
-    half = MOST_CHARACTERS // 2
-    return f"{text[:half]}\n… {left_out:,} characters …\n{text[-half:]}"

@@ -1,9 +1,10 @@
 """Groups of the journal as texts with their scores."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from asyncds.protocol.codec import decode_group, unpack_group
+from asyncds.protocol.codec import GroupArrays, decode_group, unpack_group
 from asyncds.rollout.journal_reader import GroupRow
 from asyncds.telemetry.rollouts.texts import Decode
 
@@ -57,13 +58,25 @@ def read_rollout(group: GroupRow, decode: Decode) -> Rollout:
     if not group.payload:
         return Rollout(group=group, prompt="", completions=[])
     arrays = unpack_group(decode_group(group.payload))
+    texts = [decode(ids.tolist()) for ids in arrays.completions()]
+    return _rollout(group, arrays, decode(arrays.prompt_ids.tolist()), texts)
+
+
+def rollout_with(group: GroupRow, *, prompt: str, texts: Sequence[str]) -> Rollout:
+    """The same of a group whose texts are known. Raises ProtocolError."""
+    if not group.payload:
+        return Rollout(group=group, prompt="", completions=[])
+    return _rollout(group, unpack_group(decode_group(group.payload)), prompt, texts)
+
+
+def _rollout(group: GroupRow, arrays: GroupArrays, prompt: str, texts: Sequence[str]) -> Rollout:
     completions, start = [], 0
     for i, ids in enumerate(arrays.completions()):
         part = slice(start, start + len(ids))
         start = part.stop
         completions.append(
             Completion(
-                text=decode(ids.tolist()),
+                text=texts[i],
                 answers={name: keys[i] for name, keys in arrays.answers.items()},
                 reward=float(arrays.rewards[i]),
                 correct=bool(arrays.correct[i]),
@@ -75,7 +88,7 @@ def read_rollout(group: GroupRow, decode: Decode) -> Rollout:
                 parts={name: float(values[i]) for name, values in arrays.parts.items()},
             )
         )
-    return Rollout(group=group, prompt=decode(arrays.prompt_ids.tolist()), completions=completions)
+    return Rollout(group=group, prompt=prompt, completions=completions)
 
 
 def tokenizer_of(config: dict[str, Any]) -> str:

@@ -7,6 +7,8 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 Decode = Callable[[Sequence[int]], str]
+MOST_CHARACTERS = 1600
+"""Of a text that is shown; the middle of a longer one is left out."""
 
 
 def decoder(tokenizer: str) -> Decode:
@@ -18,22 +20,33 @@ def decoder(tokenizer: str) -> Decode:
     Without a tokenizer, texts are the ids themselves, such as `⟨5 17 3⟩`, and the log says why:
     rollouts stay readable to some degree when the model is no longer there.
     """
-    return _decoder(tokenizer, _from_hub_cache)
-
-
-def light_decoder(tokenizer: str) -> Decode:
-    """The same without transformers: of the cache, only a tokenizer.json is read."""
-    return _decoder(tokenizer, _from_hub_cache_file)
-
-
-def _decoder(tokenizer: str, from_hub_cache: Callable[[str], Decode]) -> Decode:
     try:
-        return _local(Path(tokenizer)) if Path(tokenizer).is_dir() else from_hub_cache(tokenizer)
+        return _local(Path(tokenizer)) if Path(tokenizer).is_dir() else _from_hub_cache(tokenizer)
     except Exception as error:  # the libraries raise many kinds, also bare Exception
         log.warning(
             "texts are shown as token ids, the tokenizer %s is missing: %s", tokenizer, error
         )
         return ids_as_text
+
+
+def light_decoder(tokenizer: str) -> Decode | None:
+    """The same without transformers: of the cache, only a tokenizer.json is read. None without a
+    tokenizer."""
+    try:
+        directory = Path(tokenizer)
+        return _local(directory) if directory.is_dir() else _from_hub_cache_file(tokenizer)
+    except Exception as error:  # as above
+        log.info("the tokenizer %s is not here, generators send some texts: %s", tokenizer, error)
+        return None
+
+
+def cut(text: str) -> str:
+    """Without its middle, if it is long: a completion's answer is at its end."""
+    left_out = len(text) - MOST_CHARACTERS
+    if left_out <= 0:
+        return text
+    half = MOST_CHARACTERS // 2
+    return f"{text[:half]}\n… {left_out:,} characters …\n{text[-half:]}"
 
 
 def ids_as_text(ids: Sequence[int]) -> str:

@@ -161,7 +161,10 @@ class Desk:
                 engine=engine,
                 scorer=self.scorer,
                 task=make_task("countdown", n_eval=4),
-                tokenizer=SimpleNamespace(encode=lambda text, add_special_tokens: [1, 2, 3]),
+                tokenizer=SimpleNamespace(
+                    encode=lambda text, add_special_tokens: [1, 2, 3],
+                    decode=lambda ids, skip_special_tokens: f"prompt of {len(ids)} tokens",
+                ),
                 metrics=self.metrics,
             ),
             updates=WeightUpdates(
@@ -197,6 +200,7 @@ def test_a_lease_becomes_a_group() -> None:
         assert group.lengths.tolist() == [2, 2, 2]
         assert group.logprobs.max() == 0, "rounding above 0 is cut off"
         assert desk.engine.seeds == [5, 6, 7]
+        assert delivered.texts == ["prompt of 3 tokens", "1 + 2", "1 + 2", "1 + 2"]
 
     serve(scene)
 

@@ -5,6 +5,7 @@ import hashlib
 import http.client
 import json
 import re
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -20,8 +21,9 @@ from asyncds.protocol.records import RunStatus
 from asyncds.rollout.journal import Journal
 from asyncds.telemetry.live import view as live_view
 from asyncds.telemetry.live.page import live_pages, no_live_page
-from asyncds.telemetry.live.view import MOST_CHARACTERS, SAMPLES, LiveView
+from asyncds.telemetry.live.view import SAMPLES, LiveView
 from asyncds.telemetry.metrics.registry import build_metrics
+from asyncds.telemetry.rollouts.texts import MOST_CHARACTERS
 from asyncds.telemetry.server import MetricsServer
 from tests.support.browser import Tab, browser
 from tests.support.html_page import Page
@@ -275,6 +277,23 @@ def test_the_newest_groups_are_shown_and_long_texts_are_cut(live: Live) -> None:
     assert text.endswith("7 7")
     assert "characters …" in text
     assert len(text) < MOST_CHARACTERS + 100
+
+
+def test_without_a_tokenizer_the_texts_that_generators_sent_are_shown(live: Live) -> None:
+    shutil.rmtree(live.run.parents[1] / "models")
+    with closing(Journal(live.run / "journal.db", read_only=True)) as journal:
+        groups = list(journal.groups())
+    trained = {g.lease for g in groups if g.purpose == "train"}
+    assert "⟨" in live.details()["rollouts"][0]["prompt"], "better than nothing"
+    for group in [*groups[: SAMPLES // 2], *groups[-SAMPLES // 2 :]]:
+        live.view.texts_came(group.lease, [HOSTILE, *(f"text {i}" for i in range(group.n))])
+    live.publish(revision="0.3.1.6")
+    shown = live.details()["rollouts"]
+    assert {r["lease"] for r in shown} == {g.lease for g in groups[-SAMPLES // 2 :]} & trained
+    for rollout in shown:
+        assert rollout["prompt"] == HOSTILE
+        texts = sorted(text for _, _, text in rollout["texts"])
+        assert texts == [f"text {i}" for i in range(rollout["n"])]
 
 
 def test_evaluations_are_no_rollouts_of_training(live: Live) -> None:
