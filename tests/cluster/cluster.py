@@ -23,7 +23,7 @@ from tests.support.paths import ROOT
 
 CHART = ROOT / "deploy/helm/asyncds"
 LAB = ROOT / "tests/cluster/lab/lab.sh"
-WAIT_SECONDS = 300.0
+WAIT_SECONDS = 600.0
 FETCH = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=9).read().decode())"
 Object = dict[str, Any]
 T = TypeVar("T")
@@ -39,7 +39,7 @@ def lab(
 ) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [str(LAB), *arguments],
-        env={**os.environ, "HOST_PATH": search_path()},
+        env={**os.environ, "HOST_PATH": search_path(), "HOST_PYTHONPATH": str(ROOT)},
         input=stdin,
         capture_output=True,
         text=True,
@@ -132,14 +132,18 @@ class Cluster:
 
     def metrics(self, pod: Object) -> dict[tuple[str, ...], float]:
         """Its samples: (name, label values in the order of their names…) → value."""
-        assert "podIP" in pod["status"], "it has no address yet"
-        url = f"http://{pod['status']['podIP']}:9400/metrics"
-        text = lab("exec", sys.executable, "-c", FETCH, url).stdout
+        text = self.fetch(pod, "metrics")
         return {
             (sample.name, *(v for _, v in sorted(sample.labels.items()))): sample.value
             for family in text_string_to_metric_families(text)
             for sample in family.samples
         }
+
+    def fetch(self, pod: Object, path: str) -> str:
+        """A page of its server."""
+        assert "podIP" in pod["status"], "it has no address yet"
+        url = f"http://{pod['status']['podIP']}:9400/{path}"
+        return lab("exec", sys.executable, "-c", FETCH, url).stdout
 
     def log(self, pod: Object, container: str = "", *, previous: bool = False) -> str:
         name = pod["metadata"]["name"]

@@ -1,5 +1,6 @@
 """What a real Kubernetes takes, and where it puts pods: the short form of the lab."""
 
+import re
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.unit.deploy.test_kustomize import OVERLAYS, built
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 Object = dict[str, Any]
+SMALL = {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}}
 NEWER = {"policy/v1": "policy/v1beta1"}
 """Versions of the API that this Kubernetes does not have yet, and their predecessors."""
 
@@ -124,6 +126,70 @@ def test_gpus_and_their_taint_place_the_pods(cluster: Cluster) -> None:
     gone = {"deployment", "statefulset", "role", "rolebinding", "serviceaccount", "networkpolicy"}
     for kind in sorted(gone):
         assert cluster.objects(kind, instance="placed") == []
+
+
+def test_workloads_that_cant_be_changed_are_replaced_by_an_upgrade(
+    cluster: Cluster, kinds: set[str]
+) -> None:
+    """A Job of generators, and a JobSet, which the server keeps and nobody acts on. Mocked: what
+    runs in the pods, which sleep."""
+    if "JobSet" not in kinds:
+        pytest.skip("needs the CRDs: see tests/support/helm_chart.py")
+    values = cluster.folder / "replaced.yaml"
+    wanted: dict[str, Any] = {
+        "image": {"repository": "registry.local/host", "tag": "1", "pullPolicy": "Never"},
+        "config": {"model": "/models/m", "steps": 100, "task": {"kind": "countdown"}},
+        "model": {"existingClaim": "models"},
+        "security": {"allowUnencrypted": True},
+        "learner": {"kind": "JobSet", "gpusPerNode": 1, "storage": {"existingClaim": "none"}},
+        "generators": {"pools": {"main": {"kind": "Job", "gpus": 0, "resources": SMALL}}},
+    }
+
+    def deploy(command: str) -> dict[str, str]:
+        """By kind, the name of what there is then."""
+        values.write_text(yaml.safe_dump(wanted))
+        cluster.helm(
+            *(command, "replaced", str(cluster.chart), "-f", str(values)),
+            *cluster.on_host("idle"),
+        )
+        found = {}
+        for kind, component in (("jobset", "learner"), ("job", "generator")):
+            (found[kind],) = (
+                o["metadata"]["name"]
+                for o in cluster.objects(kind, instance="replaced", component=component)
+                if "deletionTimestamp" not in o["metadata"]
+            )
+        return found
+
+    about = cluster.chart / "Chart.yaml"
+    chart = about.read_text()
+    try:
+        first = deploy("install")
+        cluster.wait("its pod", lambda: _job(cluster, first["job"], "1"))
+        wanted["config"]["learner"] = {"lr": 1e-5}
+        other = deploy("upgrade")
+        assert other["jobset"] != first["jobset"]
+        assert other["job"] == first["job"], "generators do not read this"
+        about.write_text(re.sub(r"^version: .*", "version: 98.0.0", chart, flags=re.M))
+        assert deploy("upgrade") == other
+        wanted["image"]["tag"] = "2"
+        last = deploy("upgrade")
+        assert last["jobset"] != other["jobset"]
+        assert last["job"] != other["job"]
+        cluster.wait("the other pod alone", lambda: _job(cluster, last["job"], "2"))
+    finally:
+        about.write_text(chart)
+        cluster.helm("uninstall", "replaced")
+
+
+def _job(cluster: Cluster, job: str, tag: str) -> bool:
+    """Whether there is one generator's pod, which runs, of this Job and image."""
+    found = cluster.objects("pods", instance="replaced", component="generator")
+    return [
+        (p["metadata"]["labels"]["job-name"], p["spec"]["containers"][0]["image"])
+        for p in found
+        if p["status"]["phase"] == "Running"
+    ] == [(job, f"registry.local/host:{tag}")] and len(found) == 1
 
 
 def _placed(cluster: Cluster, generators: int) -> Counter[str] | None:

@@ -2,9 +2,9 @@
 pods meanwhile: `make k8s-lab`. The tests are one story, in this order."""
 
 import json
-import os
 import re
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,115 +15,47 @@ import yaml
 from asyncds.config.load import load_config
 from asyncds.rollout.journal import Journal
 from asyncds.telemetry.summary import read_summary
-from asyncds.tiny.model import make_tiny_model
-from asyncds.tiny.recipe import Recipe
 from tests.chaos.invariants import Left, violations
-from tests.cluster.cluster import (
-    CHART,
-    FETCH,
-    Cluster,
-    Object,
-    claim,
-    for_user,
-    is_ready,
-    lab,
-    volume,
-)
+from tests.cluster.cluster import CHART, FETCH, Cluster, Object, is_ready, lab
 from tests.cluster.on_host import host_values, on_host
-from tests.support.helm_chart import helm, one, run_config
+from tests.cluster.page import NOT_HERE, command, commands
+from tests.cluster.trial import Trial, fitted
+from tests.support.helm_chart import example, helm, one, run_config
+from tests.support.small_disk import SmallDisk, small_disk
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-USER = 10001
-DEMO = CHART / "values-examples/cpu-demo.yaml"
-VALUES = Path(__file__).with_name("values.yaml")
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 MORE_STEPS = 30
 
 
-class Trial:
-    """The release `trial`, and where its volumes are on this machine."""
-
-    def __init__(self, cluster: Cluster, folder: Path) -> None:
-        self.cluster = cluster
-        self.runs = for_user(folder / "coordinator", USER)
-        self.checkpoints = for_user(folder / "learner", USER)
-        self.models = folder / "models"
-        make_tiny_model(
-            self.models / "tiny-countdown", recipe=Recipe(clean_steps=80, babble_steps=0)
-        )
-
-    def volumes(self) -> list[Object]:
-        return [
-            volume("models", self.models, size="1Gi", claim="models"),
-            claim("models", size="1Gi"),
-            volume("runs", self.runs, size="1Gi", claim="trial-asyncds-coordinator-runs"),
-            volume("learner", self.checkpoints, size="5Gi", claim="trial-asyncds-learner"),
-        ]
-
-    def arguments(self, command: str, *more: str) -> list[str]:
-        """Of helm, for this release."""
-        return [
-            *(command, "trial", str(self.cluster.chart)),
-            *("-f", str(DEMO), "-f", str(VALUES), *more),
-            *self.cluster.on_host(),
-        ]
-
-    def helm(self, command: str, *more: str) -> None:
-        self.cluster.helm(*self.arguments(command, *more))
-
-    def pods(self) -> set[str]:
-        """Those of every role, each by what no other pod has."""
-        roles = ("coordinator", "learner", "generator")
-        return {p["metadata"]["uid"] for role in roles for p in self.cluster.pods(role)}
-
-    @property
-    def directory(self) -> Path:
-        """The coordinator's run directory."""
-        return self.runs / "trial"
-
-    def coordinator(self) -> dict[tuple[str, ...], float]:
-        """Its metrics."""
-        pods = self.cluster.pods("coordinator")
-        assert pods, "there is no coordinator"
-        return self.cluster.metrics(pods[0])
-
-    def steps(self) -> int:
-        """Batches in the journal's log, whichever coordinator wrote them."""
-        log = self.directory / "metrics.jsonl"
-        lines = log.read_text().splitlines() if log.exists() else []
-        return int(json.loads(lines[-1])["step"]) if lines else 0
-
-    def healthy(self) -> int:
-        return int(self.coordinator()["asyncds_coordinator_members", "healthy"])
-
-    def goes_on(self, steps: int = 3) -> int:
-        """Waits for this many more batches than there are; returns how many there are then."""
-        wanted = self.steps() + steps
-        self.cluster.wait(f"{wanted} steps", lambda: self.steps() >= wanted)
-        return self.steps()
+@pytest.fixture(scope="module")
+def disk(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SmallDisk]:
+    """The coordinator's volume."""
+    if not request.config.getoption("lab", False):
+        pytest.skip("the whole scenario takes half an hour: `make k8s-lab`")
+    with small_disk(tmp_path_factory.mktemp("disk") / "runs", mebibytes=256) as disk:
+        yield disk
 
 
 @pytest.fixture(scope="module")
-def trial(
-    request: pytest.FixtureRequest, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
-) -> Trial:
-    if not request.config.getoption("lab", False):
-        pytest.skip("the whole scenario takes a quarter of an hour: `make k8s-lab`")
-    made = Trial(cluster, tmp_path_factory.mktemp("trial"))
+def trial(disk: SmallDisk, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Trial:
+    made = Trial(cluster, tmp_path_factory.mktemp("trial"), disk.path)
     cluster.apply(*made.volumes())
     return made
 
 
-def generators(trial: Trial, n: int) -> list[Object] | None:
-    """The generators' pods, once there are so many, all serve, and the coordinator counts them."""
-    ready = trial.cluster.ready("generator")
-    same = len(ready) == n == len(trial.cluster.pods("generator")) == trial.healthy()
-    return ready if same else None
-
-
 def test_it_is_installed_and_trains(trial: Trial) -> None:
-    trial.helm("install")
-    trial.cluster.wait("the first steps", lambda: trial.steps() >= 3, seconds=600)
-    trial.cluster.wait("a generator that serves", lambda: generators(trial, 1))
+    trial.run("cp")
+    trial.run("echo")
+    trial.fit()
+    trial.run("asyncds", "keys")
+    trial.run("kubectl", "create", "secret", "generic", "asyncds-keys")
+    trial.run("kubectl", "create", "secret", "generic", "asyncds-clients")
+    trial.run("helm", "install")
+    assert "Phase:          Succeeded" in trial.run("helm", "test", seconds=1800)
+    assert trial.steps() > 0
+    trial.cluster.wait("a generator that serves", lambda: trial.generators(1))
     for pod in trial.cluster.wait("every pod is ready", lambda: all_ready(trial)):
         restarts = {c["name"]: c["restartCount"] for c in pod["status"]["containerStatuses"]}
         assert set(restarts.values()) == {0}, restarts
@@ -134,8 +66,9 @@ def all_ready(trial: Trial) -> list[Object] | None:
     return pods if all(is_ready(pod) for pod in pods) else None
 
 
-def test_helm_test_sees_a_step(trial: Trial) -> None:
-    assert "Succeeded" in trial.cluster.helm("test", "trial")
+def test_its_state_is_seen(trial: Trial) -> None:
+    assert trial.run("kubectl", "get", "pods").count("Running") == 3
+    assert "step 1:" in trial.run("kubectl", "logs")
 
 
 def test_the_live_page_is_behind_its_service(trial: Trial) -> None:
@@ -150,19 +83,18 @@ def test_the_live_page_is_behind_its_service(trial: Trial) -> None:
 
 
 def test_generators_are_scaled_while_it_trains(trial: Trial) -> None:
-    scale = ("scale", "deployment/trial-asyncds-generator-main")
-    trial.cluster.kubectl(*scale, "--replicas=3")
-    trial.cluster.wait("three generators", lambda: generators(trial, 3), seconds=600)
+    trial.run("kubectl", "scale")
+    trial.cluster.wait("three generators", lambda: trial.generators(3), seconds=1200)
     trial.goes_on()
-    trial.cluster.kubectl(*scale, "--replicas=1")
-    trial.cluster.wait("one generator", lambda: generators(trial, 1))
+    trial.cluster.kubectl("scale", "deployment/trial-asyncds-generator-main", "--replicas=1")
+    trial.cluster.wait("one generator", lambda: trial.generators(1))
     trial.goes_on()
 
 
 def test_a_generators_pod_is_deleted(trial: Trial) -> None:
     (before,) = trial.cluster.pods("generator")
     trial.cluster.kubectl("delete", "pod", before["metadata"]["name"])
-    (after,) = trial.cluster.wait("another one", lambda: generators(trial, 1), seconds=600)
+    (after,) = trial.cluster.wait("another one", lambda: trial.generators(1), seconds=1200)
     assert after["metadata"]["uid"] != before["metadata"]["uid"]
     trial.goes_on()
 
@@ -171,9 +103,9 @@ def test_the_learners_pod_is_deleted(trial: Trial) -> None:
     steps = trial.steps()
     (before,) = trial.cluster.pods("learner")
     trial.cluster.kubectl("delete", "pod", before["metadata"]["name"])
-    (after,) = trial.cluster.wait("another", lambda: trial.cluster.ready("learner"), seconds=600)
+    (after,) = trial.cluster.wait("another", lambda: trial.cluster.ready("learner"), seconds=1200)
     assert after["metadata"]["uid"] != before["metadata"]["uid"]
-    trial.cluster.wait("steps beyond", lambda: trial.steps() > steps + 2, seconds=600)
+    trial.cluster.wait("steps beyond", lambda: trial.steps() > steps + 2, seconds=1200)
     # SIGTERM had it save a checkpoint after its step: nothing is trained again.
     (coordinator,) = trial.cluster.pods("coordinator")
     joined = re.findall(r"joined at step (\d+)", trial.cluster.log(coordinator, "coordinator"))
@@ -188,7 +120,7 @@ def test_the_coordinators_pod_is_deleted(trial: Trial) -> None:
     (after,) = trial.cluster.wait("another", lambda: trial.cluster.ready("coordinator"))
     assert after["metadata"]["uid"] != before["metadata"]["uid"]
     trial.cluster.wait("steps beyond", lambda: trial.steps() > steps + 2)
-    (same,) = trial.cluster.wait("its generator", lambda: generators(trial, 1))
+    (same,) = trial.cluster.wait("its generator", lambda: trial.generators(1))
     assert same["metadata"]["uid"] == generator["metadata"]["uid"], "it was not started again"
 
 
@@ -200,7 +132,7 @@ def test_a_node_is_cut_off_and_comes_back(trial: Trial) -> None:
         (after,) = trial.cluster.wait(
             "a generator elsewhere",
             lambda: [p for p in trial.cluster.ready("generator") if not on(p, "node2")],
-            seconds=600,
+            seconds=1200,
         )
         assert after["spec"]["nodeName"] == "node1"
         trial.goes_on()
@@ -227,32 +159,95 @@ def only(trial: Trial, pod: Object) -> bool:
 
 
 def test_an_upgrade_with_a_mistake_changes_nothing(trial: Trial) -> None:
-    before = trial.pods()
-    misspelt = trial.arguments("upgrade", "--set", "config.rollout.groups_per_stp=3")
-    assert "groups_per_stp" in trial.cluster.refused(*misspelt)
-    trial.cluster.refused(*trial.arguments("upgrade", "--set", "config.rollout.target_lag=9"))
+    before, good = trial.pods(), trial.values.read_text()
+    trial.edit(config__rollout__groups_per_stp=3)
+    assert "groups_per_stp" in trial.run("helm", "upgrade", refused=True)
+    trial.values.write_text(good)
+    trial.edit(config__rollout__target_lag=9)
+    trial.run("helm", "upgrade", refused=True)
     said = trial.cluster.kubectl("logs", "job/trial-asyncds-check", "-c", "check-coordinator")
     assert "target_lag 9 is above max_lag 4" in said
+    trial.values.write_text(good)
     trial.goes_on()
     assert trial.pods() == before
 
 
-def test_an_upgrade_of_the_generators_leaves_the_others_alone(trial: Trial) -> None:
-    learners, before = trial.cluster.pods("learner"), trial.pods()
-    trial.helm("upgrade", "--set", "config.generator.max_num_seqs=64")
-    trial.cluster.wait("another generator", lambda: trial.pods() != before, seconds=600)
-    trial.cluster.wait("that serves", lambda: generators(trial, 1), seconds=600)
+def test_an_upgrade_of_the_generators_leaves_the_learner_alone(trial: Trial) -> None:
+    learners, generators = trial.cluster.pods("learner"), trial.cluster.pods("generator")
+    trial.edit(config__generator__max_num_seqs=64)
+    trial.run("helm", "upgrade")
+    trial.cluster.wait("another", trial.replaced("generator", generators), seconds=1200)
+    trial.cluster.wait("that serves", lambda: trial.generators(1))
     trial.goes_on()
-    names = [pod["metadata"]["uid"] for pod in learners]
-    assert [pod["metadata"]["uid"] for pod in trial.cluster.pods("learner")] == names
+    assert uids(trial.cluster.pods("learner")) == uids(learners)
 
 
-def test_an_upgrade_with_another_value_goes_on_with_the_run(trial: Trial) -> None:
+def test_an_upgrade_of_the_learner_replaces_it_as_a_whole(trial: Trial) -> None:
+    """Old and new pods, with one volume, are there at once for a while."""
+    learners, generators = trial.cluster.pods("learner"), trial.cluster.pods("generator")
+    trial.edit(config__learner__lr=5.0e-5)
+    trial.run("helm", "upgrade")
+    trial.cluster.wait("another", trial.replaced("learner", learners), seconds=1200)
+    trial.goes_on()
+    assert uids(trial.cluster.pods("generator")) == uids(generators)
+
+
+def test_an_upgrade_of_the_charts_version_replaces_nothing(trial: Trial) -> None:
+    about = trial.cluster.chart / "Chart.yaml"
+    about.write_text(re.sub(r"^version: .*", "version: 99.0.0", about.read_text(), flags=re.M))
+    before = trial.pods()
+    trial.run("helm", "upgrade")
+    (learner,) = trial.cluster.objects("statefulset", instance="trial", component="learner")
+    assert learner["metadata"]["labels"]["helm.sh/chart"] == "asyncds-99.0.0"
+    trial.goes_on()
+    assert trial.pods() == before
+
+
+def test_an_upgrade_of_the_image_and_its_rollback_go_on_with_the_run(trial: Trial) -> None:
+    before = working(trial)
+    trial.edit(image__tag="2")
+    trial.run("helm", "upgrade")
+    everybody_is_another(trial, before, image="registry.local/host:2")
+    before = working(trial)
+    trial.run("helm", "rollback")
+    everybody_is_another(trial, before, image="registry.local/host:1")
+    trial.edit(image__tag="1")
+
+
+def working(trial: Trial) -> dict[str, list[Object]]:
+    return {role: trial.cluster.pods(role) for role in ("learner", "generator")}
+
+
+def everybody_is_another(trial: Trial, before: dict[str, list[Object]], *, image: str) -> None:
+    for role, pods in before.items():
+        there = trial.cluster.wait(f"another {role}", trial.replaced(role, pods), seconds=1200)
+        assert {c["image"] for pod in there for c in pod["spec"]["containers"]} == {image}
+    trial.cluster.wait("that serves", lambda: trial.generators(1))
+    trial.goes_on()
+
+
+def test_a_full_volume_is_waited_for(trial: Trial, disk: SmallDisk) -> None:
+    before = trial.pods()
+    disk.fill()
+    full = ("asyncds_coordinator_disk_full",)
+    trial.cluster.wait("that it is noticed", lambda: trial.coordinator()[full] == 1)
+    disk.make_room()
+    trial.goes_on()
+    assert trial.coordinator()[full] == 0
+    assert trial.pods() == before
+
+
+def test_an_upgrade_with_another_value_goes_on_with_the_run_to_its_end(trial: Trial) -> None:
     steps = trial.steps() + MORE_STEPS
-    trial.helm("upgrade", "--set", f"config.steps={steps}")
-    trial.cluster.wait("the end", lambda: over(trial), seconds=900)
+    trial.edit(config__steps=steps)
+    trial.run("helm", "upgrade")
+    trial.cluster.wait("the end", lambda: over(trial), seconds=1800)
     assert over(trial) == "finished"
     assert trial.steps() == steps
+
+
+def uids(pods: list[Object]) -> set[str]:
+    return {pod["metadata"]["uid"] for pod in pods}
 
 
 def over(trial: Trial) -> str | None:
@@ -299,7 +294,7 @@ def test_its_result_is_whole(trial: Trial) -> None:
     assert summary["steps"] == config.steps
     base, result = summary["eval"][0], summary["eval"][-1]
     assert (base["step"], result["step"]) == (0, config.steps)
-    os.symlink(trial.checkpoints / "trial/checkpoints", trial.directory / "checkpoints")
+    (trial.directory / "checkpoints").symlink_to(trial.checkpoints / "trial/checkpoints")
     # Its coordinator stays, for who looks at its page.
     with closing(Journal(trial.directory / "journal.db", read_only=True)) as journal:
         left = Left(config=config, run_dir=trial.directory, journal=journal)
@@ -307,7 +302,7 @@ def test_its_result_is_whole(trial: Trial) -> None:
 
 
 def test_what_stays_after_uninstall_is_meant_to(trial: Trial) -> None:
-    trial.cluster.helm("uninstall", "trial")
+    trial.run("helm", "uninstall")
 
     def left() -> dict[str, list[str]]:
         kinds = trial.cluster.kubectl(
@@ -329,15 +324,29 @@ def test_what_stays_after_uninstall_is_meant_to(trial: Trial) -> None:
     assert read_summary(trial.directory / "summary.json") is not None
 
 
+def test_every_command_of_the_page_was_run(trial: Trial) -> None:
+    missing = [line for line in commands() if line not in trial.done]
+    assert all(line.startswith(NOT_HERE) for line in missing), missing
+
+
 def test_the_values_of_the_scenario_are_accepted(tmp_path: Path) -> None:
     """By the chart and by asyncds; this needs no cluster."""
-    host = tmp_path / "host.yaml"
+    host, values = tmp_path / "host.yaml", tmp_path / "trial.yaml"
     host.write_text(json.dumps(host_values()))
-    files = [x for file in (DEMO, VALUES, host) for x in ("-f", str(file))]
-    done = helm("template", "trial", str(CHART), *files)
+    values.write_text(
+        yaml.safe_dump(fitted(yaml.safe_load(example("single-gpu-node").read_text())))
+    )
+    done = helm("template", "trial", str(CHART), "-f", str(values), "-f", str(host))
     assert done.returncode == 0, done.stderr
     objects = [on_host(o, idle=False) for o in yaml.safe_load_all(done.stdout) if o]
     assert run_config(objects, tmp_path, []).steps > 1000, "it ends when it is told to"
     (learner,) = one(objects, "StatefulSet", "learner")["spec"]["template"]["spec"]["containers"]
     mounts = {m["mountPath"] for m in learner["volumeMounts"]}
     assert {"/usr", str(CHART.parents[2])} <= mounts
+
+
+def test_the_page_has_every_command_of_the_story_once() -> None:
+    """This needs no cluster either: of what the story runs, the page has one line each."""
+    story = Path(__file__).read_text()
+    for words in re.findall(r'trial\.run\(((?:"[^"]+"(?:, )?)+)', story):
+        command(*re.findall(r'"([^"]+)"', words))

@@ -282,7 +282,7 @@ def do_save_without_room(engine: TrainingEngine, job: dict[str, Any]) -> dict[st
     except checkpoint.NoRoomError as caught:
         error = str(caught)
     dist.barrier()
-    left = sorted(path.name for path in root.iterdir())
+    left = sorted(path.name for path in root.iterdir() if path.name != "owner")
     newest = str(checkpoint.newest(root))
     dist.barrier()
     if first:

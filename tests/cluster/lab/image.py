@@ -2,7 +2,7 @@
 
 With a program the image has nothing else and runs it. Without one it is an empty root in which a
 machine's own directories can be mounted: `/usr`, with the links into it that Debian has. Its PATH
-is that of the variable HOST_PATH.
+is that of the variable HOST_PATH, its PYTHONPATH that of HOST_PYTHONPATH.
 """
 
 import hashlib
@@ -47,9 +47,9 @@ def empty_root() -> bytes:
     return out.getvalue()
 
 
-def image(name: str, program: Path | None, path: str) -> bytes:
+def image(name: str, program: Path | None, env: dict[str, str]) -> bytes:
     content = program_layer(program) if program else empty_root()
-    settings: dict[str, object] = {"Env": [f"PATH={path}"]}
+    settings: dict[str, object] = {"Env": [f"{key}={value}" for key, value in env.items()]}
     if program is not None:
         settings["Entrypoint"] = [f"/{program.name}"]
     config = json.dumps(
@@ -76,5 +76,8 @@ def image(name: str, program: Path | None, path: str) -> bytes:
 
 if __name__ == "__main__":
     name, file, *programs = sys.argv[1:]
-    path = os.environ.get("HOST_PATH", DEFAULT_PATH)
-    Path(file).write_bytes(image(name, Path(programs[0]) if programs else None, path))
+    env = {
+        "PATH": os.environ.get("HOST_PATH", DEFAULT_PATH),
+        "PYTHONPATH": os.environ.get("HOST_PYTHONPATH", ""),
+    }
+    Path(file).write_bytes(image(name, Path(programs[0]) if programs else None, env))

@@ -12,8 +12,9 @@
 #   lab.sh down             end everything and remove it
 #
 # Needs root, Debian and cgroups of version 1. Nothing is installed: all is in $LAB, by default
-# ~/.cache/k8slab, and what runs is in $LAB/run. Pods get the machine's own programs: the one image,
-# registry.local/host:1, is an empty root for mounts of /usr and whatever else; HOST_PATH is its PATH.
+# ~/.cache/k8slab, and what runs is in $LAB/run. Pods get the machine's own programs: the image
+# registry.local/host, with the tags 1 and 2, is an empty root for mounts of /usr and whatever else;
+# HOST_PATH is its PATH, HOST_PYTHONPATH its PYTHONPATH.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -166,7 +167,7 @@ up() {
     done
     control_plane
     python3 "$here/image.py" registry.local/pause:3.2 "$run/pause.tar" "$LAB/pause"
-    python3 "$here/image.py" registry.local/host:1 "$run/host.tar"
+    for i in 1 2; do python3 "$here/image.py" "registry.local/host:$i" "$run/host$i.tar"; done
     for ((i = 1; i <= nodes; i++)); do node "$i"; done
     until_true 120 "every node" all_ready "$nodes"
     for ((i = plain + 1; i <= nodes; i++)); do
@@ -277,7 +278,8 @@ END
     start "$name" containers "$name/containerd" containerd --config "$folder/containerd.toml"
     until_true 60 "containerd of $name" containers "$name" version
     containers "$name" -n k8s.io images import "$run/pause.tar" >/dev/null
-    containers "$name" -n k8s.io images import "$run/host.tar" >/dev/null
+    containers "$name" -n k8s.io images import "$run/host1.tar" >/dev/null
+    containers "$name" -n k8s.io images import "$run/host2.tar" >/dev/null
     start "$name" processes "$name/kubelet" "$bin/kubelet" --config="$folder/kubelet.yaml" \
         --kubeconfig="$run/kubeconfig" --root-dir="$folder/kubelet" --cert-dir="$folder/certs" \
         --container-runtime=remote --container-runtime-endpoint="unix://$socket" \

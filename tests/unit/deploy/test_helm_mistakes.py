@@ -1,8 +1,10 @@
 """Mistakes in the chart's values: each is refused by helm with a sentence that names it."""
 
+import subprocess
+
 import pytest
 
-from tests.support.helm_chart import example, template
+from tests.support.helm_chart import CHART, IMAGE, example, helm, template
 
 REFUSED = [
     ("generators.pools.main.replica=2", "replica"),
@@ -113,3 +115,42 @@ def test_values_that_contradict_each_other_are_refused() -> None:
         done = template(example("8x8"), *sets)
         assert done.returncode != 0
         assert named in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "api", "named"),
+    [
+        ("8x8", "jobset.x-k8s.io/v1alpha2/JobSet", "install JobSet 0.8 or newer"),
+        ("8x8", "ray.io/v1/RayCluster", "install KubeRay 1.6 or newer"),
+        ("8x8", "monitoring.coreos.com/v1/PodMonitor", "the Prometheus operator"),
+        ("8x8", "monitoring.coreos.com/v1/PrometheusRule", "the Prometheus operator"),
+        (
+            "multi-node-rdma",
+            "leaderworkerset.x-k8s.io/v1/LeaderWorkerSet",
+            "install LeaderWorkerSet 0.6 or newer",
+        ),
+        ("spot-generators", "keda.sh/v1alpha1/ScaledObject", "install KEDA 2.14 or newer"),
+    ],
+)
+def test_a_controller_that_a_cluster_lacks_is_named(name: str, api: str, named: str) -> None:
+    """Where helm is told what the cluster serves, as it is at an installation."""
+    apis = {
+        "v1/Pod",
+        "jobset.x-k8s.io/v1alpha2/JobSet",
+        "ray.io/v1/RayCluster",
+        "monitoring.coreos.com/v1/PodMonitor",
+        "monitoring.coreos.com/v1/PrometheusRule",
+        "leaderworkerset.x-k8s.io/v1/LeaderWorkerSet",
+        "keda.sh/v1alpha1/ScaledObject",
+    }
+
+    def rendered(served: set[str]) -> subprocess.CompletedProcess[str]:
+        options = [option for x in sorted(served) for option in ("--api-versions", x)]
+        return helm("template", "trial", str(CHART), "-f", str(example(name)), *IMAGE, *options)
+
+    assert rendered(apis).returncode == 0
+    lacking = rendered(apis - {api})
+    assert lacking.returncode != 0
+    assert api in lacking.stderr
+    assert named in lacking.stderr
+    assert rendered(set()).returncode == 0, "nothing is known of the cluster"

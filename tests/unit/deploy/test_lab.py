@@ -82,14 +82,14 @@ def test_what_is_no_question_is_refused(packet: bytes) -> None:
 def test_an_image_is_what_containerd_takes(program: str | None, tmp_path: Path) -> None:
     file = tmp_path / "pause"
     file.write_bytes(b"\x7fELF")
-    made = IMAGE["image"]("registry.local/x:1", file if program else None, "/some/bin:/usr/bin")
+    made = IMAGE["image"]("registry.local/x:1", file if program else None, {"PATH": "/a:/b"})
     with tarfile.open(fileobj=io.BytesIO(made)) as outer:
         read = lambda name: outer.extractfile(name).read()  # type: ignore[union-attr]  # noqa: E731
         (manifest,) = json.loads(read("manifest.json"))
         config = json.loads(read(manifest["Config"]))
         (layer,) = (read(name) for name in manifest["Layers"])
     assert manifest["RepoTags"] == ["registry.local/x:1"]
-    assert config["config"]["Env"] == ["PATH=/some/bin:/usr/bin"]
+    assert config["config"]["Env"] == ["PATH=/a:/b"]
     with tarfile.open(fileobj=io.BytesIO(layer)) as inner:
         names = {entry.name: entry for entry in inner}
     if program:

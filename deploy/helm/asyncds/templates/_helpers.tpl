@@ -131,6 +131,40 @@ every upgrade would replace every pod. */ -}}
 {{- end -}}
 {{- end }}
 
+{{- /* What the cluster must serve, as far as it says what it serves: `helm template` knows no kind at all,
+and then nothing is refused. */ -}}
+{{- define "asyncds.checkCluster" -}}
+{{- $needed := list -}}
+{{- if eq .Values.learner.kind "JobSet" -}}
+{{- $needed = append $needed (list "learner.kind is JobSet" "jobset.x-k8s.io/v1alpha2/JobSet" "JobSet 0.8" "set learner.kind to StatefulSet") -}}
+{{- end -}}
+{{- range $name, $values := .Values.generators.pools -}}
+{{- $own := include "asyncds.pool" (dict "root" $ "name" $name "pool" $values) | fromYaml -}}
+{{- if and $own.enabled (eq $own.kind "LeaderWorkerSet") -}}
+{{- $needed = append $needed (list (printf "generators.pools.%s.kind is LeaderWorkerSet" $name) "leaderworkerset.x-k8s.io/v1/LeaderWorkerSet" "LeaderWorkerSet 0.6" "set kind to Deployment") -}}
+{{- end -}}
+{{- if and $own.enabled $own.autoscaling.enabled (eq $own.autoscaling.kind "keda") -}}
+{{- $needed = append $needed (list (printf "generators.pools.%s.autoscaling.kind is keda" $name) "keda.sh/v1alpha1/ScaledObject" "KEDA 2.14" "set autoscaling.kind to hpa, or autoscaling.enabled to false") -}}
+{{- end -}}
+{{- end -}}
+{{- if .Values.ray.enabled -}}
+{{- $needed = append $needed (list "ray.enabled is true" "ray.io/v1/RayCluster" "KubeRay 1.6" "set ray.enabled to false") -}}
+{{- end -}}
+{{- if .Values.monitoring.podMonitor.enabled -}}
+{{- $needed = append $needed (list "monitoring.podMonitor.enabled is true" "monitoring.coreos.com/v1/PodMonitor" "the Prometheus operator" "set it to false") -}}
+{{- end -}}
+{{- if .Values.monitoring.prometheusRule.enabled -}}
+{{- $needed = append $needed (list "monitoring.prometheusRule.enabled is true" "monitoring.coreos.com/v1/PrometheusRule" "the Prometheus operator" "set it to false") -}}
+{{- end -}}
+{{- if .Capabilities.APIVersions.Has "v1/Pod" -}}
+{{- range $needed -}}
+{{- if not ($.Capabilities.APIVersions.Has (index . 1)) -}}
+{{- fail (printf "%s, and this cluster does not serve %s: install %s or newer, or %s" (index . 0) (index . 1) (index . 2) (index . 3)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
 {{- /* Models: where a path leads, and what the pods keep of downloads. */ -}}
 {{- define "asyncds.checkModel" -}}
 {{- $model := .Values.model -}}
@@ -246,6 +280,7 @@ every upgrade would replace every pod. */ -}}
 {{- define "asyncds.config" -}}
 {{- include "asyncds.check" . -}}
 {{- include "asyncds.checkPools" . -}}
+{{- include "asyncds.checkCluster" . -}}
 {{- $full := include "asyncds.fullname" . -}}
 {{- $coordinator := dict "host" (printf "%s-coordinator" $full) "port" .Values.coordinator.port "stay" true "journal_gb" (include "asyncds.journalGb" . | float64) -}}
 {{- if .Values.security.curve.existingSecret -}}
