@@ -22,6 +22,7 @@ LAB=${LAB:-${XDG_CACHE_HOME:-$HOME/.cache}/k8slab}
 root=$LAB/root bin=$LAB/bin run=$LAB/run
 lib=$root/usr/lib/x86_64-linux-gnu
 source=$LAB/src/kubernetes-1.20.2
+logs_of_pods=pkg/kubelet/kuberuntime/kuberuntime_manager.go
 api=10.77.0.10
 programs=(kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy)
 packages=(
@@ -71,6 +72,9 @@ fetch() {
     rm -f "$source"/vendor/github.com/modern-go/reflect2/*.{go,s}
     cp "$root"/usr/share/gocode/src/github.com/modern-go/reflect2/*.{go,s} \
         "$source/vendor/github.com/modern-go/reflect2/"
+    # A kubelet removes logs of pods that it does not know: each gets a directory of its own.
+    sed -i 's|^\tpodLogsRootDirectory = "/var/log/pods"$||' "$source/$logs_of_pods"
+    echo 'var podLogsRootDirectory = os.Getenv("POD_LOGS")' >>"$source/$logs_of_pods"
 }
 
 build() {
@@ -272,6 +276,8 @@ END
     for controller in /sys/fs/cgroup/*/; do
         mkdir -p "${controller}k8slab-$name" 2>/dev/null || true
     done
+    # A node's pods count as one process otherwise, beside whatever else the machine does.
+    echo 8192 >"/sys/fs/cgroup/cpu/k8slab-$name/cpu.shares"
     for controller in cpuset.cpus cpuset.mems; do # new ones begin empty
         cat "/sys/fs/cgroup/cpuset/$controller" >"/sys/fs/cgroup/cpuset/k8slab-$name/$controller"
     done
@@ -280,7 +286,7 @@ END
     containers "$name" -n k8s.io images import "$run/pause.tar" >/dev/null
     containers "$name" -n k8s.io images import "$run/host1.tar" >/dev/null
     containers "$name" -n k8s.io images import "$run/host2.tar" >/dev/null
-    start "$name" processes "$name/kubelet" "$bin/kubelet" --config="$folder/kubelet.yaml" \
+    start "$name" processes "$name/kubelet" env POD_LOGS="$folder/logs" "$bin/kubelet" --config="$folder/kubelet.yaml" \
         --kubeconfig="$run/kubeconfig" --root-dir="$folder/kubelet" --cert-dir="$folder/certs" \
         --container-runtime=remote --container-runtime-endpoint="unix://$socket" \
         --node-ip="$address" --hostname-override="$name" --volume-plugin-dir="$folder/plugins"
