@@ -68,7 +68,7 @@ def all_ready(trial: Trial) -> list[Object] | None:
 
 def test_its_state_is_seen(trial: Trial) -> None:
     assert trial.run("kubectl", "get", "pods").count("Running") == 3
-    assert "step 1:" in trial.run("kubectl", "logs")
+    assert "the learner joined at step 0" in trial.run("kubectl", "logs")
 
 
 def test_the_live_page_is_behind_its_service(trial: Trial) -> None:
