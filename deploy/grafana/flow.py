@@ -43,7 +43,7 @@ ROWS = (
         stat(
             "Lag, of its bound",
             "Mean lag of the groups trained in 10 minutes, as a share of max_lag.",
-            f"asyncds:lag:mean10m{{@}} / on (run) {last('coordinator_lag_bound')}",
+            f"asyncds:lag:mean10m{{@}} / on (namespace, run) {last('coordinator_lag_bound')}",
             unit="percentunit",
             steps=((0.8, "orange"),),
         ),
@@ -85,7 +85,8 @@ ROWS = (
                 "weights to go. Runs add up: choose one.",
                 (
                     f"{rate('learner_step_seconds_sum', 'phase', over=LONG)} "
-                    f"/ on (run) group_left () {rate('learner_step_seconds_sum', over=LONG)}",
+                    "/ on (namespace, run) group_left () "
+                    f"{rate('learner_step_seconds_sum', over=LONG)}",
                     "{{run}} {{phase}}",
                 ),
                 unit="percentunit",

@@ -80,7 +80,7 @@ ROWS = (
                 "docs/operations.md",
                 (
                     f"max by (namespace, run, alertname) ({FIRING}) "
-                    f'or on (run) label_replace({NONE}, "alertname", "none", "", "")',
+                    f'or on (namespace, run) label_replace({NONE}, "alertname", "none", "", "")',
                     "{{run}} {{alertname}}",
                 ),
                 words={0: ("none", "green"), 1: ("fires", "red")},

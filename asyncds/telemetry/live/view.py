@@ -62,10 +62,10 @@ class LiveView:
         self._journal = run_dir / "journal.db"
         self._status = RunStatus()
         self._drawing = Lock()
-        self._drawn: bytes | None = None
+        self._drawn = ("", b"")  # of which revision, and what
         self._share, self._now = share, now
         self._rest_until = -float("inf")
-        self._revision = self._rewinds = ""
+        self._rewinds = ""
         self._lines: list[dict[str, Any]] = []
         self._texts: dict[int, list[str]] = {}
 
@@ -87,12 +87,12 @@ class LiveView:
         """Charts, and some of the groups that came last, newest first."""
         with self._drawing:
             revision, start = self._status.revision, self._now()
-            new = revision != self._revision and start >= self._rest_until
-            if self._drawn is None or new:
-                self._drawn = to_json({"revision": revision, **self._read(revision)}).encode()
-                self._revision, end = revision, self._now()
+            known, drawn = self._drawn
+            if not drawn or (revision != known and start >= self._rest_until):
+                drawn = to_json({"revision": revision, **self._read(revision)}).encode()
+                self._drawn, end = (revision, drawn), self._now()
                 self._rest_until = end + (end - start) * (1 / self._share - 1)
-            return self._drawn
+            return drawn
 
     def _read(self, revision: str) -> dict[str, Any]:
         rewinds, _, _ = revision.partition(".")

@@ -187,6 +187,17 @@ def test_every_chart_of_exported_metrics_is_on_one_dashboard() -> None:
     assert {title: titles[title] for title in charts} == dict.fromkeys(charts, 1)
 
 
+def test_runs_of_one_name_in_two_namespaces_are_two() -> None:
+    """Nothing is summed up or matched by the name of the run without its namespace."""
+    queries = [t["expr"] for p in panels() for t in p.get("targets", [])]
+    queries += [rule["expr"] for rule in (*ALERTS.values(), *RECORDED.values())]
+    matched = [x for q in queries for x in re.findall(r"\b(?:on|by) \(([^)]*)\)", q)]
+    assert len(matched) > 100
+    for labels in matched:
+        names = {name.strip() for name in labels.split(",")}
+        assert "run" not in names or "namespace" in names, labels
+
+
 def test_colours_change_where_an_alert_begins() -> None:
     begins = re.compile(r"[<>](?: on \(namespace, run\))? ([\d.]+)")
     numbers = {float(n) for rule in ALERTS.values() for n in begins.findall(rule["expr"])}
