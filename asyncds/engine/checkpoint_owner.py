@@ -1,4 +1,4 @@
-"""Which worker group may write a run's checkpoints: the one that has looked for them last.
+"""The owner of a run's checkpoints: the worker group that has looked for them last writes them.
 
 Two are alive at once where another takes the place of one that is still leaving, or that was only
 cut off. Whoever comes writes its name into ``owner``, takes away what is half written, and looks

@@ -184,7 +184,7 @@ class JournalReader(JournalFile):
         return list(self._groups(where, (most,)))
 
     def training_groups(self, leases: Sequence[int]) -> list[GroupRow]:
-        """Those of these leases that are training groups, oldest first."""
+        """The training groups among these leases, oldest first."""
         places = ", ".join("?" * len(leases))
         where = f"l.purpose = 'train' AND g.lease IN ({places})"
         return list(self._groups(where, tuple(leases)))

@@ -1,5 +1,4 @@
-"""What the live page shows of a generator's groups, as texts: the coordinator may be where no
-tokenizer is."""
+"""Texts of a few groups for the live page: a coordinator may be where no tokenizer is."""
 
 import time
 from collections.abc import Callable, Sequence

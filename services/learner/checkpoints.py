@@ -17,8 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class Checkpoints:
-    """Reads the newest checkpoint in `root`, writes others, and deletes all but the newest and
-    those that are asked for.
+    """The checkpoints in `root`: the newest is read, others are written, and old ones deleted.
 
     `owner` is what this worker group, and no other, is called. `newest` is the step of the newest
     that was written, or loaded; -1 without one.
@@ -37,8 +36,9 @@ class Checkpoints:
         self._kept: frozenset[int] = frozenset()
 
     def restore(self) -> None:
-        """Load the newest that is whole, if there is any; a collective. From then on a worker group
-        that is still leaving writes none.
+        """Load the newest checkpoint that is whole, if there is any; a collective.
+
+        From then on a worker group that is still leaving writes none.
 
         Raises CheckpointError if none is whole, on rank 0 at least, with which the others end.
         """

@@ -70,8 +70,10 @@ class LiveView:
         self._texts: dict[int, list[str]] = {}
 
     def texts_came(self, lease: int, texts: list[str]) -> None:
-        """A group has come with its texts: the prompt's, then the completions'. Without a tokenizer
-        they are what is shown."""
+        """Have the texts of a group, to be shown where there is no tokenizer.
+
+        texts: the prompt's, then the completions'.
+        """
         self._texts = dict(list(self._texts.items())[1 - SAMPLES :])
         self._texts[lease] = [cut(text) for text in texts]
 

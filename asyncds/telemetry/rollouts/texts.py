@@ -30,8 +30,7 @@ def decoder(tokenizer: str) -> Decode:
 
 
 def light_decoder(tokenizer: str) -> Decode | None:
-    """The same without transformers: of the cache, only a tokenizer.json is read. None without a
-    tokenizer."""
+    """A decoder without transformers, or None: of the cache, only a tokenizer.json is read."""
     try:
         directory = Path(tokenizer)
         return _local(directory) if directory.is_dir() else _from_hub_cache_file(tokenizer)
@@ -41,7 +40,7 @@ def light_decoder(tokenizer: str) -> Decode | None:
 
 
 def cut(text: str) -> str:
-    """Without its middle, if it is long: a completion's answer is at its end."""
+    """A text without its middle, if it is long: a completion's answer is at its end."""
     left_out = len(text) - MOST_CHARACTERS
     if left_out <= 0:
         return text
