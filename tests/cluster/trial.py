@@ -134,7 +134,8 @@ class Trial:
     def steps(self) -> int:
         """Batches in the journal's log, whichever coordinator wrote them."""
         log = self.directory / "metrics.jsonl"
-        lines = log.read_text().splitlines() if log.exists() else []
+        text = log.read_text() if log.exists() else ""
+        lines = text[: text.rfind("\n") + 1].splitlines()  # the last one may be half written
         return int(json.loads(lines[-1])["step"]) if lines else 0
 
     def healthy(self) -> int:
