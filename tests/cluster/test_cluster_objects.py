@@ -144,7 +144,9 @@ def test_workloads_that_cant_be_changed_are_replaced_by_an_upgrade(
         "model": {"existingClaim": "models"},
         "security": {"allowUnencrypted": True},
         "learner": {"kind": "JobSet", "gpusPerNode": 1, "storage": {"existingClaim": "none"}},
-        "generators": {"pools": {"main": {"kind": "Job", "gpus": 0, "resources": SMALL}}},
+        "generators": {
+            "pools": {"main": {"kind": "Job", "gpus": 0, "shmSize": "16Mi", "resources": SMALL}}
+        },
     }
 
     def deploy(command: str) -> dict[str, str]:
