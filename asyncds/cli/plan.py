@@ -97,7 +97,7 @@ def as_plain(plan: Plan, advice: Settings | None) -> dict[str, Any]:
         "learner_rank_bytes": parts(plan.learner) if plan.learner else None,
         "generator_gpu_bytes": parts(plan.generator.parts),
         "longest_sequences": round(plan.generator.whole, 1),
-        "weight_sync": {"bytes": round(plan.sync.nbytes), "seconds": plan.sync.seconds},
+        "weight_sync": dataclasses.asdict(plan.sync),
         "pace": dataclasses.asdict(plan.pace) if plan.pace else None,
         "checkpoint_bytes": round(plan.disk.checkpoint),
         "checkpoints_kept": plan.disk.kept,
@@ -156,4 +156,5 @@ def _described(wishes: Wishes) -> Gpu:
         flops=given(wishes.tflops, 1e12, usual.flops),
         bandwidth=given(wishes.bandwidth, 1e9, usual.bandwidth),
         link=given(wishes.link, 1e9, usual.link),
+        host=usual.host,
     )

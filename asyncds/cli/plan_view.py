@@ -148,8 +148,18 @@ def _rows(plan: Plan) -> Iterator[tuple[str, str]]:
     sync, config = plan.sync, plan.config
     if config.trains:
         way = "between GPUs of one machine" if sync.local else "over the network"
-        seconds = "" if plan.site.learner.shared else f" in {sync.seconds:.2g} s {way}"
+        seconds = ""
+        if not plan.site.learner.shared:
+            seconds = (
+                f" in {_seconds(sync.seconds)} {way}; then an engine pauses {_seconds(sync.pause)}"
+            )
         yield "weight sync", f"{gib(sync.nbytes)}{seconds}"
+        if not plan.site.learner.shared:
+            yield (
+                "main memory",
+                f"a version, {gib(sync.nbytes)}, on the learner's first machine, and one for every "
+                "GPU of a generator",
+            )
         disk = plan.disk
         yield (
             "checkpoints",
@@ -194,9 +204,13 @@ def _pace(plan: Plan) -> Iterator[tuple[str, str]]:
         )
     yield (
         "a step",
-        f"{pace.step_seconds:.3g} s; {plan.config.steps:,} steps in "
+        f"{_seconds(pace.step_seconds)}; {plan.config.steps:,} steps in "
         f"{duration(plan.config.steps * pace.step_seconds)}, without evaluations",
     )
+
+
+def _seconds(seconds: float) -> str:
+    return duration(seconds) if seconds >= 100 else f"{seconds:.2g} s"
 
 
 def _assumptions(plan: Plan, said: str) -> Iterator[str]:

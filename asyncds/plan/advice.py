@@ -86,7 +86,8 @@ def _changes(config: RunConfig, longest: int, ranks: int) -> Iterator[Settings]:
         yield {"learner.logprob_chunk_tokens": 512}
     yield {"learner.deepspeed.zero_optimization.reduce_bucket_size": 50_000_000}
     for stage in (1, 2, 3):
-        if learner.zero_stage < stage and ranks > 1:
+        # On one rank stage 2 still keeps a copy of gradients less than stage 1.
+        if learner.zero_stage < stage and (ranks > 1 or stage == 2):
             yield {"learner.zero_stage": stage}
     tokens = learner.micro_batch_tokens // 2
     while tokens >= longest:

@@ -2,6 +2,7 @@
 
 from asyncds.config.schema import RunConfig
 from asyncds.plan.load import Load
+from asyncds.plan.staging import ITEMSIZE
 
 _MASTER_AND_MOMENTS = 12
 _TOKEN = 8
@@ -12,10 +13,9 @@ _ROLLOUT = 32
 
 def checkpoint_bytes(config: RunConfig, parameters: float) -> float:
     """One checkpoint: float32 weights and Adam's two moments, the weights, and their export."""
-    itemsize = 4 if config.dtype == "float32" else 2
     # Without ZeRO there is no second float32 copy.
     trained = _MASTER_AND_MOMENTS if config.learner.zero_stage else 8
-    return parameters * (trained + 2 * itemsize)
+    return parameters * (trained + 2 * ITEMSIZE[config.dtype])
 
 
 def kept_checkpoints(config: RunConfig) -> int:

@@ -7,7 +7,7 @@ from asyncds.plan.gpus import GIB, Gpu
 from asyncds.plan.load import Load
 from asyncds.plan.parts import Part, total
 from asyncds.plan.shape import ModelShape
-from asyncds.plan.staging import received
+from asyncds.plan.staging import ITEMSIZE, received
 
 STEP_TOKENS = 8192
 """Tokens vLLM computes in one step at most, by its own default on a GPU."""
@@ -15,6 +15,8 @@ GRAPHS = 1.0 * GIB
 """What CUDA graphs take, where they are not turned off by enforce_eager."""
 CONTEXT = 1.0 * GIB
 """What CUDA and NCCL take beside vLLM's share, and what lies unused between tensors."""
+LIBRARIES = 1.0 * GIB
+"""What a process takes of main memory with vLLM loaded."""
 BLOCK = 16
 """Tokens in a block of the KV cache."""
 
@@ -44,7 +46,7 @@ def generator_memory(
 ) -> GeneratorMemory:
     """The memory of each GPU of a generator."""
     settings = config.generator
-    itemsize = {"float32": 4, "bfloat16": 2}[config.dtype]
+    itemsize = ITEMSIZE[config.dtype]
     tensor, pipeline = settings.tensor_parallel, settings.pipeline_parallel
     weights = itemsize * shape.parameters / (tensor * pipeline)
     parts = [
@@ -53,6 +55,7 @@ def generator_memory(
         *received(config, shape, device),
     ]
     if device.shared:
+        parts.append(Part("Python and libraries", LIBRARIES, "allowance"))
         cache = settings.kv_cache_gb * GIB
         why = "generator.kv_cache_gb"
     else:

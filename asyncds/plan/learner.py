@@ -9,19 +9,20 @@ from collections.abc import Iterator
 from typing import Any
 
 from asyncds.config.schema import RunConfig
-from asyncds.engine.deepspeed_config import DType, deepspeed_config
+from asyncds.engine.deepspeed_config import deepspeed_config
 from asyncds.plan.activations import head_scratch, kept_by_layer, scratch_of_layer
 from asyncds.plan.gpus import GIB, Gpu
 from asyncds.plan.load import Load
 from asyncds.plan.parts import Part, total
 from asyncds.plan.shape import ModelShape
-from asyncds.plan.staging import staging
+from asyncds.plan.staging import ITEMSIZE, staged
 
 MASTER, MOMENTS = 4, 8
 """Bytes a parameter of the float32 weights that AdamW updates, and of its two moments."""
 CONTEXT = 1.5 * GIB
 """What CUDA, cuBLAS and NCCL take of a GPU before the first tensor, and their buffers."""
-ITEMSIZE: dict[DType, int] = {"float32": 4, "bfloat16": 2}
+LIBRARIES = 0.5 * GIB
+"""What a process takes of main memory with PyTorch and DeepSpeed loaded."""
 _GRADIENT = 4
 """Gradients are summed, and travel, in float32."""
 
@@ -30,7 +31,6 @@ class _Zero:
     """DeepSpeed's settings of ZeRO, its own defaults where the configuration has none."""
 
     def __init__(self, config: RunConfig) -> None:
-        """Raises ValueError for a stage that does not go with the dtype."""
         made = deepspeed_config(config.learner, dtype=config.dtype)
         self._given: dict[str, Any] = made["zero_optimization"]
         self.stage = config.learner.zero_stage
@@ -55,18 +55,20 @@ class _Zero:
 def learner_memory(
     config: RunConfig, shape: ModelShape, load: Load, device: Gpu, *, sends: bool = True
 ) -> list[Part]:
-    """The parts of one rank's memory; sends: whether it is rank 0, which stages weights to send.
-
-    Raises ValueError for a ZeRO stage that does not go with the dtype.
-    """
+    """The parts of one rank's memory; sends: whether it is rank 0, which sends the weights."""
     zero = _Zero(config)
-    static = [*_weights(config, shape, zero), *_optimizer(config, shape, zero)]
+    static = [*_weights(config, shape, zero), *_optimizer(config, shape, zero, device)]
     backward = [*_backward(config, shape, load, zero)]
     after = max(_after(config, shape, zero, device), key=lambda part: part.nbytes)
     busy = backward if total(backward) >= after.nbytes else [after]
-    staged = staging(config, shape, device) if sends else []
-    context = [] if device.shared else [Part("CUDA, cuBLAS, NCCL", CONTEXT, "allowance")]
-    return [*static, *busy, *staged, *context]
+    sent = staged(config, shape, device) if sends else []
+    return [*static, *busy, *sent, _libraries(device)]
+
+
+def _libraries(device: Gpu) -> Part:
+    if device.shared:
+        return Part("Python and libraries", LIBRARIES, "allowance")
+    return Part("CUDA, cuBLAS, NCCL", CONTEXT, "allowance")
 
 
 def _weights(config: RunConfig, shape: ModelShape, zero: _Zero) -> Iterator[Part]:
@@ -78,7 +80,7 @@ def _weights(config: RunConfig, shape: ModelShape, zero: _Zero) -> Iterator[Part
         yield Part("reference model", size, "algorithm.kl.coef above 0")
 
 
-def _optimizer(config: RunConfig, shape: ModelShape, zero: _Zero) -> Iterator[Part]:
+def _optimizer(config: RunConfig, shape: ModelShape, zero: _Zero, device: Gpu) -> Iterator[Part]:
     ranks, p = config.learner.ranks, shape.parameters
     mixed = config.dtype == "bfloat16"
     share = ranks if zero.stage else 1
@@ -90,7 +92,9 @@ def _optimizer(config: RunConfig, shape: ModelShape, zero: _Zero) -> Iterator[Pa
     if zero.stage == 1 and mixed:
         yield Part("gradients of a pass", 2 * p, "2 B a parameter, before they are summed")
     if _bucketed(config, zero):
-        yield Part("bucket of gradients", _GRADIENT * zero.bucket, "reduce_bucket_size, float32")
+        # Main memory that nothing is written to is not taken.
+        bucket = min(zero.bucket, shape.parameters) if device.shared else zero.bucket
+        yield Part("bucket of gradients", _GRADIENT * bucket, "reduce_bucket_size, float32")
 
 
 def _bucketed(config: RunConfig, zero: _Zero) -> bool:

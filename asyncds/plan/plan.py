@@ -77,21 +77,18 @@ class Plan:
 
 
 def make_plan(config: RunConfig, shape: ModelShape, site: Site) -> Plan:
-    """Plan a run of a model of this shape at this site.
-
-    Raises ValueError for a ZeRO stage that does not go with the dtype.
-    """
+    """Plan a run of a model of this shape at this site."""
     load = load_of(config, shape, prompt=site.prompt, completion=site.completion)
     learner = learner_memory(config, shape, load, site.learner) if config.trains else []
     generator = generator_memory(config, shape, load, site.generator)
-    sync = weight_sync(config, shape, site.learner, network=site.network)
+    devices = (site.learner, site.generator)
+    sync = weight_sync(config, shape, devices, network=site.network)
     disk = Disk(
         checkpoint=checkpoint_bytes(config, shape.parameters),
         kept=kept_checkpoints(config),
         journal_step=journal_bytes_per_step(config, load),
     )
     timed = config.trains and generator.starts and not site.learner.shared
-    devices = (site.learner, site.generator)
     return Plan(
         config=config,
         shape=shape,
@@ -161,5 +158,5 @@ def _room(load: Load, generator: GeneratorMemory) -> list[str]:
 
 
 def gib(nbytes: float) -> str:
-    """Bytes as people read them: GiB, small sizes as MiB."""
-    return f"{nbytes / GIB:,.1f} GiB" if nbytes >= GIB / 10 else f"{nbytes / (1 << 20):,.1f} MiB"
+    """Bytes as people read them: in GiB, or in MiB where that is less than one."""
+    return f"{nbytes / GIB:,.1f} GiB" if nbytes >= GIB else f"{nbytes / (1 << 20):,.0f} MiB"

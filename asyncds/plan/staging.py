@@ -1,22 +1,46 @@
-"""Memory that weights which wait to be sent take of the rank that sends them."""
+"""Memory of weights on their way: little of a GPU, one version of main memory at each end.
+
+A version is copied into main memory, and travels from there through a few buckets on the GPU. Every
+worker of a generator receives it likewise, into main memory, where it waits to be loaded.
+"""
 
 from asyncds.config.schema import RunConfig
 from asyncds.plan.gpus import Gpu
 from asyncds.plan.parts import Part
 from asyncds.plan.shape import ModelShape
 
+LANES = 2
+"""Buckets on a GPU: one is broadcast while the other is copied."""
+ITEMSIZE = {"float32": 4, "bfloat16": 2}
 
-def staging(config: RunConfig, shape: ModelShape, device: Gpu) -> list[Part]:
-    """A copy of the weights, in buckets, where they are sent from: a GPU under NCCL."""
-    itemsize = {"float32": 4, "bfloat16": 2}[config.dtype]
-    size = itemsize * shape.parameters
-    if device.shared or config.weights.transport != "gloo":
-        return [Part("staged weights", size, "a version that waits to be sent")]
-    return []
+
+def version_bytes(config: RunConfig, shape: ModelShape) -> float:
+    """Bytes of one version of the weights."""
+    return ITEMSIZE[config.dtype] * shape.parameters
+
+
+def staged(config: RunConfig, shape: ModelShape, device: Gpu) -> list[Part]:
+    """Bytes that the rank that sends holds of a version, where it computes."""
+    if device.shared:
+        return [Part("staged weights", version_bytes(config, shape), "the version that is sent")]
+    return _lanes(config)
 
 
 def received(config: RunConfig, shape: ModelShape, device: Gpu) -> list[Part]:
-    """Bytes a generator holds of weights that arrive, beside the model: a bucket at a time."""
-    itemsize = {"float32": 4, "bfloat16": 2}[config.dtype]
-    size = itemsize * max(shape.largest_tensor, shape.layer_parameters)
-    return [Part("weights that arrive", size, "a bucket and what of a layer came before it")]
+    """Bytes that a worker holds of a version that arrives, where it computes.
+
+    On a CPU it is loaded beside the model, into tensors of its own.
+    """
+    size = version_bytes(config, shape)
+    if device.shared:
+        return [
+            Part("weights that arrive", size, "a version beside the model"),
+            Part("their twin", size, "the version that is made ready"),
+        ]
+    return _lanes(config)
+
+
+def _lanes(config: RunConfig) -> list[Part]:
+    if config.weights.transport == "gloo":
+        return []
+    return [Part("weights on their way", LANES * config.weights.bucket_mb * (1 << 20), "buckets")]

@@ -12,6 +12,7 @@ from asyncds.config.schema import RunConfig
 from asyncds.plan.gpus import Gpu
 from asyncds.plan.load import Load
 from asyncds.plan.shape import ModelShape
+from asyncds.plan.staging import ITEMSIZE
 
 TRAINING_SHARE = 0.4
 """Of the promised arithmetic, in training."""
@@ -51,7 +52,7 @@ def decoding(
 ) -> Decoding:
     """How a generator decodes; room: usual sequences that its KV cache holds."""
     settings = config.generator
-    itemsize = {"float32": 4, "bfloat16": 2}[config.dtype]
+    itemsize = ITEMSIZE[config.dtype]
     split = settings.tensor_parallel
     speed = split * (SPLIT_SHARE if split > 1 else 1.0)
     sequences = max(1, min(load.in_flight, int(room)))

@@ -49,7 +49,7 @@ def test_what_does_not_fit_comes_with_settings_that_do(plan: Command, file: Path
     code, out, _ = plan(file, "learner.gradient_checkpointing=false", "--gpu", "h100-80")
     assert code == 1
     assert out.startswith("DOES NOT FIT")
-    assert "→ it would fit with learner.gradient_checkpointing=true" in out
+    assert "→ it would fit with learner.micro_batch_tokens=4096" in out
 
 
 @pytest.mark.parametrize("columns", [60, 80, 120])

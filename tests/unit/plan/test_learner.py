@@ -85,11 +85,6 @@ def test_settings_of_deepspeed_count() -> None:
     assert parts(zero_stage=2, deepspeed=given)["bucket of gradients"] == 4000
 
 
-def test_a_stage_that_does_not_go_with_the_dtype_is_refused() -> None:
-    with pytest.raises(ValueError, match="choose zero_stage 1, or dtype float32"):
-        parts(zero_stage=0)
-
-
 def test_main_memory_has_no_context() -> None:
     config = parse_config({"model": "m", "dtype": "float32"})
     found = learner_memory(config, SHAPE, load_of(config, SHAPE), main_memory(1 << 34))

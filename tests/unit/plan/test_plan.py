@@ -84,7 +84,7 @@ def test_cheap_changes_come_before_more_gpus() -> None:
     advice = advise(
         run(learner__gradient_checkpointing=False), fits, longest=4096, heads=SHAPE.heads
     )
-    assert advice == {"learner.gradient_checkpointing": True}
+    assert advice == {"learner.micro_batch_tokens": 4096}
 
 
 def test_where_nothing_helps_there_is_no_advice() -> None:
@@ -124,7 +124,9 @@ def test_weights_travel_within_a_machine_or_over_the_network() -> None:
     assert near.nbytes == far.nbytes == 2 * SHAPE.parameters
     assert near.local
     assert not far.local
-    assert far.seconds == pytest.approx(near.seconds * 450 / 25)
+    assert near.seconds == pytest.approx(near.nbytes / (0.7 * 64e9))  # PCI Express, not NVLink
+    assert far.seconds == pytest.approx(near.nbytes / (0.7 * 25e9))
+    assert plan(generator__tensor_parallel=4).sync.pause == pytest.approx(near.pause / 4)
 
 
 def test_volumes_that_are_too_small_are_named() -> None:
