@@ -39,6 +39,7 @@ def final_table(summary: dict[str, Any]) -> RenderableType:
 def _facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
     lag, sync = summary.get("lag") or {}, summary.get("weight_sync_seconds") or {}
     dropped = summary.get("groups_dropped") or {}
+    clipped = (summary.get("diagnostics") or {}).get("updates_clipped") or {}
     rows: list[tuple[str, Any, Callable[[Any], str]]] = [
         ("status", summary.get("status"), str),
         ("steps", summary.get("steps"), number),
@@ -51,6 +52,7 @@ def _facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("learner waited", summary.get("learner_idle_fraction"), percent),
         ("generators paused", summary.get("generator_pause_fraction"), percent),
         ("weight sync, median", sync.get("p50"), "{:.2f} s".format),
+        ("updates clipped", clipped.get("mean"), percent),
         ("best checkpoint", summary.get("best_checkpoint"), "step {}".format),
         ("groups dropped", sum(dropped.values()) or None, number),
     ]

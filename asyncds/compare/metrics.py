@@ -18,7 +18,7 @@ class Metric:
     """A metric is shown as `scale` × value with so many `digits`.
 
     temperature: that of the evaluation, None where it does not apply or is unknown. better: +1 if
-    more is better, -1 if less is.
+    more is better, -1 if less is, 0 if neither.
     """
 
     key: str
@@ -43,7 +43,7 @@ class Metric:
 
     def verdict(self, difference: Estimate | None) -> str:
         """`better` or `worse` where the interval of a difference excludes 0, else ""."""
-        if difference is None or not difference.known_sign:
+        if not self.better or difference is None or not difference.known_sign:
             return ""
         return "better" if difference.mean * self.better > 0 else "worse"
 
@@ -60,6 +60,9 @@ EVALUATED = ("distinct_correct", "solution_multiplicity", "entropy")
 MEASURES = (
     Metric(key="ess", name="effective sample size", better=1, digits=3),
     Metric(key="mismatch_kl", name="mismatch KL, nats per token", better=-1, digits=4),
+    Metric(key="updates_clipped", name="updates clipped, %", better=0, scale=100),
+    Metric(key="ds_shift_correct", name="DS shift, correct", better=0, digits=3),
+    Metric(key="ds_shift_incorrect", name="DS shift, incorrect", better=0, digits=3),
     LAG,
 )
 """Metrics that the learner measured, as means over the steps."""

@@ -63,7 +63,8 @@ class UpdateMetrics:
     """Metrics of one call of ``update``, the same on every rank but for ``seconds``.
 
     optimizer_steps: taken so far in the run. loss: per token of the batch. grad_norm: 2-norm of the
-    whole gradient before clipping, the largest of this call's updates. lr: of the last update.
+    whole gradient before clipping, the largest of this call's updates. clipped: the share of these
+    updates whose gradient was scaled down to ``max_grad_norm``. lr: of the last update.
     tokens: completion tokens of the batch. micro_batches: forward passes of each rank. sums: the
     loss function's, over all ranks. seconds: wall time of this rank by phase (forward, backward,
     step, reduce). deepspeed_seconds: of DeepSpeed's own timers on this rank, where its
@@ -73,6 +74,7 @@ class UpdateMetrics:
     optimizer_steps: int
     loss: float
     grad_norm: float
+    clipped: float
     lr: float
     tokens: int
     micro_batches: int
@@ -230,6 +232,7 @@ class TrainingEngine:
             optimizer_steps=self.optimizer_steps,
             loss=loss_sum / tokens,
             grad_norm=max(grad_norms),
+            clipped=self._clipped_share(grad_norms),
             lr=lr,
             tokens=tokens,
             micro_batches=micro_batches,
@@ -320,6 +323,10 @@ class TrainingEngine:
         if not applied:
             raise NonFiniteError(f"step {step}: the gradient is not finite (its norm is {norm})")
         return norm
+
+    def _clipped_share(self, norms: list[float]) -> float:
+        limit = self._max_grad_norm or math.inf
+        return sum(norm > limit for norm in norms) / len(norms)
 
     def _frozen(self, policy: PolicyModel, config: dict[str, Any]) -> nn.Module:
         policy.requires_grad_(False)

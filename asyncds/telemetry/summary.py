@@ -13,6 +13,7 @@ from asyncds.protocol.state import State
 from asyncds.telemetry.files import replace_file, to_json
 from asyncds.telemetry.machine import hardware, versions
 from asyncds.telemetry.metrics.catalogue import metrics
+from asyncds.telemetry.metrics.values import batch_values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,17 +58,19 @@ class Summary:
 def diagnose(steps: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     """Mean, least and largest of each metric of the summary over the steps.
 
-    Over the lines of metrics.jsonl that have a finite value of it.
+    By its key, one for each value of its labels; over the lines of metrics.jsonl that have a finite
+    value of it.
     """
     found = {}
     for metric in metrics():
         if not metric.summary:
             continue
-        values = [v for s in steps if (v := s.get(metric.line_key)) is not None]
-        finite = [v for v in values if math.isfinite(v)]
-        if finite:
-            mean = math.fsum(finite) / len(finite)
-            found[metric.key] = {"mean": mean, "min": min(finite), "max": max(finite)}
+        lines = [batch_values(line, metric.role) for line in steps]
+        for _, key in metric.found_in(set().union(*lines)):
+            values = [v for line in lines if (v := line.get(key)) is not None and math.isfinite(v)]
+            if values:
+                mean = math.fsum(values) / len(values)
+                found[key] = {"mean": mean, "min": min(values), "max": max(values)}
     return found
 
 

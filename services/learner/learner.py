@@ -243,6 +243,7 @@ class Learner:
         self._report = {
             "loss": update.loss,
             "grad_norm": update.grad_norm,
+            "updates_clipped": update.clipped,
             "lr": update.lr,
             "micro_batches": update.micro_batches,
             "clip_fraction_positive": means.pop("clipped_positive"),

@@ -246,6 +246,7 @@ def test_the_gradient_is_that_of_plain_autograd(
                 [result["loss"], result["mean_loss"]], expected["loss"], rtol=0.02 if low else 1e-5
             )
             assert result["tokens"] == make_batch(ranks=1).table.length.sum()
+            assert result["clipped"] == 0, "there is no limit"
 
 
 def test_the_step_is_the_same_and_changes_the_policy(
@@ -290,6 +291,8 @@ def test_minibatches_are_optimizer_steps(results: Results) -> None:
         for result in results(f"minibatches{stage}"):
             assert result["steps"] == 4
             np.testing.assert_allclose(result["probe"], expected["probe"], atol=1e-3)
+            assert (result["clipped"] > 0) == (result["grad_norm"] > 1)
+            assert result["clipped"] in (0, 0.25, 0.5, 0.75, 1)
 
 
 @pytest.mark.parametrize("stage", STAGES)

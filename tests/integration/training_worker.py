@@ -149,6 +149,7 @@ def do_update(engine: TrainingEngine, job: dict[str, Any]) -> dict[str, Any]:
         **{f"grad/{name}": gradient for name, gradient in gradients.items()},
         "log_probs": log_probs,
         "grad_norm": metrics.grad_norm,
+        "clipped": metrics.clipped,
         "loss": metrics.loss,
         "tokens": metrics.tokens,
         "micro_batches": metrics.micro_batches,
@@ -171,6 +172,8 @@ def do_minibatches(engine: TrainingEngine, job: dict[str, Any]) -> dict[str, Any
     return {
         "probe": engine.probe(PROBE),
         "steps": metrics.optimizer_steps,
+        "grad_norm": metrics.grad_norm,
+        "clipped": metrics.clipped,
         "micro_batches": metrics.micro_batches,
     }
 

@@ -85,6 +85,19 @@ LEARNER: tuple[Metric, ...] = (
         summary=True,
     ),
     _of_batch(
+        name="updates_clipped",
+        help="Share of the last batch's optimizer updates whose gradient was clipped",
+        unit="fraction",
+        key="updates_clipped",
+        chart=_objective(
+            "Clipped updates",
+            "Share of updates whose gradient was scaled down to learner.max_grad_norm. Near 1: the "
+            "objective's scale, such as γ, no longer changes the size of a step.",
+        ),
+        curve="clipped",
+        summary=True,
+    ),
+    _of_batch(
         name="lr",
         help="Learning rate of the last batch",
         unit="rate",
@@ -235,6 +248,7 @@ LEARNER: tuple[Metric, ...] = (
             "advantage is not a DS one.",
         ),
         curve="{class}",
+        summary=True,
     ),
     _of_batch(
         name="coefficient",

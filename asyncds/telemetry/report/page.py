@@ -30,6 +30,9 @@ SAMPLE_PROBLEMS = 6
 
 _NAMES = {
     "wall_seconds": "wall time",
+    "updates_clipped": "share of updates clipped",
+    "ds_shift_correct": "DS shift of correct tokens",
+    "ds_shift_incorrect": "DS shift of incorrect tokens",
     "tokens_per_second": "tokens per second, start-up included",
 }
 

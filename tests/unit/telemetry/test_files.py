@@ -83,6 +83,18 @@ def test_diagnostics_are_of_the_steps_that_have_them() -> None:
     assert diagnose([]) == {}
 
 
+def test_diagnostics_have_the_share_of_clipped_updates_and_the_shift_of_each_class() -> None:
+    steps = [
+        {"step": 1, "learner/updates_clipped": 1.0, "learner/ds_shift_correct": 0.5},
+        {"step": 2, "learner/updates_clipped": 0.5, "learner/ds_shift_incorrect": -0.25},
+    ]
+    assert diagnose(steps) == {
+        "updates_clipped": {"mean": 0.75, "min": 0.5, "max": 1.0},
+        "ds_shift_correct": {"mean": 0.5, "min": 0.5, "max": 0.5},
+        "ds_shift_incorrect": {"mean": -0.25, "min": -0.25, "max": -0.25},
+    }
+
+
 def test_percentiles() -> None:
     assert percentiles([]) == {"p50": None, "p95": None}
     assert percentiles(range(101)) == {"p50": 50.0, "p95": pytest.approx(95.0)}

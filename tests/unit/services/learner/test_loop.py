@@ -54,6 +54,7 @@ class MockEngine:
             optimizer_steps=1,
             loss=loss.item(),
             grad_norm=1.0,
+            clipped=0.5,
             lr=1e-4,
             tokens=len(log_probs),
             micro_batches=1,
