@@ -5,13 +5,16 @@ from pathlib import Path
 import pytest
 import yaml
 
+from asyncds.cli.sweep import sweep_command
 from asyncds.config.load import load_config
 from asyncds.config.sweep import load_sweep
 from asyncds.config.tasks import MathTask
+from asyncds.launch.preflight import preflight
 from tests.support.paths import ROOT
 
 FILES = sorted((ROOT / "configs").rglob("*.yaml"))
 PAPER = [path for path in FILES if path.parent.name == "paper"]
+STUDIES = sorted((ROOT / "docs/studies").glob("*.jsonl"))
 SWEEPS = [path for path in FILES if path.parent.name == "sweeps"]
 
 
@@ -52,6 +55,26 @@ def test_every_configuration_of_the_paper_has_every_arm() -> None:
         penalty, bonus = by_label["entropy penalty"], by_label["entropy bonus"]
         assert penalty.entropy_coef < 0 < bonus.entropy_coef
         assert penalty.advantage.kind == bonus.advantage.kind == "grpo"
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_the_check_finds_nothing_wrong_with_an_arm_but_that_the_hub_is_away(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asyncds.launch.preflight.check_model", lambda *_, **__: ([], None))
+    monkeypatch.setattr("asyncds.launch.preflight.data.missing", lambda source: f"no {source}")
+    for run in load_sweep(path)[1]:
+        found = preflight(run.config)
+        assert all(problem.startswith("task: no ") for problem in found), found
+
+
+@pytest.mark.parametrize("rows", STUDIES, ids=lambda path: path.stem)
+def test_a_study_goes_on_from_its_rows(rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each was made with the settings that the study has now; otherwise it is refused."""
+    file = ROOT / "configs/studies" / f"{rows.stem}.yaml"
+    code = sweep_command(file=file, overrides=[], jobs=1, list_only=True, results=rows, only=["*"])
+    assert code == 0
+    assert "finished" in capsys.readouterr().out
 
 
 def test_countdown_3_is_the_data_set_by_number_of_operands() -> None:
