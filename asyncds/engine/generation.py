@@ -148,9 +148,15 @@ class GenerationEngine:
             with _environment(variables):
                 return AsyncLLM.from_engine_args(arguments, stat_loggers=[make_logger])
 
-        async with asyncio.timeout(settings.start_seconds):
-            engine = await asyncio.to_thread(make_engine)
-            await engine.update_weight_version("0")
+        try:
+            async with asyncio.timeout(settings.start_seconds):
+                engine = await asyncio.to_thread(make_engine)
+                await engine.update_weight_version("0")
+        except TimeoutError as error:
+            raise TimeoutError(
+                f"the engine did not start within generator.start_seconds, "
+                f"{settings.start_seconds:g} s: raise it"
+            ) from error
         return cls(engine=engine, stats=loggers[0])
 
     async def generate(

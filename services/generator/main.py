@@ -90,10 +90,7 @@ async def _serve(config: RunConfig, engine: EngineCache, *, name: str, index: in
                     )
                 except GivenUpError as error:
                     log.warning("%s; joining again, with the engine as it is", error)
-    except (KeyFileError, ValueError, OSError) as error:
-        log.error("%s", error)
-        return BAD_INPUT
-    except (
+    except (  # before OSError, of which TimeoutError is one
         TimeoutError,
         LinkLostError,
         RefusedError,
@@ -102,6 +99,9 @@ async def _serve(config: RunConfig, engine: EngineCache, *, name: str, index: in
     ) as error:
         log.error("%s", error)
         return FAILURE
+    except (KeyFileError, ValueError, OSError) as error:
+        log.error("%s", error)
+        return BAD_INPUT
     except ScorerUnavailableError as error:
         log.error("scoring is impossible: %s", error)
         return FAILURE

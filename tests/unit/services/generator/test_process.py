@@ -17,7 +17,7 @@ from asyncds.protocol.codec import decode_to_coordinator, encode
 from asyncds.tiny.model import save_untrained
 from asyncds.transport.router import Router
 from services.generator import main as module
-from services.process import DONE, FAILURE
+from services.process import BAD_INPUT, DONE, FAILURE
 from tests.unit.services.generator.test_generator import LEASE as QUICK_LEASE
 from tests.unit.services.generator.test_generator import MockEngine, MockScorer
 
@@ -156,3 +156,26 @@ def test_who_was_given_up_joins_again_with_the_engine_it_has(
     assert (hello.name, again.name) == ("g", "g")
     assert again.leases == []
     assert first != second, "late words of the first one are not taken for the second's"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (TimeoutError("the engine did not start within generator.start_seconds, 1 s"), FAILURE),
+        (OSError("no such model"), BAD_INPUT),
+    ],
+)
+def test_why_there_is_no_engine(
+    error: Exception,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """A slow start may go better the next time; input that is wrong will not."""
+
+    async def started(self: object, config: RunConfig) -> None:
+        raise error
+
+    monkeypatch.setattr(module.EngineCache, "started", started)
+    assert module.main(RunConfig(model="none"), name="g", index=0) == code
+    assert str(error) in capfd.readouterr().err
