@@ -140,6 +140,9 @@ def _conclude(run_dir: Path, problem: str, console: Console) -> int:
         _show_result(run_dir, summary, console)
     if problem:
         print(problem, file=sys.stderr)
+    elif summary is not None and status == "failed":
+        why = summary.get("reason") or f"see {run_dir / 'logs'}"
+        print(f"the run failed: {why}", file=sys.stderr)
     elif summary is None:
         print(f"the run ended without a summary: see {run_dir / 'logs'}", file=sys.stderr)
     if status == "interrupted":

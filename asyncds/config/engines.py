@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from asyncds.config.passed_on import refused_deepspeed, refused_engine_args
 from asyncds.config.section import Fraction, Seconds, Section
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -37,9 +38,16 @@ class GeneratorConfig(Section):
     enforce_eager: bool = True
     """Skip compilation and CUDA graphs: starts faster; turn off for long runs on GPUs."""
     engine_args: dict[str, Any] = Field(default_factory=dict)
-    """Anything else for vLLM's AsyncEngineArgs."""
+    """Anything else for vLLM's AsyncEngineArgs. What has a setting here, or would keep weights from
+    arriving, is refused by name."""
     start_seconds: Seconds = 600
     """Deadline for an engine to load and start."""
+
+    @model_validator(mode="after")
+    def _engine_args_are_for_vllm(self) -> "GeneratorConfig":
+        if problems := refused_engine_args(self.engine_args):
+            raise ValueError("; ".join(problems))
+        return self
 
 
 class ScoringConfig(Section):
@@ -86,6 +94,8 @@ class LearnerConfig(Section):
     """AdamW's ε."""
     weight_decay: float = Field(0.0, ge=0)
     """AdamW's weight decay."""
+    decay_vectors: bool = False
+    """Whether norms and biases decay too. Hugging Face's Trainer, like most, leaves them alone."""
     max_grad_norm: float = Field(1.0, ge=0)
     """Gradients are scaled down to this norm; 0 turns clipping off."""
     micro_batch_tokens: int = Field(16384, ge=1)
@@ -98,11 +108,18 @@ class LearnerConfig(Section):
     cpu_threads: int = Field(1, ge=1)
     """Threads per rank where there is no GPU."""
     deepspeed: dict[str, Any] = Field(default_factory=dict)
-    """Merged into the DeepSpeed configuration (offload, communication settings, …)."""
+    """Merged into the DeepSpeed configuration (offload to the CPU, communication settings, …). What
+    has a setting here is refused by name."""
     batch_seconds: Seconds = 1800
     """Deadline for a batch to arrive; over it the learner stops with a message."""
     collective_seconds: Seconds = 600
     """Deadline for communication between ranks."""
+
+    @model_validator(mode="after")
+    def _deepspeed_is_for_deepspeed(self) -> "LearnerConfig":
+        if problems := refused_deepspeed(self.deepspeed, zero_stage=self.zero_stage):
+            raise ValueError("; ".join(problems))
+        return self
 
     def checkpoints_activations(self, parameters: int) -> bool:
         """Whether a model of so many parameters has its activations recomputed."""

@@ -47,6 +47,13 @@ class _Dumper(yaml.SafeDumper):
     """Puts text in quotes that any reader of YAML could take for something else."""
 
 
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    """A text as a scalar; in double quotes where it has a line break that only YAML knows."""
+    style = '"' if any(character in text for character in "\x85\u2028\u2029\ufeff") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
 _Loader.yaml_implicit_resolvers = {
     first: [kind for kind in kinds if kind[0].endswith((":bool", ":null", ":merge"))]
     for first, kinds in yaml.SafeLoader.yaml_implicit_resolvers.items()

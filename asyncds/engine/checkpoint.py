@@ -18,6 +18,7 @@ import json
 import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -122,15 +123,38 @@ def export(engine: TrainingEngine, directory: Path) -> None:
         engine.causal_lm.save_pretrained(directory, state_dict=weights)
         for file in directory.glob("*.safetensors"):
             file.chmod(0o644)  # written for the owner alone; generators may run as another user
-        for name in _TOKENIZER_FILES:
-            found = cached_file(
-                engine.model_source,
-                name,
-                _raise_exceptions_for_missing_entries=False,
-                _raise_exceptions_for_connection_errors=False,
-            )
-            if found is not None:
-                shutil.copyfile(found, directory / name)
+        _copy(engine.model_source, ("generation_config.json",), directory)
+        _copy(engine.tokenizer_source, _TOKENIZER_FILES, directory)
+
+
+def try_export(engine: TrainingEngine) -> None:
+    """Write what is beside the weights of an export, and remove it.
+
+    Raises CheckpointError: what the writer refuses is told before anything is trained.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        try:
+            engine.causal_lm.config.save_pretrained(directory)
+            if engine.causal_lm.generation_config is not None:
+                engine.causal_lm.generation_config.save_pretrained(directory)
+        except Exception as error:  # whatever the library raises: it is reported
+            why = " ".join(str(error).split())[:300]
+            raise CheckpointError(
+                f"the model {engine.model_source} could not be written to a checkpoint: {why}"
+            ) from error
+
+
+def _copy(source: str, names: Collection[str], directory: Path) -> None:
+    """Copy files of a model or tokenizer byte for byte, as far as they are there."""
+    for name in names:
+        found = cached_file(
+            source,
+            name,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        if found is not None:
+            shutil.copyfile(found, directory / name)
 
 
 def load(engine: TrainingEngine, directory: Path) -> dict[str, Any]:

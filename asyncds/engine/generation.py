@@ -98,16 +98,19 @@ class GenerationEngine:
         dtype: str,
         seed: int,
         cpu_threads: int,
+        tokenizer: str | None = None,
     ) -> Self:
         """Start the engine's processes with the weights of ``model``, labelled version 0.
 
-        dtype: name of a torch dtype. cpu_threads: on a CPU, the threads of each worker. Raises
-        TimeoutError after ``settings.start_seconds``.
+        tokenizer: directory or hub id, where it is not the model's. dtype: name of a torch dtype.
+        cpu_threads: on a CPU, the threads of each worker. Raises TimeoutError after
+        ``settings.start_seconds``.
         """
         cpu = current_platform.is_cpu()
         workers = settings.tensor_parallel * settings.pipeline_parallel
         arguments = AsyncEngineArgs(
             model=model,
+            tokenizer=tokenizer or model,
             dtype=dtype,
             max_model_len=settings.max_model_len,
             tensor_parallel_size=settings.tensor_parallel,

@@ -19,13 +19,14 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.integrations import HfDeepSpeedConfig
 
 from asyncds.algo.sums import Sums
 from asyncds.config.engines import LearnerConfig
 from asyncds.engine.deepspeed_config import DType, deepspeed_config, lr_factor
 from asyncds.engine.micro_batches import MicroBatch, ShardIndex, plan_micro_batches, plan_updates
+from asyncds.engine.optimizer import make_optimizer
 from asyncds.engine.policy_model import PolicyModel, TokenScores, check_head
 from asyncds.engine.process_group import join, set_deadline
 from asyncds.protocol.batch import Float32, Int32, Shard
@@ -100,15 +101,18 @@ class TrainingEngine:
         total_steps: int,
         seed: int,
         reference_model: str | Path | None = None,
+        tokenizer: str | None = None,
     ) -> None:
         """Load the model and partition it.
 
-        model: Hugging Face directory or hub id. temperature: that of the sampler, which logits are
+        model: Hugging Face directory or hub id. tokenizer: what exports get, where it is not the
+        model's. temperature: that of the sampler, which logits are
         divided by. total_steps: optimizer steps after which the learning rate's schedule ends.
         reference_model: a frozen second model for ``reference_log_probs``, loaded only if given.
         """
         config = deepspeed_config(settings, dtype=dtype)
         self.model_source = str(model)
+        self.tokenizer_source = tokenizer or str(model)
         self.zero_stage = settings.zero_stage
         self.dtype = dtype
         self.device = join(deadline_s=settings.collective_seconds)
@@ -125,13 +129,7 @@ class TrainingEngine:
         factor = functools.partial(lr_factor, settings=settings, total_steps=total_steps)
         self.deepspeed, *_ = deepspeed.initialize(
             model=policy,
-            optimizer=torch.optim.AdamW(
-                policy.parameters(),
-                lr=settings.lr,
-                betas=settings.betas,
-                eps=settings.eps,
-                weight_decay=settings.weight_decay,
-            ),
+            optimizer=make_optimizer(policy, settings),
             lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, factor),
             config=config,
         )
@@ -369,9 +367,32 @@ def _load_policy(
     """Load a model; under ZeRO-3 it is partitioned while it is built, never whole on a rank."""
     # Transformers looks for a living HfDeepSpeedConfig to know that it loads for ZeRO-3.
     alive = HfDeepSpeedConfig(config)
-    causal_lm = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype))
+    causal_lm = AutoModelForCausalLM.from_pretrained(
+        source, dtype=getattr(torch, dtype), attn_implementation=_attention(source)
+    )
     del alive
+    _without_sampling(causal_lm)
     return PolicyModel(causal_lm=causal_lm, chunk_tokens=chunk_tokens)
+
+
+def _attention(source: str | Path) -> str | None:
+    """The implementation of attention that a model needs, None for the library's choice.
+
+    A soft cap on attention logits (Gemma 2), which engines apply, is in the eager one alone.
+    """
+    text = AutoConfig.from_pretrained(source).get_text_config()
+    return "eager" if getattr(text, "attn_logit_softcapping", None) else None
+
+
+def _without_sampling(causal_lm: PreTrainedModel) -> None:
+    """Take out what says how to sample, which the library may refuse to write.
+
+    A run says so itself, and an export gets the model's own generation_config.json.
+    """
+    causal_lm.generation_config = GenerationConfig.from_model_config(causal_lm.config)
+    for name in causal_lm.config._get_generation_parameters():
+        delattr(causal_lm.config, name)
+        setattr(causal_lm.generation_config, name, getattr(GenerationConfig(), name, None))
 
 
 def _size(model: nn.Module) -> int:

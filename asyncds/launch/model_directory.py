@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from asyncds.launch.declared import keys_of
+
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -33,25 +35,38 @@ def check_model(
     directory = Path(model).expanduser()
     if not directory.is_dir():
         return _not_a_directory(model, key), None
+    if adapter := _adapter(directory):
+        return [f"{key} {model} {adapter}"], None
     problems = []
     config: dict[str, Any] = {}
     try:
         config = json.loads((directory / "config.json").read_text())
+        if not isinstance(config, dict):
+            raise ValueError("it does not hold an object")
     except FileNotFoundError:
         problems.append(
             f"{key} {model} has no config.json: it is not a Hugging Face model directory"
         )
     except (OSError, ValueError) as error:
         problems.append(f"{key} {model}: config.json can't be read: {error}")
+        config = {}
+    if config and (why := _unsuitable(directory, config)):
+        problems.append(f"{key} {model} {why}")
+    try:
+        json.loads((directory / "generation_config.json").read_text())
+    except FileNotFoundError:
+        pass  # not every model has one
+    except (OSError, ValueError) as error:
+        problems.append(f"{key} {model}: generation_config.json can't be read: {error}")
     weights, why = _weights(directory)
     if why:
         problems.append(f"{key} {model} {why}")
     vocab, more = _vocab(key, model) if tokenizer is None else _vocab("tokenizer", tokenizer)
     problems += more
-    text = config.get("text_config", {}) | config
+    text = (config.get("text_config") or {}) | config
     facts = ModelFacts(
-        vocab_size=text.get("vocab_size"),
-        positions=text.get("max_position_embeddings"),
+        vocab_size=_number(text, "vocab_size"),
+        positions=_number(text, "max_position_embeddings"),
         vocab=vocab,
         parameter_bytes=sum(f.stat().st_size for f in weights),
     )
@@ -102,20 +117,108 @@ def _line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
+def _number(fields: dict[str, Any], name: str) -> int | None:
+    value = fields.get(name)
+    return value if isinstance(value, int) else None
+
+
+def _adapter(directory: Path) -> str:
+    """The reason why a directory is an adapter and no model, or ""."""
+    file = directory / "adapter_config.json"
+    if not file.exists() or any(directory.glob("model*.safetensors")):
+        return ""
+    try:
+        base = json.loads(file.read_text()).get("base_model_name_or_path") or "its base model"
+    except (OSError, ValueError, AttributeError):
+        base = "its base model"
+    return (
+        f"is an adapter of {base}, not a model: merge it (peft: merge_and_unload, then "
+        "save_pretrained) and give the merged model"
+    )
+
+
+def _unsuitable(directory: Path, config: dict[str, Any]) -> str:
+    """The reason why a model of this config.json can't be trained, or ""."""
+    quantised = config.get("quantization_config") or config.get("compression_config")
+    if quantised or (directory / "quantize_config.json").exists():
+        method = quantised.get("quant_method") if isinstance(quantised, dict) else None
+        return (
+            f"is quantised ({method or 'by what its files say'}), and can't be trained: give the "
+            "model that it was made from"
+        )
+    kind = config.get("model_type")
+    if not isinstance(kind, str):
+        return "has no model_type in its config.json: it is not a model that transformers can load"
+    known = keys_of(
+        "transformers", "models/auto/modeling_auto.py", "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES"
+    )
+    if known and kind not in known:
+        own = " (code of its own is not run)" if config.get("auto_map") else ""
+        return f"is a {kind}, of which transformers has no causal language model{own}: give another"
+    if config.get("is_encoder_decoder"):
+        return f"is a {kind} with an encoder: give a causal language model"
+    return ""
+
+
+_FILES = ("model.safetensors", "model.safetensors.index.json")
+_OLD_FILES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+
+
 def _weights(directory: Path) -> tuple[list[Path], str]:
-    """The files, or why they can't be loaded."""
-    index = next(iter(sorted(directory.glob("*.index.json"))), None)
-    if index is None:
-        files = [*directory.glob("*.safetensors"), *directory.glob("pytorch_model*.bin")]
-        return files, "" if files else "has no weights: neither *.safetensors nor *.bin is there"
+    """The files that are loaded, or why they can't be.
+
+    An index beside a whole file of its kind, or of an older kind, is not read.
+    """
+    for whole, index in (_FILES, _OLD_FILES):
+        if (directory / index).exists() and not (directory / whole).exists():
+            return _sharded(directory, directory / index)
+        if (
+            (directory / index).exists()
+            and index in _FILES
+            and _sharded(directory, directory / index)[1]
+        ):
+            return (
+                [],
+                f"has a {whole} beside an index of other files, {index}: remove the wrong one",
+            )
+        if (directory / whole).exists():
+            return [directory / whole], _broken(directory / whole)
+    files = sorted(directory.glob("*.safetensors")) or sorted(directory.glob("pytorch_model*.bin"))
+    if not files:
+        return [], "has no weights: neither *.safetensors nor *.bin is there"
+    return files, next(filter(None, map(_broken, files)), "")
+
+
+def _sharded(directory: Path, index: Path) -> tuple[list[Path], str]:
     try:
         names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return [], f"has an index of weights that can't be read: {index.name}: {error}"
     missing = [name for name in names if not (directory / name).exists()]
     if missing:
         return [], f"lacks weights that its index lists: {', '.join(missing)}"
-    return [directory / name for name in names], ""
+    files = [directory / name for name in names]
+    return files, next(filter(None, map(_broken, files)), "")
+
+
+def _broken(file: Path) -> str:
+    """The reason why a file of weights is not whole, by its size and its head, or ""."""
+    with file.open("rb") as opened:
+        head = opened.read(8)
+        if head.startswith(b"version "):
+            return f"has a pointer of Git LFS in place of {file.name}: fetch it with git lfs pull"
+        if file.suffix != ".safetensors":
+            return ""
+        length = int.from_bytes(head, "little")
+        try:
+            if len(head) < 8 or length > file.stat().st_size:
+                raise ValueError("its head is cut off")
+            tensors = json.loads(opened.read(length))
+            ends = [t["data_offsets"][1] for name, t in tensors.items() if name != "__metadata__"]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return f"has a {file.name} that is not whole: {error}"
+    lacking = 8 + length + max(ends, default=0) - file.stat().st_size
+    return f"has a {file.name} that lacks {lacking} bytes" if lacking > 0 else ""
 
 
 def _vocab(key: str, tokenizer: str) -> tuple[dict[str, int] | None, list[str]]:

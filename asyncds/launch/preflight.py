@@ -1,13 +1,16 @@
 """Checks of what can be known to fail before anything is started, a sentence each."""
 
+import difflib
 import errno
 import os
 import socket
+from collections.abc import Collection
 from pathlib import Path
 
 from asyncds.choices.open_kind import KindError, OpenKind, prepare
 from asyncds.config.schema import RunConfig
 from asyncds.config.tasks import data_sets, makes_chats, task_options
+from asyncds.launch.declared import fields_of
 from asyncds.launch.machine import (
     Gpu,
     existing,
@@ -44,6 +47,7 @@ def preflight(config: RunConfig, *, resume: bool = False, placed: bool = False) 
     return [
         *problems,
         *_packages(config),
+        *_passed_on(config),
         *task_problems(config),
         *_kinds(config),
         *([] if placed else _devices(config, gpus() if uses_cuda() else [])),
@@ -140,6 +144,27 @@ def _packages(config: RunConfig) -> list[str]:
     if config.telemetry.traces and (problem := traces.missing_package()):
         problems.append(problem)
     return problems
+
+
+def _passed_on(config: RunConfig) -> list[str]:
+    """Names that are handed on and that the installed vLLM or DeepSpeed does not know."""
+    zero = config.learner.deepspeed.get("zero_optimization") or {}
+    engine = fields_of("vllm", "engine/arg_utils.py", ("EngineArgs", "AsyncEngineArgs"))
+    sharding = fields_of("deepspeed", "runtime/zero/config.py", ("DeepSpeedZeroConfig",))
+    return [
+        f"{path}.{key} is unknown to the installed {package}{_near(key, known)}"
+        for path, given, package, known in (
+            ("generator.engine_args", config.generator.engine_args, "vLLM", engine),
+            ("learner.deepspeed.zero_optimization", zero, "DeepSpeed", sharding),
+        )
+        for key in given
+        if known and key not in known
+    ]
+
+
+def _near(key: str, known: Collection[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    return f": did you mean {near[0]}?" if near else ""
 
 
 def _kinds(config: RunConfig) -> list[str]:

@@ -20,9 +20,10 @@ from asyncds.telemetry.metrics.values import batch_values
 class Summary:
     """The keys of summary.json.
 
-    status: a final state of the run. steps: training batches. policy_version: of the last published
-    weights. groups_dropped: training groups given up, by reason. tokens_per_second: trained tokens
-    over wall time.
+    status: a final state of the run. reason: what people should know of the end, "" where all steps
+    were made. steps: training batches. policy_version: of the last published weights.
+    groups_dropped: training groups given up, by reason. tokens_per_second: trained tokens over wall
+    time.
     learner_idle_fraction: share of the learner's time spent waiting for batches, from its first
     batch on.
     generator_pause_fraction: share of the generators' time paused for new weights.
@@ -35,6 +36,7 @@ class Summary:
     """
 
     status: State
+    reason: str = ""
     steps: int
     policy_version: int
     wall_seconds: float

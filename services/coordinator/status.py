@@ -13,6 +13,9 @@ from asyncds.protocol.state import State
 from asyncds.rollout.lifecycle import OpenState
 from services.coordinator.parts import Parts
 
+TELL_SYNCS = 2
+"""Failed weight syncs in a row that people are told of; one may be an accident."""
+
 
 def missing(run: Parts) -> str:
     """A sentence about who has to join before anything can go on, "" if nobody has to."""
@@ -56,7 +59,7 @@ def status(run: Parts, *, state: State, message: str, now: float) -> RunStatus:
         name=run.config.name,
         state="evaluating" if round is not None else state.value,
         over=state.final,
-        message=message or _stall(run, now) or run.leases.failures.told(),
+        message=message or "; ".join(filter(None, _troubles(run, now))),
         step=run.batches.trained,
         steps=run.config.steps,
         version=version,
@@ -95,6 +98,17 @@ def status(run: Parts, *, state: State, message: str, now: float) -> RunStatus:
         generated_tokens_per_second=run.fleet.tokens_per_second,
         trained_tokens_per_second=run.pace.tokens_per_second,
     )
+
+
+def _troubles(run: Parts, now: float) -> list[str]:
+    """Sentences that people should know while the run goes on, each "" if there is nothing."""
+    syncs = run.weights.figures
+    failing = f"{syncs.failing} weight syncs in a row failed: {syncs.last_failure}"
+    return [
+        _stall(run, now),
+        failing if syncs.failing >= TELL_SYNCS else "",
+        run.leases.failures.told(),
+    ]
 
 
 def _stall(run: Parts, now: float) -> str:

@@ -211,6 +211,7 @@ class CoordinatorTelemetry:
             path,
             Summary(
                 status=end.state if end.state.final else State.FAILED,
+                reason=end.message,
                 steps=parts.batches.trained,
                 policy_version=max(parts.weights.published, 0),
                 wall_seconds=wall,

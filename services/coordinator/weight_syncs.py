@@ -64,13 +64,14 @@ class SyncFigures:
     """Figures of the weight syncs so far.
 
     How each ended, what those that succeeded took, how long generators paused, and who was to blame
-    for the last failure, with the reason.
+    for the last failure, with the reason. failing: so many in a row brought weights to nobody.
     """
 
     results: Counter[SyncResult] = field(default_factory=Counter)
     seconds: deque[float] = field(default_factory=lambda: deque(maxlen=10_000))
     pauses: deque[float] = field(default_factory=lambda: deque(maxlen=10_000))
     last_failure: str = ""
+    failing: int = 0
 
     @property
     def last_seconds(self) -> float | None:
@@ -248,6 +249,7 @@ class WeightSyncManager:
         sync = outcome.sync
         self._on_end(outcome, now)
         self.figures.results[outcome.result] += 1
+        self.figures.failing = 0 if outcome.verified else self.figures.failing + 1
         if outcome.verified:
             self.published = sync.version
             self._fleet.published(sync.version)

@@ -79,6 +79,7 @@ async def _start_engine(config: RunConfig) -> GenerationEngine:
     return await GenerationEngine.start(
         c,
         model=c.model or config.model,
+        tokenizer=config.tokenizer or config.model,
         dtype=config.dtype,
         seed=config.seed,
         cpu_threads=c.cpu_threads or max(1, cores - config.learner_ranks),

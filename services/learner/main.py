@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from asyncds.algo.objective import Objective
 from asyncds.config.schema import RunConfig
-from asyncds.engine.checkpoint import CheckpointError, NoRoomError
+from asyncds.engine.checkpoint import CheckpointError, NoRoomError, try_export
 from asyncds.engine.checkpoint_owner import ReplacedError
 from asyncds.engine.policy_model import UnsupportedModelError
 from asyncds.engine.tokenizer import load_tokenizer, vocabulary_fingerprint
@@ -89,6 +89,8 @@ def _serve(config: RunConfig) -> int:
         keys = client_keys(config)
         config.algorithm.resolved()  # told before anything is loaded
         engine = _make_engine(config)
+        if engine.rank == 0:
+            try_export(engine)
         metrics = build_metrics("learner")
         checkpoints = Checkpoints(
             run_directory(config) / "checkpoints",
@@ -145,6 +147,7 @@ def _make_engine(config: RunConfig) -> TrainingEngine:
         total_steps=config.steps * config.algorithm.updates_per_batch,
         seed=config.seed,
         reference_model=config.model if config.algorithm.needs_reference else None,
+        tokenizer=config.tokenizer,
     )
 
 

@@ -47,7 +47,7 @@ PLAIN = st.recursive(
 )
 
 
-@given(PLAIN | st.sampled_from([*SCALARS]))
+@given(PLAIN | st.sampled_from([*SCALARS, "\x85", "a\u2028b", "\ufeff"]))
 def test_what_is_written_reads_back_the_same_here_and_elsewhere(value: Any) -> None:
     assert parse_yaml(write_yaml(value)) == value
     assert yaml.safe_load(write_yaml(value)) == value

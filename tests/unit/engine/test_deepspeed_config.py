@@ -3,17 +3,36 @@ from typing import Any
 import pytest
 
 from asyncds.config.engines import LearnerConfig
+from asyncds.config.passed_on import DEEPSPEED
 from asyncds.engine.deepspeed_config import deepspeed_config, lr_factor
 
 
 def test_extra_is_merged_key_by_key_and_wins() -> None:
     extra = {
         "zero_optimization": {"offload_optimizer": {"device": "cpu"}},
-        "gradient_clipping": 2.0,
+        "steps_per_print": 5,
     }
     config = deepspeed_config(LearnerConfig(zero_stage=3, deepspeed=extra), dtype="float32")
     assert config["zero_optimization"] == {"stage": 3, "offload_optimizer": {"device": "cpu"}}
-    assert config["gradient_clipping"] == 2.0
+    assert config["steps_per_print"] == 5
+
+
+def test_what_the_program_sets_can_not_be_set_besides() -> None:
+    """The table of refused keys has every key that is set here, whatever the settings."""
+
+    def keys(values: Any, table: Any, path: str = "") -> list[str]:
+        found = []
+        for key, value in values.items():
+            if isinstance(table.get(key), dict):
+                found += keys(value, table[key], f"{path}{key}.")
+            elif key not in table:
+                found.append(path + key)
+        return found
+
+    for stage in (0, 1, 2, 3):
+        for dtype in ("float32", "bfloat16"):
+            config = deepspeed_config(LearnerConfig(zero_stage=stage), dtype=dtype)
+            assert keys(config, DEEPSPEED) == []
 
 
 @pytest.mark.parametrize(

@@ -151,7 +151,8 @@ def test_files_that_are_not_json(file: str, model: Path, tmp_path: Path) -> None
 
 
 def test_a_shard_is_missing(model: Path, tmp_path: Path) -> None:
-    index = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
+    (model / "model.safetensors").rename(model / "model-1.safetensors")
+    index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
     (model / "model.safetensors.index.json").write_text(json.dumps(index))
     (found,) = problems(model, tmp_path)
     assert found.endswith("lacks weights that its index lists: model-2.safetensors")
@@ -256,7 +257,7 @@ def test_the_disk_is_nearly_full(
 ) -> None:
     monkeypatch.setattr(preflight, "free_bytes", lambda path: 3 << 30)
     assert problems(model, tmp_path) == []
-    with (model / "model.safetensors").open("wb") as weights:
+    with (model / "model.safetensors").open("r+b") as weights:
         weights.truncate(1 << 30)  # half a billion parameters, 8 GiB for each of 3 checkpoints
     (found,) = problems(model, tmp_path)
     assert found.startswith("3.0 GiB are free")

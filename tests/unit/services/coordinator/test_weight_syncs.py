@@ -37,6 +37,31 @@ def test_a_mismatch_never_serves(desk: Desk) -> None:
     assert desk.c.parts.fleet.healthy() == []
 
 
+def test_syncs_that_fail_again_and_again_are_told_while_they_do(desk: Desk) -> None:
+    desk.say(b"l", LEARNER)
+    desk.say(b"g", GENERATOR)
+    for n in range(3):
+        assert ("weight syncs in a row failed" in desk.c.status(desk.now).message) == (n > 1)
+        for _ in range(20):  # it is tried again after a while
+            desk.now += 1
+            desk.say(b"g", wire.GeneratorHeartbeat(leases=[], stats={}))
+            desk.say(b"l", wire.LearnerHeartbeat(rank=0, staged=0, checkpoint=-1, phase=""))
+            if desk.c.parts.weights.current is not None:
+                break
+        sync = desk.c.parts.weights.current
+        assert sync is not None
+        desk.say(b"g", wire.Prepared(sync=sync.id))
+        desk.say(b"l", wire.Prepared(sync=sync.id, version=0, rendezvous="r"))
+        ends = {"sync": sync.id, "checksums": [1]}
+        far, near = b"\0\0\x80\xbf", b"\0\0\0\0"  # -1 and 0 nats
+        times = {"pause_seconds": 0}
+        desk.say(b"g", wire.Applied(probe=far, **times, **ends))
+        desk.say(b"l", wire.Sent(probe=near, seconds=0, **ends))
+    assert desk.c.status(desk.now).message.startswith(
+        "3 weight syncs in a row failed: g log-probs of the probe differ by 1"
+    )
+
+
 def between(desk: Desk, *, right: bool) -> tuple[list[wire.Lease], wire.Applied, wire.Sent]:
     """The generator has new weights, and whether these are the learner's is not known yet: leases
     it works on, and what both are about to say."""
