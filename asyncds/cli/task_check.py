@@ -21,7 +21,7 @@ COUNTED_PROMPTS = 2_000
 """Of a larger split only so many prompts are encoded, spread evenly."""
 SLOW_SECONDS = 1.0
 UNRELATED = "The weather is fine today, and the train is late again."
-LONG = "and so on, "
+LONG = "and so on, " * 2_000
 OWN = "the row's own answer"
 OTHER = "another row's answer"
 
@@ -210,8 +210,8 @@ async def _try_reward(
             report.tried += [others] if others.replies else []
         elif rows:
             report.notes.append(
-                "the task does not say what a right completion is (its method own_answers), so "
-                "only rubbish is tried"
+                "no right completion of these rows is known (a data set's task.answer, the method "
+                "own_answers of a task of your own), so only others are tried"
             )
         for kind, completion in rubbish.items():
             tried = Tried(kind=kind)

@@ -23,11 +23,9 @@ def _parts(report: TaskReport) -> Iterator[RenderableType]:
     sizes = ", ".join(f"{n:,} {name}" for name, n in report.sizes.items() if n)
     yield Text.assemble(("task ", "dim"), (report.name, "bold"), f"   {sizes}")
     if report.lengths:
-        lengths = report.lengths
-        yield Text(
-            f"prompts of {lengths[0]} to {lengths[-1]} tokens, half of them up to "
-            f"{lengths[len(lengths) // 2]}"
-        )
+        least, middle, most = (report.lengths[i] for i in (0, len(report.lengths) // 2, -1))
+        spread = f"{least} to {most} tokens, half of them up to {middle}"
+        yield Text(f"prompts of {f'{most} tokens' if least == most else spread}")
     yield Text("\nPrompts, as the model sees them", style="bold")
     for shown in report.shown:
         yield from _prompt(shown)

@@ -81,3 +81,16 @@ def test_knights_and_knaves_of_the_package() -> None:
     assert entry["question"] == row.fields["question"]
     assert tasks[1].score(row, f"<answer>{entry['answer']}</answer>").correct
     assert not tasks[1].score(row, "<answer>nobody</answer>").correct
+
+
+@pytest.mark.parametrize("dataset", ["basic_arithmetic", "word_sorting", "leg_counting"])
+def test_other_data_sets_of_the_package_by_name(dataset: str) -> None:
+    pytest.importorskip("reasoning_gym")
+    task, again = (
+        make_task("reasoning_gym", dataset=dataset, n_train=3, n_eval=2) for _ in range(2)
+    )
+    assert task.fingerprint() == again.fingerprint()
+    for row in [*task.rows("train"), *task.rows("eval")]:
+        (own,) = again.own_answers(row)
+        assert again.score(row, own).correct
+        assert not again.score(row, "<answer>nobody</answer>").correct
