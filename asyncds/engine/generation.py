@@ -23,12 +23,15 @@ from vllm.v1.metrics.loggers import StatLoggerBase
 
 from asyncds.config.engines import GeneratorConfig
 from asyncds.engine.sampling_clock import SamplingClock
+from asyncds.engine.weight_update import UpdateResult, call, receive
 from asyncds.weights.communicator import TransferFailed
 from asyncds.weights.plugin import BACKEND
-from asyncds.weights.vllm_transfer import WORKER_EXTENSION, WorkerOutcome
+from asyncds.weights.vllm_transfer import WORKER_EXTENSION
 
 RPC_GRACE_SECONDS = 10.0
 """How much longer than a transfer's own deadline its remote calls may take before they fail."""
+ACTIVATION_SECONDS = 60.0
+"""How long an activation may take: it reads no more than the machine's own memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,19 +54,6 @@ class Completion:
 
 
 @dataclass(frozen=True, kw_only=True)
-class UpdateResult:
-    """The outcome of an update of the weights.
-
-    checksums: one per bucket, of the bytes that arrived. pause_seconds: how long no token was
-    sampled. receive_seconds: of it, joining the group and receiving and loading the weights.
-    """
-
-    checksums: tuple[int, ...]
-    pause_seconds: float
-    receive_seconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class EngineStats:
     """The engine's load: running and waiting requests, share of the KV cache in use (0 … 1)."""
 
@@ -75,14 +65,17 @@ class EngineStats:
 class GenerationEngine:
     """vLLM's ``AsyncLLM`` for reinforcement learning. Made by ``start``.
 
-    ``version`` is that of the weights. ``weights_valid`` is False while weights are arriving, and
-    stays so when a transfer fails: the model then holds a mixture of two versions. The engine stays
+    ``version`` is that of the weights. ``weights_valid`` is False while a version is activated, and
+    stays so when that fails: the model then holds a mixture of two versions. The engine stays
     paused (running requests are kept, new ones wait) until an ``update_weights`` succeeds.
+    ``cache_salt``: requests share cached prefixes only under the same salt. It changes in the pause
+    for new weights, so that no request starts from the KV cache of older ones.
     """
 
     def __init__(self, *, engine: AsyncLLM, stats: "_Stats") -> None:
         self.version = 0
         self.weights_valid = True
+        self.cache_salt = "version-0"
         self.sampling_clock = SamplingClock()
         self._engine = engine
         self._tokenizer = engine.get_tokenizer()
@@ -174,13 +167,8 @@ class GenerationEngine:
         min_p: float = 0.0,
         seed: int | None = None,
         ignore_eos: bool = False,
-        cache_salt: str | None = None,
     ) -> Completion:
-        """Sample one completion. Cancelling the call aborts the request.
-
-        cache_salt: requests share cached prefixes only under the same salt; by default one per
-        version of the weights, so that no request starts from an older version's KV cache.
-        """
+        """Sample one completion. Cancelling the call aborts the request."""
         output = await self._run(
             prompt_ids,
             SamplingParams(
@@ -198,7 +186,7 @@ class GenerationEngine:
                 skip_clone=True,
             ),
             request_id=request_id,
-            cache_salt=cache_salt or f"version-{self.version}",
+            cache_salt=self.cache_salt,
         )
         [sample] = output.outputs
         return Completion(
@@ -248,65 +236,53 @@ class GenerationEngine:
         dtypes: Sequence[str],
         shapes: Sequence[Sequence[int]],
         bucket_bytes: int,
+        checksums: Sequence[int],
         timeout: float,
-        expected_checksums: Sequence[int] | None = None,
+        cache_salt: str | None = None,
     ) -> UpdateResult:
-        """Receive ``version`` in the group at ``rendezvous``, within ``timeout`` seconds.
+        """Receive ``version`` in the group at ``rendezvous``, and go on with it.
 
         The engine's workers are ranks rank_offset … rank_offset + TP·PP - 1 of ``world_size``. The
-        group is kept for as long as the rendezvous is the same. names, dtypes, shapes and
-        bucket_bytes are the sender's (``TensorSpec``). Running requests are kept with their KV
-        cache and go on under the new weights.
+        group is kept for as long as the rendezvous is the same. names, dtypes, shapes, bucket_bytes
+        and checksums are the sender's (``TensorSpec``, ``Placement``). Requests go on while it
+        arrives, within ``timeout`` seconds. It is activated in a pause, through which they keep
+        their KV cache. cache_salt: the engine's from then on; by default one per version.
 
-        Raises TransferFailed. When the group could not be joined, the engine goes on with the
-        weights it has; after any later failure, also when the checksums that arrived are not
-        ``expected_checksums``, it stays paused and ``weights_valid`` is False.
+        Raises TransferFailed; NotJoined when there was no group. What has failed before the pause
+        changes nothing: the engine goes on with the weights it has. When an activation fails, it
+        stays paused and ``weights_valid`` is False.
         """
         start = perf_counter()
-        async with self._updating, self._resumed_when_valid():
-            try:
-                async with asyncio.timeout(timeout + RPC_GRACE_SECONDS):
-                    await self._call(
-                        "join_group",
-                        init_info={
-                            "rendezvous": rendezvous,
-                            "rank_offset": rank_offset,
-                            "world_size": world_size,
-                            "timeout": timeout,
-                        },
-                    )
+        info = {
+            "rendezvous": rendezvous,
+            "rank_offset": rank_offset,
+            "world_size": world_size,
+            "names": list(names),
+            "dtypes": list(dtypes),
+            "shapes": [list(shape) for shape in shapes],
+            "bucket_bytes": bucket_bytes,
+            "checksums": list(checksums),
+            "timeout": timeout,
+        }
+        async with self._updating:
+            async with _failing(f"version {version} was not received", timeout):
+                await receive(self._engine, info)
+            received = perf_counter()
+            async with self._resumed_when_valid():
+                async with _failing(f"version {version} was not activated", ACTIVATION_SECONDS):
                     # Not AsyncLLM.pause_generation: it sleeps 20 ms after the same call.
                     await self._engine.engine_core.pause_scheduler_async(
                         mode="keep", clear_cache=False
                     )
                     self.sampling_clock.stop()
                     self.weights_valid = False
-                    checksums = await self._call(
-                        "replace_weights",
-                        update_info={
-                            "names": list(names),
-                            "dtypes": list(dtypes),
-                            "shapes": [list(shape) for shape in shapes],
-                            "bucket_bytes": bucket_bytes,
-                            "timeout": max(timeout - (perf_counter() - start), 0.0),
-                        },
-                    )
-                    received = perf_counter()
-                    if expected_checksums is not None and checksums != tuple(expected_checksums):
-                        raise TransferFailed("what arrived has not the checksums of what was sent")
+                    self.cache_salt = cache_salt or f"version-{version}"
+                    await call(self._engine, "activate")
                     await self._engine.update_weight_version(str(version))
-            except EngineDeadError:
-                raise
-            except TransferFailed:
-                raise
-            except Exception as error:
-                raise TransferFailed(f"version {version} was not received: {error!r}") from error
-            self.version = version
-            self.weights_valid = True
+                self.version = version
+                self.weights_valid = True
         return UpdateResult(
-            checksums=checksums,
-            pause_seconds=perf_counter() - start,
-            receive_seconds=received - start,
+            receive_seconds=received - start, pause_seconds=perf_counter() - received
         )
 
     @property
@@ -360,30 +336,6 @@ class GenerationEngine:
             last = output
         return last
 
-    async def _call(self, method: str, **arguments: Any) -> tuple[int, ...]:
-        """Call a method of `WorkerExtension` on every worker; returns the checksums they agree on.
-
-        Raises TransferFailed.
-        """
-        answers = await self._engine.collective_rpc(method, kwargs=arguments)
-        return _agreed([WorkerOutcome(**answer) for answer in answers])
-
-
-def _agreed(outcomes: Sequence[WorkerOutcome]) -> tuple[int, ...]:
-    """Return the checksums that all workers of the engine found.
-
-    Raises TransferFailed with the error of each worker that has one, and where they differ.
-    """
-    errors = {i: outcome.error for i, outcome in enumerate(outcomes) if outcome.error}
-    if errors and len(outcomes) == 1:
-        raise TransferFailed(errors[0])
-    if errors:
-        raise TransferFailed("; ".join(f"worker {i}: {error}" for i, error in errors.items()))
-    first, *others = ([*outcome.checksums] for outcome in outcomes)
-    if any(other != first for other in others):
-        raise TransferFailed("the workers of one engine received different bytes")
-    return tuple(first)
-
 
 def _queue_seconds(output: RequestOutput) -> float:
     stats = output.metrics
@@ -395,6 +347,21 @@ def _versions(sample: CompletionOutput) -> npt.NDArray[np.int32]:
     for span in sample.weight_versions:
         versions[span.start : span.end] = int(span.version)
     return versions
+
+
+@asynccontextmanager
+async def _failing(what: str, seconds: float) -> AsyncIterator[None]:
+    """Turn every failure inside into TransferFailed, also not to end in time.
+
+    An engine that is dead is something else.
+    """
+    try:
+        async with asyncio.timeout(seconds + RPC_GRACE_SECONDS):
+            yield
+    except (EngineDeadError, TransferFailed):
+        raise
+    except Exception as error:
+        raise TransferFailed(f"{what}: {error!r}") from error
 
 
 @contextmanager

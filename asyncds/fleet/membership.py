@@ -132,17 +132,18 @@ class Fleet:
         member.syncs += 1
         member.health = self._by_version(member)
 
-    def failed(self, name: str, now: float, *, blame: bool) -> None:
+    def failed(self, name: str, now: float, *, blame: bool, kept: bool = False) -> None:
         """Take note that a weight sync failed at a member.
 
-        Its weights are unknown, it must not serve before the next verified one. With `blame` it
-        waits 1, 2, 4 … at most 60 s before it may join another, so that one bad member can't stop
-        the others' updates.
+        Unless it has `kept` the weights it had, they are unknown, and it must not serve before the
+        next verified one. With `blame` it waits 1, 2, 4 … at most 60 s before it may join another,
+        so that one bad member can't stop the others' updates.
         """
         member = self._members[name]
         if member.health is Health.DEAD:
             return
-        self._distrust(member)
+        if not kept:
+            self._distrust(member)
         if blame:
             member.retry_at = now + min(60.0, 2.0**member.failures)
             member.failures += 1

@@ -65,6 +65,7 @@ class Sync:
     sent: Receipt | None = None
     applied: dict[str, Receipt] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    kept: set[str] = field(default_factory=set)
     lost: dict[str, str] = field(default_factory=dict)
     waiting: set[str] = field(default_factory=set)
 
@@ -91,6 +92,7 @@ class SyncOutcome:
     culprits: dict[str, str]
     mismatched: list[str]
     victims: list[str]
+    kept: frozenset[str]
 
     @property
     def result(self) -> SyncResult:
@@ -203,10 +205,14 @@ class WeightSync:
             current.waiting.discard(name)
         return self._finished()
 
-    def failed(self, name: str, sync: int, reason: str) -> SyncOutcome | None:
-        """An end gave up, and lives."""
+    def failed(
+        self, name: str, sync: int, reason: str, *, kept: bool = False
+    ) -> SyncOutcome | None:
+        """An end gave up, and lives. kept: as it was before."""
         if current := self._matching(sync, name):
             current.failed[name] = reason
+            if kept:
+                current.kept.add(name)
             current.waiting.discard(name)
             if current.phase is Phase.PREPARING:
                 return self._conclude({name: reason})
@@ -299,6 +305,7 @@ class WeightSync:
             culprits=culprits,
             mismatched=mismatched,
             victims=victims,
+            kept=frozenset(current.kept - set(current.lost)),
         )
 
     def _difference(self, name: str, sync: Sync, got: Receipt, sent: Receipt) -> str | None:

@@ -29,7 +29,8 @@ def staged(config: RunConfig, shape: ModelShape, device: Gpu) -> list[Part]:
 def received(config: RunConfig, shape: ModelShape, device: Gpu) -> list[Part]:
     """Bytes that a worker holds of a version that arrives, where it computes.
 
-    On a CPU it is loaded beside the model, into tensors of its own.
+    On a CPU it is loaded beside the model, into tensors of its own; on a GPU from main memory, a
+    layer at a time.
     """
     size = version_bytes(config, shape)
     if device.shared:
@@ -37,7 +38,11 @@ def received(config: RunConfig, shape: ModelShape, device: Gpu) -> list[Part]:
             Part("weights that arrive", size, "a version beside the model"),
             Part("their twin", size, "the version that is made ready"),
         ]
-    return _lanes(config)
+    layer = max(shape.largest_tensor, shape.layer_parameters) / config.generator.tensor_parallel
+    return [
+        *_lanes(config),
+        Part("weights that are loaded", ITEMSIZE[config.dtype] * layer, "one layer"),
+    ]
 
 
 def _lanes(config: RunConfig) -> list[Part]:

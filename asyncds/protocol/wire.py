@@ -192,7 +192,7 @@ class Applied(Message, frozen=True):
     """A generator has the weights of weight sync `sync` in its engine.
 
     checksums: one per bucket, of the bytes that arrived. probe: float32 log-probabilities of the
-    fixed sequence, if asked for. pause_seconds: how long nothing was sampled.
+    fixed sequence, if asked for. pause_seconds: how long nothing was sampled, for the activation.
     """
 
     sync: int
@@ -214,10 +214,14 @@ class Sent(Message, frozen=True):
 
 
 class SyncFailed(Message, frozen=True):
-    """The sender's end of weight sync `sync` failed; its communicator is closed."""
+    """The sender's end of weight sync `sync` failed; its communicator is closed.
+
+    kept: a generator's engine goes on with the weights that it had before.
+    """
 
     sync: int
     reason: str
+    kept: bool = False
 
 
 class BatchRequest(Message, frozen=True):

@@ -1,20 +1,24 @@
-"""Flat, bounded byte buckets over an ordered list of tensors.
+"""The places of a version's tensors in one flat region, which travels in buckets.
 
-Sender and receivers compute the same plan from the same list, so only bytes travel::
+Sender and receivers compute the same placement from the same list, so only bytes travel::
 
-    specs    embed [4, 2] f32   norm [3] bf16   head [4, 2] f32      max_bytes = 64
-    bucket 0 |embed 32 bytes|norm 6 bytes, padding 10|               48 bytes
-    bucket 1 |head 32 bytes|                                         32 bytes
+    tensors  embed [4, 2] f32   norm [3] bf16   head [4, 2] f32      bucket_bytes = 32
+    region   |embed 32 bytes|norm 6 bytes, padding 10|head 32 bytes|
+    buckets  |0             |1                       :             |2              |
+
+Buckets know nothing of tensors: a tensor may begin in one and end in another, so that none is
+larger than ``bucket_bytes``, however large a tensor is.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 from math import prod
 
 import torch
 
 ALIGNMENT = 16
-"""Every tensor begins, and every bucket ends, at a multiple of this many bytes."""
+"""Every tensor, and every bucket, begins at a multiple of this many bytes."""
 
 
 @dataclass(frozen=True)
@@ -42,65 +46,51 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
-class Bucket:
-    """Consecutive tensors, each at its byte offset in one flat buffer of ``nbytes`` bytes."""
+class Placement:
+    """Where each tensor lies, by its offset in a region of ``nbytes`` bytes, and how it is cut."""
 
     specs: tuple[TensorSpec, ...]
     offsets: tuple[int, ...]
     nbytes: int
+    bucket_bytes: int
 
-    def empty(self, device: torch.device | str) -> torch.Tensor:
-        """A zeroed flat buffer for this bucket, uint8 [nbytes]; padding stays zero for ever."""
-        return torch.zeros(self.nbytes, dtype=torch.uint8, device=device)
+    @classmethod
+    def of(cls, specs: Iterable[TensorSpec], *, bucket_bytes: int) -> "Placement":
+        """Lay tensors one after another, in their order. Raises ValueError for a bad size."""
+        if bucket_bytes < ALIGNMENT or bucket_bytes % ALIGNMENT:
+            raise ValueError(
+                f"a bucket has a multiple of {ALIGNMENT} bytes, at least one, not {bucket_bytes}"
+            )
+        specs = tuple(specs)
+        *offsets, nbytes = accumulate((_aligned(spec.nbytes) for spec in specs), initial=0)
+        return cls(specs, tuple(offsets), nbytes, bucket_bytes)
 
+    def buckets(self, flat: torch.Tensor) -> list[torch.Tensor]:
+        """Views of the region ``flat``, uint8 [nbytes]: its buckets, in the order they travel."""
+        return list(flat.split(self.bucket_bytes)) if self.nbytes else []
 
-def plan_buckets(specs: Iterable[TensorSpec], *, max_bytes: int) -> tuple[Bucket, ...]:
-    """Split ``specs``, in their order, into buckets of at most ``max_bytes`` bytes.
+    def tensors(self, flat: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
+        """The tensors as views of the region ``flat``, uint8 [nbytes], with their names."""
+        return [(spec.name, self._view(i, flat)) for i, spec in enumerate(self.specs)]
 
-    A tensor that is larger than the bound has a bucket to itself: it exists in one piece on both
-    sides anyway, so that splitting it would bound nothing.
-    """
-    if max_bytes < ALIGNMENT:
-        raise ValueError(f"a bucket needs at least {ALIGNMENT} bytes, not {max_bytes}")
-    buckets: list[Bucket] = []
-    members: list[TensorSpec] = []
-    offsets: list[int] = []
-    end = 0
-    for spec in specs:
-        size = _aligned(spec.nbytes)
-        if members and end + size > max_bytes:
-            buckets.append(Bucket(tuple(members), tuple(offsets), end))
-            members, offsets, end = [], [], 0
-        members.append(spec)
-        offsets.append(end)
-        end += size
-    if members:
-        buckets.append(Bucket(tuple(members), tuple(offsets), end))
-    return tuple(buckets)
+    def put(self, index: int, start: int, values: torch.Tensor, flat: torch.Tensor) -> None:
+        """Copy ``values`` [n] into the ``index``-th tensor of the region ``flat``.
 
+        They begin at its ``start``-th element in row-major order. A copy from a GPU is not waited
+        for. Raises ValueError where it has another dtype or fewer elements.
+        """
+        spec = self.specs[index]
+        whole = self._view(index, flat).view(-1)
+        if values.dtype != whole.dtype or start + values.numel() > whole.numel():
+            raise ValueError(
+                f"{spec.name}: planned {spec.dtype} {spec.shape}, got {values.numel()} elements of "
+                f"{str(values.dtype).removeprefix('torch.')} from the {start}th on"
+            )
+        whole[start : start + values.numel()].copy_(values, non_blocking=True)
 
-def pack(bucket: Bucket, index: int, tensor: torch.Tensor, flat: torch.Tensor) -> None:
-    """Copy ``tensor`` into its place, the ``index``-th of ``bucket``, in the buffer ``flat``.
-
-    Raises ValueError where dtype or shape are not those of the plan.
-    """
-    spec = bucket.specs[index]
-    found = TensorSpec.of(spec.name, tensor)
-    if found != spec:
-        raise ValueError(f"{spec.name}: planned {spec.dtype} {spec.shape}, got {found}")
-    _view(spec, bucket.offsets[index], flat).copy_(tensor.detach())
-
-
-def unpack(bucket: Bucket, flat: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
-    """The tensors of ``bucket`` as views of its buffer ``flat`` (no copy)."""
-    return [
-        (spec.name, _view(spec, offset, flat))
-        for spec, offset in zip(bucket.specs, bucket.offsets, strict=True)
-    ]
-
-
-def _view(spec: TensorSpec, offset: int, flat: torch.Tensor) -> torch.Tensor:
-    return flat[offset : offset + spec.nbytes].view(spec.torch_dtype).view(spec.shape)
+    def _view(self, index: int, flat: torch.Tensor) -> torch.Tensor:
+        spec, offset = self.specs[index], self.offsets[index]
+        return flat[offset : offset + spec.nbytes].view(spec.torch_dtype).view(spec.shape)
 
 
 def _aligned(nbytes: int) -> int:

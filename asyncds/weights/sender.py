@@ -10,7 +10,9 @@ from typing import Literal
 import torch
 from torch.distributed import TCPStore
 
-from asyncds.weights.communicator import Communicator, TransferFailed, connect
+from asyncds.weights.communicator import Communicator
+from asyncds.weights.nccl import load_library
+from asyncds.weights.rendezvous import connect
 from asyncds.weights.staging import StagedWeights
 
 
@@ -45,8 +47,10 @@ class WeightSender:
     ) -> None:
         """host: the address of this machine that receivers reach; port 0: any free one.
 
-        device: where staged buckets lie, which NCCL sends from.
+        device: the GPU that NCCL sends from.
         """
+        if transport == "nccl":
+            load_library()
         self._transport = transport
         self._host = host
         self._device = device
@@ -88,15 +92,14 @@ class WeightSender:
             try:
                 communicator = self._join(rendezvous, world_size, timeout)
                 connected = time.monotonic()
-                for flat in staged.flats:
-                    communicator.broadcast(flat, timeout=_remaining(deadline))
+                communicator.send(staged.buckets, deadline=deadline)
             except BaseException:
                 self._leave(aborting=True)
                 raise
         return SendResult(
             seconds=time.monotonic() - start,
             connect_seconds=connected - start,
-            nbytes=staged.nbytes,
+            nbytes=staged.placement.nbytes,
         )
 
     def close(self) -> None:
@@ -116,10 +119,3 @@ class WeightSender:
         communicator, self._communicator = self._communicator, None
         if communicator is not None:
             communicator.abort() if aborting else communicator.close()
-
-
-def _remaining(deadline: float) -> float:
-    remaining = deadline - time.monotonic()
-    if remaining <= 0:
-        raise TransferFailed("the deadline of the transfer has passed")
-    return remaining

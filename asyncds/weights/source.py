@@ -1,11 +1,13 @@
-"""The weights of a model in training, as Hugging Face names and full tensors."""
+"""The weights of a model in training, by Hugging Face name, and each rank's part of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from asyncds.weights.buckets import TensorSpec, plan_buckets
+from asyncds.weights.buckets import TensorSpec
 
 
 def weight_specs(model: torch.nn.Module, *, prefix: str = "") -> tuple[TensorSpec, ...]:
@@ -23,24 +25,75 @@ def weight_specs(model: torch.nn.Module, *, prefix: str = "") -> tuple[TensorSpe
     )
 
 
+@dataclass(frozen=True)
+class Piece:
+    """A run of a tensor's elements in row-major order: ``values`` [n], from the ``start``-th on."""
+
+    name: str
+    start: int
+    values: torch.Tensor
+
+
 def iterate_weights(
-    model: torch.nn.Module, *, prefix: str = "", gather_bytes: int
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield (name, full tensor) of every parameter; a tied weight once, under its first name.
+    model: torch.nn.Module,
+    *,
+    prefix: str = "",
+    gather_bytes: int,
+    place: int | None = 0,
+    places: int = 1,
+) -> Iterator[Piece]:
+    """Yield the ``place``-th of ``places`` parts of every parameter.
 
-    prefix: removed from the names, e.g. ``"module."``. gather_bytes: the bound of what is gathered
-    at a time under ZeRO-3, where every rank must iterate to the end, in step (the gather is a
-    collective).
+    All parts together are the model, with a tied weight once, under its first name.
 
-    The tensor is valid until the next one is asked for: ZeRO-3 frees gathered memory on leaving
-    the gather, so a consumer copies what it wants to keep.
+    prefix: removed from the names, e.g. ``"module."``. place: None for a rank that has no part.
+    gather_bytes: the bound of what is gathered at a time under ZeRO-3. Nothing is where every rank
+    has a part: then it is the partition that the rank holds. Otherwise the gather is a collective,
+    so that every rank must iterate to the end, in step.
+
+    The values are valid until the next are asked for: ZeRO-3 frees gathered memory on leaving the
+    gather, so a consumer copies what it wants to keep.
     """
     parameters = _named_weights(model, prefix)
-    for bucket in plan_buckets(weight_specs(model, prefix=prefix), max_bytes=gather_bytes):
-        members = [parameters[spec.name] for spec in bucket.specs]
-        with _gathered(members):
-            for spec, parameter in zip(bucket.specs, members, strict=True):
-                yield spec.name, parameter.detach()
+    for specs in _groups(weight_specs(model, prefix=prefix), max_bytes=gather_bytes):
+        members = {spec.name: parameters[spec.name] for spec in specs}
+        partitioned = [p for p in members.values() if hasattr(p, "ds_id")]
+        held = place is not None and all(_partitions(p) == places for p in partitioned)
+        with nullcontext() if held or not partitioned else _gathered(partitioned):
+            for name, parameter in members.items() if place is not None else ():
+                assert place is not None
+                if held and hasattr(parameter, "ds_id"):
+                    # What lies beyond the parameter is padding, at the last partitions.
+                    start = min(place * parameter.ds_tensor.numel(), parameter.ds_numel)
+                    held_values = parameter.ds_tensor.detach()[: parameter.ds_numel - start]
+                    yield Piece(name, start, held_values)
+                else:
+                    flat = parameter.detach().reshape(-1)
+                    start, end = (n * flat.numel() // places for n in (place, place + 1))
+                    yield Piece(name, start, flat[start:end])
+
+
+def _partitions(parameter: Any) -> int:
+    """How many partitions of a parameter lie in the ranks' memory; 0 where they don't."""
+    from deepspeed.runtime.zero.partition_parameters import PartitionedParamStatus
+
+    if parameter.ds_tensor.status is not PartitionedParamStatus.AVAILABLE:
+        return 0
+    return int(parameter.ds_numel_aligned // parameter.ds_tensor.numel())
+
+
+def _groups(specs: Iterable[TensorSpec], *, max_bytes: int) -> Iterator[list[TensorSpec]]:
+    """Consecutive tensors of at most ``max_bytes`` bytes together; a larger one is alone."""
+    group: list[TensorSpec] = []
+    size = 0
+    for spec in specs:
+        if group and size + spec.nbytes > max_bytes:
+            yield group
+            group, size = [], 0
+        group.append(spec)
+        size += spec.nbytes
+    if group:
+        yield group
 
 
 def _named_weights(model: torch.nn.Module, prefix: str) -> dict[str, torch.nn.Parameter]:
@@ -51,9 +104,6 @@ def _named_weights(model: torch.nn.Module, prefix: str) -> dict[str, torch.nn.Pa
 
 
 def _gathered(parameters: list[torch.nn.Parameter]) -> AbstractContextManager[object]:
-    partitioned = [parameter for parameter in parameters if hasattr(parameter, "ds_id")]
-    if not partitioned:
-        return nullcontext()
     import deepspeed
 
-    return deepspeed.zero.GatheredParameters(partitioned)
+    return deepspeed.zero.GatheredParameters(parameters)

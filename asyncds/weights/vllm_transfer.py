@@ -1,13 +1,12 @@
 """The receiving side of the weight transfer, inside vLLM's workers.
 
-One engine for both transports, which the rendezvous chooses: NCCL into the worker's GPU, gloo into
-host memory. vLLM drives it: ``init_transfer_engine`` joins a group, then every version takes
-``start_weight_update``, ``update_weights`` (which calls ``receive_weights``) and
-``finish_weight_update``.
+One engine for both transports, which the rendezvous chooses. A worker receives a version beside the
+model, on a thread; the front process asks how far it is, pauses the engine when every worker has
+all of it, and has it activated. vLLM's own calls for weight transfers, which stop the engine for as
+long as they last, are used for the activation only.
 """
 
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,15 +16,11 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferInitInfo,
     WeightTransferUpdateInfo,
 )
-from vllm.model_executor.model_loader.mtp_validation import disable_mtp_completeness_check
-from vllm.model_executor.model_loader.reload import (
-    finalize_layerwise_reload,
-    initialize_layerwise_reload,
-)
 
-from asyncds.weights.buckets import TensorSpec, plan_buckets, unpack
-from asyncds.weights.checksum import checksum
-from asyncds.weights.communicator import Communicator, TransferFailed, connect
+from asyncds.weights.buckets import Placement, TensorSpec
+from asyncds.weights.communicator import TransferFailed
+from asyncds.weights.receiver import Order, Receiver, Tensors, joined
+from asyncds.weights.twin import Twin, load_version
 
 log = logging.getLogger(__name__)
 
@@ -33,143 +28,111 @@ WORKER_EXTENSION = "asyncds.weights.vllm_transfer.WorkerExtension"
 
 
 @dataclass
-class InitInfo(WeightTransferInitInfo):
-    """Where a worker joins which group.
+class TransferInfo(WeightTransferInitInfo):
+    """The contents of a version, in the sender's order, and how a worker comes by it.
 
-    rank_offset: group rank of this engine's first worker. timeout: seconds to join.
+    rank_offset: group rank of this engine's first worker. timeout: the seconds there are.
     """
 
     rendezvous: str
     rank_offset: int
     world_size: int
-    timeout: float
-
-
-@dataclass
-class UpdateInfo(WeightTransferUpdateInfo):
-    """The tensors of a version in the sender's order, its bucket size, the seconds there are."""
-
     names: list[str]
     dtypes: list[str]
     shapes: list[list[int]]
     bucket_bytes: int
+    checksums: list[int]
     timeout: float
 
-    @property
-    def specs(self) -> list[TensorSpec]:
-        return [
-            TensorSpec(name, dtype, tuple(shape))
-            for name, dtype, shape in zip(self.names, self.dtypes, self.shapes, strict=True)
-        ]
+    def order(self, *, worker: int) -> Order:
+        """The same, of one worker."""
+        columns = zip(self.names, self.dtypes, self.shapes, strict=True)
+        specs = [TensorSpec(name, dtype, tuple(shape)) for name, dtype, shape in columns]
+        return Order(
+            rendezvous=self.rendezvous,
+            rank=self.rank_offset + worker,
+            world_size=self.world_size,
+            placement=Placement.of(specs, bucket_bytes=self.bucket_bytes),
+            checksums=tuple(self.checksums),
+            timeout=self.timeout,
+        )
 
 
-class AsyncdsTransferEngine(WeightTransferEngine[InitInfo, UpdateInfo]):
-    """Receives flat buckets and loads them into the model bucket by bucket.
+@dataclass
+class ActivateInfo(WeightTransferUpdateInfo):
+    """No information: what is activated has arrived before."""
 
-    ``checksums`` are those of the buckets that the last completed update received.
-    """
 
-    init_info_cls = InitInfo
-    update_info_cls = UpdateInfo
+class AsyncdsTransferEngine(WeightTransferEngine[TransferInfo, ActivateInfo]):
+    """Receives versions beside the model, and loads one that is whole."""
+
+    init_info_cls = TransferInfo
+    update_info_cls = ActivateInfo
     supports_draft_weight_update = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.checksums: list[int] = []
-        self._rendezvous: str | None = None
-        self._communicator: Communicator | None = None
+        # Only in main memory: a GPU has no room for two.
+        self._twins = self.device.type == "cpu"
+        self._twin: Twin | None = None
+        self.receiver = Receiver(device=self.device, prepare=self._prepare)
 
-    def init_transfer_engine(self, init_info: InitInfo) -> None:
-        """Join the group; no-op when this worker is in it. Raises TransferFailed."""
-        if self._communicator is not None and self._rendezvous == init_info.rendezvous:
-            return
-        self.shutdown()
-        self._communicator = connect(
-            init_info.rendezvous,
-            rank=init_info.rank_offset + self.parallel_config.rank,
-            world_size=init_info.world_size,
-            device=self.device,
-            timeout=init_info.timeout,
-        )
-        self._rendezvous = init_info.rendezvous
+    def init_transfer_engine(self, init_info: TransferInfo) -> None:
+        """Begin to receive a version; returns at once. Raises TransferFailed while busy."""
+        self._twin = None
+        self.receiver.begin(init_info.order(worker=self.parallel_config.rank))
 
     def start_weight_update(self) -> None:
-        self.checksums = []
-        initialize_layerwise_reload(self.model)
+        """Do nothing: an activation is one call."""
 
-    def receive_weights(self, update_info: UpdateInfo) -> None:
-        """Receive and load every bucket.
-
-        On any error the group is left and the half-loaded layers are closed, so that the next
-        update starts clean: the model then holds a mixture that must not be used until an update
-        has completed.
-        """
-        if self._communicator is None:
-            raise RuntimeError("no transfer group: init_transfer_engine comes first")
-        try:
-            # Loading by buckets, a model's speculative head is complete only at the end.
-            with disable_mtp_completeness_check():
-                self._receive(self._communicator, update_info)
-        except BaseException:
-            self._communicator.abort()
-            self._communicator = None
-            # vLLM keeps what it buffered for layers that are not complete; left there, it would
-            # be counted as part of the next update and end a layer before all of it has arrived.
-            finalize_layerwise_reload(self.model, self.model_config)
-            raise
-
-    def _receive(self, communicator: Communicator, update_info: UpdateInfo) -> None:
-        deadline = time.monotonic() + update_info.timeout
-        sums = []
-        for bucket in plan_buckets(update_info.specs, max_bytes=update_info.bucket_bytes):
-            # A new buffer for each: layerwise reloading keeps views of it until a layer is whole.
-            flat = bucket.empty(communicator.device)
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
-                raise TransferFailed("the deadline of the transfer has passed")
-            communicator.broadcast(flat, timeout=remaining)
-            sums.append(checksum(flat))
-            self.model.load_weights(unpack(bucket, flat.to(self.device)))
-        self.checksums = [int(total) for total in sums]
+    def receive_weights(self, update_info: ActivateInfo) -> None:
+        """Load the version that has arrived. When it fails, the model holds a mixture."""
+        tensors, twin = self.receiver.tensors(), self._twin
+        self._twin = None
+        if twin is not None:
+            twin.hand_over()
+        else:
+            load_version(self.model, tensors, self.model_config)
 
     def finish_weight_update(self) -> None:
-        finalize_layerwise_reload(self.model, self.model_config)
-        self._refresh_tied_head()
-
-    def _refresh_tied_head(self) -> None:
-        """Pack a tied output projection again.
-
-        The reload refreshes the embedding that it is tied to, but on CPU the projection computes
-        with a packed copy that only its own ``process_weights_after_loading`` makes.
-        """
-        if self.model_config.hf_text_config.tie_word_embeddings and hasattr(self.model, "lm_head"):
-            head = self.model.lm_head
-            if hasattr(head, "quant_method"):
-                head.quant_method.process_weights_after_loading(head)
+        """Do nothing: an activation is one call."""
 
     def shutdown(self) -> None:
-        if self._communicator is not None:
-            self._communicator.close()
-            self._communicator = None
+        self.receiver.close()
+
+    def _prepare(self, tensors: Tensors) -> None:
+        """Load a twin of the model, if it has one."""
+        if not self._twins:
+            return
+        try:
+            twin = Twin(self.model)
+            twin.load(tensors, self.model_config)
+        except Exception:
+            log.exception("this model can't be loaded beside itself: it is loaded in the pause")
+            self._twins = False
+        else:
+            self._twin = twin
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerOutcome:
     """How a call ended on one worker.
 
-    error: what went wrong, or "". checksums: of every bucket that was received, in order.
+    error: what went wrong, or "". joined: whether the group of a transfer that failed was whole.
+    busy: whether the transfer is still under way.
     """
 
     error: str = ""
-    checksums: tuple[int, ...] = ()
+    joined: bool = True
+    busy: bool = False
 
 
 class WorkerExtension:
     """Methods added to vLLM's workers, called from the front process by ``collective_rpc``.
 
-    They never raise. With several workers vLLM answers such a call with the first failure and
-    leaves the other workers' answers where the next call reads them. So what went wrong is a
-    ``WorkerOutcome`` of that worker, sent as a dict of plain types, which vLLM takes as it is.
+    They never raise, and never wait. With several workers vLLM answers such a call with the first
+    failure and leaves the other workers' answers where the next call reads them. So what went wrong
+    is a ``WorkerOutcome`` of that worker, sent as a dict of plain types, which vLLM takes as it is.
     """
 
     weight_transfer_engine: AsyncdsTransferEngine
@@ -179,34 +142,38 @@ class WorkerExtension:
     update_weights: Callable[[dict[str, Any]], None]
     finish_weight_update: Callable[[], None]
 
-    def join_group(self, init_info: dict[str, Any]) -> dict[str, Any]:
-        """Join a transfer group (``InitInfo``); nothing changes where this worker is in it."""
-        return _outcome(lambda: self.init_weight_transfer_engine(init_info))
+    def begin_transfer(self, info: dict[str, Any]) -> dict[str, Any]:
+        """Begin to receive a version (``TransferInfo``) beside the model."""
+        return _outcome(lambda: self.init_weight_transfer_engine(info))
 
-    def replace_weights(self, update_info: dict[str, Any]) -> dict[str, Any]:
-        """Receive and load one whole version (``UpdateInfo``).
+    def transfer_state(self) -> dict[str, Any]:
+        """Say how the transfer stands, or ended."""
+        receiver = self.weight_transfer_engine.receiver
+        if receiver.busy:
+            return asdict(WorkerOutcome(busy=True))
+        return _outcome(receiver.check)
 
-        One call, so that no update is left half open when the caller gives up waiting.
-        """
-        return _outcome(lambda: self._replace(update_info))
+    def activate(self) -> dict[str, Any]:
+        """Load the version that has arrived; the engine is paused."""
+        return _outcome(self._activate)
 
-    def _replace(self, update_info: dict[str, Any]) -> list[int]:
+    def _activate(self) -> None:
         try:
             self.start_weight_update()
-            self.update_weights(update_info)
+            self.update_weights({})
             self.finish_weight_update()
         finally:
             # vLLM leaves it open where the last step fails, and would refuse every later update.
             self._weight_update_active = False
-        return self.weight_transfer_engine.checksums
 
 
-def _outcome(call: Callable[[], list[int] | None]) -> dict[str, Any]:
+def _outcome(call: Callable[[], None]) -> dict[str, Any]:
     """The ``WorkerOutcome`` of a call, as a dict."""
     try:
-        outcome = WorkerOutcome(checksums=tuple(call() or ()))
+        call()
+        outcome = WorkerOutcome()
     except TransferFailed as error:
-        outcome = WorkerOutcome(error=str(error))
+        outcome = WorkerOutcome(error=str(error), joined=joined(error))
     except Exception as error:
         log.exception("a weight update failed")
         outcome = WorkerOutcome(error=repr(error))

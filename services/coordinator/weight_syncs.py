@@ -236,7 +236,8 @@ class WeightSyncManager:
 
     def failed(self, name: str, message: SyncFailed, now: float) -> None:
         """Take note that one end gave up."""
-        self._conclude(self._sync.failed(name, message.sync, message.reason), now)
+        outcome = self._sync.failed(name, message.sync, message.reason, kept=message.kept)
+        self._conclude(outcome, now)
 
     def _peers(self, sync: Sync) -> dict[str, bytes]:
         members = [self._fleet.get(name) for name in sync.places]
@@ -257,12 +258,12 @@ class WeightSyncManager:
             self._fleet.verified(name, sync.version)
             self._greet(name, now)
         for name in outcome.victims:
-            self._fleet.failed(name, now, blame=False)
+            self._fleet.failed(name, now, blame=False, kept=name in outcome.kept)
         for name, reason in outcome.culprits.items():
             log.warning("weight sync %d to version %d: %s %s", sync.id, sync.version, name, reason)
             self.figures.last_failure = f"{name} {reason}"
             if name != LEARNER and name not in sync.lost:
-                self._fleet.failed(name, now, blame=True)
+                self._fleet.failed(name, now, blame=True, kept=name in outcome.kept)
         for name in outcome.mismatched:
             member = self._fleet.get(name)
             if member is not None:

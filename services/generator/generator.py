@@ -176,9 +176,7 @@ class Generator:
     async def _serve(self, lease: Lease, link: Link) -> None:
         outcome: Delivered | LeaseFailed
         try:
-            outcome = await self._sampler.fulfil(
-                lease, cache_salt=self._updates.cache_salt, trace=self._traces.lease(lease.id)
-            )
+            outcome = await self._sampler.fulfil(lease, trace=self._traces.lease(lease.id))
             self._count(outcome)
         except LeaseError as error:
             outcome = _failed(lease, str(error), permanent=error.permanent)

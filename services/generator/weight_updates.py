@@ -1,4 +1,4 @@
-"""A generator's part in weight syncs: agree, receive, answer the probe."""
+"""A generator's part in weight syncs: agree, receive, go on with it, answer the probe."""
 
 import asyncio
 import logging
@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from asyncds.engine.generation import GenerationEngine, UpdateResult
+from asyncds.engine.generation import GenerationEngine
+from asyncds.engine.weight_update import UpdateResult
 from asyncds.protocol.batch import Float32, Int32
 from asyncds.protocol.wire import Applied, Go, Prepare, Prepared, SyncFailed
 from asyncds.telemetry.metrics.registry import Metrics
 from asyncds.telemetry.traces.traces import Traces
 from asyncds.transport.link import Link
-from asyncds.weights.communicator import TransferFailed
+from asyncds.weights.communicator import NotJoined, TransferFailed
 from asyncds.weights.layout import fingerprint, unpack_layout
 
 log = logging.getLogger(__name__)
@@ -32,19 +33,19 @@ class EngineUnusableError(Exception):
 class Failures:
     """Failed updates since the last that succeeded.
 
-    reason: of the last, "" if there is none. unfit: so many in a row in which the engine was at
-    fault.
+    last: why the last failed. unfit: why the weights are not fit to be served, or "". count: of
+    those whose group was whole: that nobody came is no fault of the engine.
     """
 
-    reason: str = ""
-    unfit: int = 0
+    last: str = ""
+    unfit: str = ""
+    count: int = 0
 
 
 class WeightUpdates:
     """Takes part in the weight syncs that it has agreed to, one at a time, in tasks of its own.
 
-    version: of the weights that are served, -1 until the first have come. cache_salt: requests that
-    are given it share cached prefixes with no other incarnation's and no other version's.
+    version: of the weights that are served, -1 until the first have come.
     """
 
     def __init__(
@@ -60,10 +61,11 @@ class WeightUpdates:
         """Begin with the weights that the engine has.
 
         probe: its tokens, int32. incarnation: of this generator. version: of the engine's weights,
-        if they are to be served; -1: those of a learner are awaited.
+        if they are to be served; -1: those of a learner are awaited. From now on requests share no
+        cached prefixes with those of another incarnation.
         """
         self.version = version
-        self.cache_salt = incarnation
+        engine.cache_salt = incarnation
         self.pause_seconds = 0.0
         self._engine = engine
         self._probe = probe
@@ -78,7 +80,7 @@ class WeightUpdates:
     @property
     def failure(self) -> str:
         """Why the weights are not fit to be served, or ""."""
-        return self._failures.reason
+        return self._failures.unfit
 
     @property
     def agreed(self) -> int | None:
@@ -116,9 +118,9 @@ class WeightUpdates:
         """Raise EngineUnusableError after MAX_FAILURES, and what ended an update by surprise."""
         if self._update is not None and self._update.done():
             self._update.result()
-        if self._failures.unfit >= MAX_FAILURES:
+        if self._failures.count >= MAX_FAILURES:
             raise EngineUnusableError(
-                f"{self._failures.unfit} updates in a row failed ({self.failure}): "
+                f"{self._failures.count} updates in a row failed ({self._failures.last}): "
                 "the engine ends, so that another takes its place"
             )
 
@@ -128,7 +130,6 @@ class WeightUpdates:
             await asyncio.wait([self._update])
 
     async def _apply(self, prepare: Prepare, go: Go, link: Link) -> None:
-        self.cache_salt = f"{self._incarnation}-{go.sync}"
         trace, began = self._traces.broadcast(go.sync), time.time_ns()
         try:
             result, probe = await self._receive(prepare, go)
@@ -136,13 +137,16 @@ class WeightUpdates:
             slow = f"no answer to the probe within {PROBE_SECONDS:g} s"
             reason = slow if isinstance(error, TimeoutError) else str(error)
             log.warning("weight sync %d, version %d failed: %s", go.sync, go.version, reason)
-            self._failures.reason = f"the update to version {go.version} failed: {reason}"
-            # A group that could not be joined is no fault of this engine.
-            if not self._engine.weights_valid or isinstance(error, TimeoutError):
-                self._failures.unfit += 1
+            self._failures.last = f"the update to version {go.version} failed: {reason}"
+            # Before the activation nothing is lost. After it the weights are new, but not judged.
+            kept = self._engine.weights_valid and not isinstance(error, TimeoutError)
+            if not kept:
+                self._failures.unfit = self._failures.last
+            if not isinstance(error, NotJoined):
+                self._failures.count += 1
             if trace is not None:
                 trace.span("receive", start=began, end=time.time_ns(), error=reason)
-            link.send(SyncFailed(sync=go.sync, reason=f"could not receive: {reason}"))
+            link.send(SyncFailed(sync=go.sync, reason=f"could not receive: {reason}", kept=kept))
             return
         self._failures = Failures()
         self.version = go.version
@@ -164,7 +168,7 @@ class WeightUpdates:
         link.send(
             Applied(
                 sync=go.sync,
-                checksums=list(result.checksums),
+                checksums=list(go.checksums),
                 probe=probe.astype("<f4").tobytes(),
                 pause_seconds=result.pause_seconds,
             )
@@ -188,8 +192,9 @@ class WeightUpdates:
             dtypes=[s.dtype for s in layout.specs],
             shapes=[list(s.shape) for s in layout.specs],
             bucket_bytes=layout.bucket_bytes,
+            checksums=go.checksums,
             timeout=prepare.deadline,
-            expected_checksums=go.checksums,
+            cache_salt=f"{self._incarnation}-{go.sync}",
         )
         if not prepare.probe:
             return result, np.empty(0, np.float32)

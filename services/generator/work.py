@@ -49,9 +49,7 @@ class GroupSampler:
         self._shown = ShownTexts(tokenizer)
         self._metrics = metrics
 
-    async def fulfil(
-        self, lease: Lease, *, cache_salt: str, trace: Trace | None = None
-    ) -> Delivered:
+    async def fulfil(self, lease: Lease, *, trace: Trace | None = None) -> Delivered:
         """Sample and score a group. Raises LeaseError. trace: the lease's.
 
         Past `lease.straggler_seconds` the group is made of the completions that are there, if they
@@ -65,7 +63,7 @@ class GroupSampler:
             raise LeaseError(why[:500], permanent=True) from error
         began = time.time_ns()
         try:
-            completions = await self._sample(lease, prompt, cache_salt)
+            completions = await self._sample(lease, prompt)
         except (VLLMClientError, ValueError) as error:
             raise LeaseError(f"vLLM refuses it: {error}"[:500], permanent=True) from error
         if trace is not None:
@@ -94,7 +92,7 @@ class GroupSampler:
             score_error=judged.error[:500],
         )
 
-    async def _sample(self, lease: Lease, prompt: Int32, cache_salt: str) -> list[Completion]:
+    async def _sample(self, lease: Lease, prompt: Int32) -> list[Completion]:
         """Completions of `prompt`, int32 [T]; fewer than the lease asks for if some are late."""
         engine, room = self._engine, self._engine.max_model_len
         if len(prompt) + lease.max_tokens > room:
@@ -114,7 +112,6 @@ class GroupSampler:
                     top_k=max(lease.top_k, 0),
                     min_p=lease.min_p,
                     seed=lease.seed + i,
-                    cache_salt=cache_salt,
                 )
                 for i in range(lease.group_size)
             ],

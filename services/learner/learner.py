@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -196,19 +197,30 @@ class Learner:
         link.beat()
 
     def _publish(self, publisher: Publisher | None, link: Link) -> None:
-        """Stage the weights for their sync, which itself is not waited for."""
+        """Copy the weights for their sync; nothing else of it is waited for."""
         self.phase = "publishing"
         version = self.version
         probe = self._engine.probe(self._probe)
-        source = iterate_weights(self._engine.causal_lm, gather_bytes=self.staged.bucket_bytes)
-        if publisher is None:
-            self.staged.stage(source, version=version)
-            return
-        publisher.check()
-        with publisher.hold:
-            self.staged.stage(source, version=version)
-            publisher.probe = probe
-        link.beat()
+        staged = self.staged
+        source = iterate_weights(
+            self._engine.causal_lm,
+            gather_bytes=staged.placement.bucket_bytes,
+            place=staged.place,
+            places=staged.places,
+        )
+        with nullcontext() if publisher is None else publisher.hold:
+            # Ranks share what they copy into: not before rank 0 is through with sending it, and
+            # no rank trains on, which changes the weights, before all have copied.
+            self._meet()
+            staged.copy(source, version=version)
+            self._meet()
+        if publisher is not None:
+            publisher.check()
+            publisher.copied(version, probe=probe)
+
+    def _meet(self) -> None:
+        """Wait for the other ranks."""
+        self._of_any_rank(False)
 
     def _save_at_last(self, link: Link) -> None:
         """Write the last checkpoint, without which the run is not over.

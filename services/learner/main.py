@@ -31,14 +31,15 @@ from asyncds.telemetry.metrics.registry import Metrics, build_metrics
 from asyncds.telemetry.traces.traces import Traces
 from asyncds.transport.keys import ClientKeys, KeyFileError
 from asyncds.transport.link import Link, LinkLostError, RefusedError
+from asyncds.weights.communicator import TransferFailed
 from asyncds.weights.probe import probe_tokens
 from asyncds.weights.sender import WeightSender
 from asyncds.weights.source import weight_specs
-from asyncds.weights.staging import StagedWeights
 from services.learner.checkpoints import Checkpoints
 from services.learner.inbox import BatchLateError, DrainedError, Inbox, PreemptedError
 from services.learner.learner import Learner
 from services.learner.publisher import Publisher, PublisherDiedError
+from services.learner.shared_staging import shared_staging
 from services.process import (
     BAD_INPUT,
     DONE,
@@ -123,6 +124,7 @@ def _serve(config: RunConfig) -> int:
         PublisherDiedError,
         RefusedError,
         ReplacedError,
+        TransferFailed,
     ) as error:
         log.error("%s", error)
         return FAILURE
@@ -186,7 +188,9 @@ def _train(
     with closing(traces), server:
         publisher = None
         if engine.rank == 0:
-            publisher = _make_publisher(engine, config, learner, traces, lambda m: link.send(m))
+            publisher = _make_publisher(
+                engine, config, learner, traces, lambda m: link.send(m), lambda: link.beat()
+            )
         link = Link(
             config.coordinator,
             identity=f"{name}:{introduction.incarnation[:8]}",
@@ -220,11 +224,12 @@ def _make_learner(
         config,
         engine=engine,
         objective=Objective(config.algorithm, max_tokens=config.sampling.max_tokens),
-        staged=StagedWeights(
+        staged=shared_staging(
             specs=weight_specs(engine.causal_lm),
             bucket_bytes=config.weights.bucket_mb << 20,
-            keep=engine.rank == 0,
-            device=_staging_device(engine, config),
+            rank=engine.rank,
+            ranks=engine.ranks,
+            pin=engine.device.type == "cuda",
         ),
         probe=probe_tokens(
             vocab_size=_vocab_size(engine), max_length=config.generator.max_model_len
@@ -241,16 +246,18 @@ def _make_publisher(
     learner: Learner,
     traces: Traces,
     send: Callable[[Message], None],
+    staged_new: Callable[[], None],
 ) -> Publisher:
     return Publisher(
         staged=learner.staged,
         sender=WeightSender(
             transport=_transport(config),
             host=config.weights.host,
-            device=_staging_device(engine, config),
+            device=engine.device,
         ),
         go_seconds=config.weights.prepare_seconds + 5,
         send=send,
+        staged_new=staged_new,
         traces=traces,
     )
 
@@ -280,8 +287,3 @@ def _transport(config: RunConfig) -> Literal["gloo", "nccl"]:
     if config.weights.transport == "auto":
         return "nccl" if torch.cuda.is_available() else "gloo"
     return config.weights.transport
-
-
-def _staging_device(engine: TrainingEngine, config: RunConfig) -> torch.device:
-    """Where weights lie that wait to be sent: NCCL sends from a GPU, gloo from main memory."""
-    return engine.device if _transport(config) == "nccl" else torch.device("cpu")

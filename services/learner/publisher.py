@@ -5,6 +5,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -31,6 +32,14 @@ NO_EPOCH = (-1, "")
 """An epoch and the rendezvous of its group, before the first and after a failure."""
 
 
+@dataclass(frozen=True)
+class _Copied:
+    """A version that lies in the staged region, and is to be sealed."""
+
+    version: int
+    probe: Float32
+
+
 class PublisherDiedError(Exception):
     """The publisher's thread ended by surprise; the message says of what."""
 
@@ -38,8 +47,9 @@ class PublisherDiedError(Exception):
 class Publisher:
     """Sends the staged weights whenever the coordinator has gathered who needs them.
 
-    A thread of its own takes `Prepare`, `Go` and `SyncAborted`. From the moment it agrees to a
-    weight sync until that is over, what is staged is held: `hold` (which staging takes) waits.
+    A thread of its own seals what was copied, and takes `Prepare`, `Go` and `SyncAborted`. From the
+    moment it agrees to a weight sync until that is over, what is staged is held: `hold` (which
+    staging takes) waits.
     """
 
     def __init__(
@@ -49,6 +59,7 @@ class Publisher:
         sender: WeightSender,
         go_seconds: float,
         send: Callable[[Message], None],
+        staged_new: Callable[[], None],
         traces: Traces,
     ) -> None:
         """go_seconds: how long after agreeing the others may take to agree too."""
@@ -56,14 +67,13 @@ class Publisher:
         self._sender = sender
         self._go_seconds = go_seconds
         self._send = send
+        self._staged_new = staged_new
         self._traces = traces
-        self._inbox: queue.Queue[Prepare | Go | SyncAborted | None] = queue.Queue()
+        self._inbox: queue.Queue[Prepare | Go | SyncAborted | _Copied | None] = queue.Queue()
         self._epoch: tuple[int, str] = NO_EPOCH
-        self._tensors = Layout(specs=staged.specs, bucket_bytes=staged.bucket_bytes).pack()
         self.hold = threading.Lock()
         """A lock that is held while a weight sync is agreed to or under way."""
-        self.probe: Float32 = np.empty(0, np.float32)
-        """The probe's log-probabilities under the staged weights; set together with them."""
+        self._probe: Float32 = np.empty(0, np.float32)
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
         self._failure: BaseException | None = None
         self._thread.start()
@@ -74,6 +84,10 @@ class Publisher:
             raise PublisherDiedError(
                 f"the publisher's thread died of {self._failure!r}: nobody would get new weights"
             ) from self._failure
+
+    def copied(self, version: int, *, probe: Float32) -> None:
+        """Take note that a version lies in the staged region. probe: its log-probabilities."""
+        self._inbox.put(_Copied(version, probe))
 
     def receive(self, message: FromCoordinator) -> None:
         """Hand in a message, from any thread."""
@@ -92,13 +106,21 @@ class Publisher:
             while message is not None:
                 if isinstance(message, Prepare):
                     message = self._agree(message)
-                else:
-                    message = self._inbox.get()
+                    continue
+                if isinstance(message, _Copied):
+                    self._seal(message)
+                message = self._inbox.get()
         except BaseException as error:
             log.exception("the publisher's thread died")
             self._failure = error
 
-    def _agree(self, prepare: Prepare) -> Prepare | Go | SyncAborted | None:
+    def _seal(self, copied: _Copied) -> None:
+        self._staged.seal(copied.version)
+        if self._staged.version == copied.version:
+            self._probe = copied.probe
+            self._staged_new()
+
+    def _agree(self, prepare: Prepare) -> Prepare | Go | SyncAborted | _Copied | None:
         """Answer one `Prepare`; returns the next message to deal with."""
         with self.hold:
             if prepare.epoch != self._epoch[0]:
@@ -107,14 +129,16 @@ class Publisher:
             if version is None:
                 self._send(SyncFailed(sync=prepare.sync, reason="has no weights staged"))
                 return self._inbox.get()
-            layout = fingerprint(self._tensors)
+            placed = self._staged.placement
+            tensors = Layout(specs=placed.specs, bucket_bytes=placed.bucket_bytes).pack()
+            layout = fingerprint(tensors)
             self._send(
                 Prepared(
                     sync=prepare.sync,
                     layout=layout,
                     version=version,
                     rendezvous=self._epoch[1],
-                    tensors=b"" if prepare.layout == layout else self._tensors,
+                    tensors=b"" if prepare.layout == layout else tensors,
                     checksums=list(self._staged.checksums),
                 )
             )
@@ -130,7 +154,7 @@ class Publisher:
                     break
                 if isinstance(message, SyncAborted) and message.sync == prepare.sync:
                     break
-                if message is None or isinstance(message, Prepare):
+                if message is None or isinstance(message, Prepare | _Copied):
                     return message
         return self._inbox.get()
 
@@ -157,7 +181,7 @@ class Publisher:
             Sent(
                 sync=prepare.sync,
                 checksums=list(self._staged.checksums),
-                probe=self.probe.astype("<f4").tobytes() if prepare.probe else b"",
+                probe=self._probe.astype("<f4").tobytes() if prepare.probe else b"",
                 seconds=result.seconds,
             )
         )

@@ -14,6 +14,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -26,12 +27,9 @@ import psutil
 import pytest
 import torch
 
-from asyncds.weights.buckets import plan_buckets
-from asyncds.weights.checksum import checksum
-from asyncds.weights.communicator import connect
+from asyncds.weights.rendezvous import connect
 from asyncds.weights.sender import WeightSender
-from asyncds.weights.source import weight_specs
-from tests.unit.weights.test_transfer import BUCKET_BYTES, TIMEOUT, Tied, staged
+from tests.unit.weights.test_transfer import TIMEOUT, Tied, empty_buckets, staged
 
 MIB = 1 << 20
 GROWTH = 16 * MIB
@@ -63,16 +61,12 @@ def send(connection: Connection, log: str) -> None:
 def take(connection: Connection) -> None:
     """Process: join the groups it is told of, and answer with the checksums of what was sent."""
     torch.set_num_threads(1)
-    buckets = plan_buckets(weight_specs(Tied()), max_bytes=BUCKET_BYTES)
+    buckets = empty_buckets()
     while True:
         group = connect(connection.recv(), rank=1, world_size=2, device="cpu", timeout=TIMEOUT)
         for _ in range(SENDS):
-            sums = []
-            for bucket in buckets:
-                flat = bucket.empty("cpu")
-                group.broadcast(flat, timeout=TIMEOUT)
-                sums.append(int(checksum(flat)))
-            connection.send(sums)
+            deadline = time.monotonic() + TIMEOUT
+            connection.send(list(group.receive(buckets, deadline=deadline)))
         group.close()
 
 

@@ -24,6 +24,7 @@ WORST = Faults(
     bad_group=0.06,
     failed_lease=0.06,
     corrupt=0.1,
+    break_engine=0.1,
     miscompute=0.1,
 )
 

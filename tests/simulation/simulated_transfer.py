@@ -46,9 +46,8 @@ class Transfer:
                 continue
             if not whole or learner is None:
                 link = end if isinstance(end, SimGenerator) else end.ranks[0]
-                link.send(wire.SyncFailed(sync=self.sync, reason="timed out"))
-                if isinstance(end, SimGenerator):
-                    end.update(None)
+                kept = isinstance(end, SimGenerator) and end.weights is not None
+                link.send(wire.SyncFailed(sync=self.sync, reason="timed out", kept=kept))
             elif isinstance(end, SimLearner):
                 end.ranks[0].send(
                     wire.Sent(
@@ -64,8 +63,12 @@ class Transfer:
     def _receive(self, generator: SimGenerator, learner: SimLearner) -> None:
         checksums = [0] if self.sim.faulty(self.sim.faults.corrupt) else learner.checksums()
         if checksums != generator.expected:
+            kept = generator.weights is not None
+            generator.send(wire.SyncFailed(sync=self.sync, reason="other checksums", kept=kept))
+            return
+        if self.sim.faulty(self.sim.faults.break_engine):
             generator.update(None)
-            generator.send(wire.SyncFailed(sync=self.sync, reason="other checksums"))
+            generator.send(wire.SyncFailed(sync=self.sync, reason="could not be loaded"))
             return
         # Without a probe nobody could know.
         wrong = generator.probed and self.sim.faulty(self.sim.faults.miscompute)

@@ -20,7 +20,7 @@ GENERATOR: tuple[Metric, ...] = (
         name="unacknowledged_groups", help="Finished groups not acknowledged yet", unit="groups"
     ),
     _gauge(name="policy_version", help="Weight version in the engine", unit="version"),
-    _histogram(name="weight_receive_seconds", help="Receiving and loading weights"),
+    _histogram(name="weight_receive_seconds", help="Receiving weights, while sampling goes on"),
     _counter(
         name="pause_seconds_total",
         help="Time the engine was paused for new weights",

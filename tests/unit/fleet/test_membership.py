@@ -109,6 +109,16 @@ def test_a_failed_sync_makes_stale_and_blame_backs_off() -> None:
     assert (g.health, g.failures) == (Health.HEALTHY, 0)
 
 
+def test_who_kept_its_weights_serves_on_until_others_are_published() -> None:
+    fleet = fleet_of("g", version=0)
+    g = fleet.get("g")
+    assert g is not None
+    fleet.failed("g", 100, blame=True, kept=True)
+    assert (g.health, g.version, g.retry_at, g.failures) == (Health.HEALTHY, 0, 101, 1)
+    fleet.published(1)
+    assert g.health is Health.STALE
+
+
 def test_another_learner_makes_everybody_stale_whatever_the_number() -> None:
     fleet = fleet_of("a", "b", version=5)
     fleet.seen("a", 10)
@@ -163,7 +173,7 @@ events = st.one_of(
     st.tuples(st.just("join"), names, st.sampled_from(["1", "2", "3"])),
     st.tuples(st.sampled_from(["seen", "leave"]), names),
     st.tuples(st.just("verified"), names, st.integers(0, 2)),
-    st.tuples(st.just("failed"), names, st.booleans()),
+    st.tuples(st.just("failed"), names, st.booleans(), st.booleans()),
     st.tuples(st.just("published"), st.integers(0, 2)),
     st.tuples(st.just("unpublish")),
     st.tuples(st.just("tick"), st.sampled_from([1.0, 10.0, 60.0])),
@@ -204,8 +214,8 @@ def test_nobody_comes_back_from_the_dead_and_only_the_verified_serve(
                     fleet.leave(name)
                 case "verified", name, version:
                     fleet.verified(name, int(version))
-                case "failed", name, blame:
-                    fleet.failed(name, now, blame=bool(blame))
+                case "failed", name, blame, kept:
+                    fleet.failed(name, now, blame=bool(blame), kept=bool(kept))
         assert all(m.health is Health.DEAD for m in dead)
         for m in fleet.healthy():
             assert m.version == published >= 0

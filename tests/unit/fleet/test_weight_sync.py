@@ -175,6 +175,17 @@ def test_a_failure_beside_a_learner_that_sent_all_is_its_own() -> None:
     assert begin(sync, "a", "b").epoch > outcome.sync.epoch
 
 
+def test_who_kept_its_weights_and_lives_is_said_to_have() -> None:
+    sync, id = transferring("a", "b", "c")
+    sync.failed("a", id, "cut", kept=True)
+    sync.failed("b", id, "could not be loaded")
+    sync.failed("c", id, "cut", kept=True)
+    sync.gone("c", "died")
+    outcome = sync.failed("L", id, "cut")
+    assert outcome is not None
+    assert outcome.kept == {"a"}
+
+
 def test_if_all_failed_nobody_is_spared() -> None:
     sync, id = transferring("a")
     sync.failed("L", id, "broken pipe")

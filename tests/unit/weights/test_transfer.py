@@ -4,6 +4,7 @@ import multiprocessing as mp
 import os
 import socket
 import threading
+import time
 from contextlib import closing, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext
@@ -13,15 +14,15 @@ import pytest
 import torch
 from torch import nn
 
-from asyncds.weights.buckets import plan_buckets
-from asyncds.weights.checksum import checksum
-from asyncds.weights.communicator import TransferFailed, connect
+from asyncds.weights.buckets import Placement
+from asyncds.weights.communicator import TransferFailed
+from asyncds.weights.rendezvous import connect
 from asyncds.weights.sender import WeightSender
 from asyncds.weights.source import iterate_weights, weight_specs
 from asyncds.weights.staging import StagedWeights
 
 BUCKET_BYTES = 512
-TIMEOUT = 30.0
+TIMEOUT = 90.0
 SHORT = 2.0
 
 
@@ -43,6 +44,12 @@ def staged(model: nn.Module, version: int = 1) -> StagedWeights:
     return weights
 
 
+def empty_buckets() -> list[torch.Tensor]:
+    """What a staged ``Tied`` arrives in."""
+    placement = Placement.of(weight_specs(Tied()), bucket_bytes=BUCKET_BYTES)
+    return placement.buckets(torch.zeros(placement.nbytes, dtype=torch.uint8))
+
+
 def receive(connection: Connection, rendezvous: str, rank: int, world_size: int) -> None:
     """Process: receive a staged ``Tied`` as often as asked, answer with the checksums."""
     torch.set_num_threads(1)
@@ -51,12 +58,8 @@ def receive(connection: Connection, rendezvous: str, rank: int, world_size: int)
             rendezvous, rank=rank, world_size=world_size, device="cpu", timeout=TIMEOUT
         )
         while connection.recv() == "receive":
-            sums = []
-            for bucket in plan_buckets(weight_specs(Tied()), max_bytes=BUCKET_BYTES):
-                flat = bucket.empty("cpu")
-                communicator.broadcast(flat, timeout=TIMEOUT)
-                sums.append(int(checksum(flat)))
-            connection.send(sums)
+            deadline = time.monotonic() + TIMEOUT
+            connection.send(list(communicator.receive(empty_buckets(), deadline=deadline)))
     except TransferFailed as error:
         connection.send(str(error))
 
@@ -69,83 +72,13 @@ def send_half_and_die(connection: Connection) -> None:
     connection.send(rendezvous)
     communicator = connect(rendezvous, rank=0, world_size=2, device="cpu", timeout=TIMEOUT)
     weights = staged(Tied())
-    communicator.broadcast(weights.flats[0], timeout=TIMEOUT)
+    communicator.send(weights.buckets[:1], deadline=time.monotonic() + TIMEOUT)
     os._exit(1)
 
 
 @pytest.fixture
 def context() -> SpawnContext:
     return mp.get_context("spawn")
-
-
-def test_specs_describe_what_is_yielded_and_tied_weights_once() -> None:
-    model = Tied()
-    specs = weight_specs(model, prefix="body.")
-    tensors = dict(iterate_weights(model, prefix="body.", gather_bytes=64))
-    assert [spec.name for spec in specs] == list(tensors)
-    assert [spec.name for spec in specs][:3] == ["embed.weight", "0.weight", "0.bias"]
-    assert "head.weight" not in tensors
-    assert [spec.shape for spec in specs] == [tuple(t.shape) for t in tensors.values()]
-
-
-def test_staging_is_a_copy_with_checksums() -> None:
-    model = Tied()
-    weights = staged(model, version=3)
-    before = weights.checksums
-    with torch.no_grad():
-        model.embed.weight.add_(1)
-    assert weights.version == 3
-    assert before == tuple(int(checksum(flat)) for flat in weights.flats)
-    weights.stage(iterate_weights(model, gather_bytes=64), version=4)
-    assert weights.version == 4
-    assert before[0] != weights.checksums[0]
-    assert before[1:] == weights.checksums[1:]
-
-
-def test_staging_refuses_a_source_that_is_not_the_planned_one() -> None:
-    model = Tied()
-    weights = StagedWeights(specs=weight_specs(model), bucket_bytes=BUCKET_BYTES)
-    pairs = list(iterate_weights(model, gather_bytes=64))
-    for wrong in (pairs[:-1], [*pairs, pairs[0]], [pairs[1], pairs[0], *pairs[2:]]):
-        with pytest.raises(ValueError, match=r"expected|shorter|longer"):
-            weights.stage(wrong, version=1)
-        assert weights.version is None
-    with pytest.raises(ValueError, match="no version is staged"):
-        WeightSender(transport="gloo", host="127.0.0.1").send(
-            weights, rendezvous="gloo://127.0.0.1:1/x", world_size=2, timeout=1
-        )
-
-
-def test_staging_waits_for_a_send_under_way() -> None:
-    model = Tied()
-    weights = staged(model, version=1)
-    with weights.lock:
-        stager = threading.Thread(
-            target=weights.stage,
-            args=(iterate_weights(model, gather_bytes=64),),
-            kwargs={"version": 2},
-        )
-        stager.start()
-        stager.join(0.1)
-        assert stager.is_alive()
-        assert weights.version == 1
-    stager.join(TIMEOUT)
-    assert weights.version == 2
-
-
-def test_a_rank_that_keeps_nothing_drains_its_source() -> None:
-    model = Tied()
-    seen = []
-
-    def source():
-        for name, tensor in iterate_weights(model, gather_bytes=64):
-            seen.append(name)
-            yield name, tensor
-
-    weights = StagedWeights(specs=weight_specs(model), bucket_bytes=BUCKET_BYTES, keep=False)
-    weights.stage(source(), version=1)
-    assert weights.flats == []
-    assert seen == [spec.name for spec in weight_specs(model)]
 
 
 def test_broadcast_to_two_receivers_and_again_in_the_same_group(context: SpawnContext) -> None:
@@ -169,7 +102,7 @@ def test_broadcast_to_two_receivers_and_again_in_the_same_group(context: SpawnCo
         for connection in connections:
             connection.send("receive")
         result = sender.send(weights, rendezvous=rendezvous, world_size=3, timeout=TIMEOUT)
-        assert result.nbytes == sum(flat.numel() for flat in weights.flats)
+        assert result.nbytes == sum(bucket.numel() for bucket in weights.buckets)
         for connection in connections:
             assert connection.poll(TIMEOUT)
             assert connection.recv() == list(weights.checksums)
@@ -204,10 +137,10 @@ def test_receiver_raises_when_the_sender_dies_in_the_middle(context: SpawnContex
     process.start()
     rendezvous = ours.recv()
     communicator = connect(rendezvous, rank=1, world_size=2, device="cpu", timeout=TIMEOUT)
-    first, second = plan_buckets(weight_specs(Tied()), max_bytes=BUCKET_BYTES)[:2]
-    communicator.broadcast(first.empty("cpu"), timeout=TIMEOUT)
+    arriving = communicator.receive(empty_buckets(), deadline=time.monotonic() + SHORT)
+    assert next(arriving) == staged(Tied()).checksums[0]
     with pytest.raises(TransferFailed):
-        communicator.broadcast(second.empty("cpu"), timeout=SHORT)
+        next(arriving)
     communicator.abort()
     process.join()
 
@@ -231,8 +164,10 @@ def test_a_silent_sender_is_left_at_the_deadline() -> None:
     other.start()
     communicator = connect(rendezvous, rank=1, world_size=2, device="cpu", timeout=TIMEOUT)
     other.join()
+    nothing = [torch.zeros(64, dtype=torch.uint8)]
+    arriving = communicator.receive(nothing, deadline=time.monotonic() + 0.5)
     with pytest.raises(TransferFailed, match="gloo broadcast of 64 bytes"):
-        communicator.broadcast(torch.zeros(64, dtype=torch.uint8), timeout=0.5)
+        next(arriving)
     communicator.abort()
     assert len(joined) == 1
 

@@ -141,6 +141,20 @@ def test_the_work_of_who_is_not_trusted_goes_to_another(desk: Desk) -> None:
     assert desk.journal.counts()["delivered"] == 1
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_transfer_that_failed_leaves_who_kept_its_weights_at_work(desk: Desk, kept: bool) -> None:
+    """What it delivers is taken, and it gets more to do."""
+    (lease, *_), applied, _ = between(desk, right=True)
+    failed = wire.SyncFailed(sync=applied.sync, reason="timed out", kept=kept)
+    desk.say(b"l", failed)
+    desk.say(b"g", failed)
+    assert desk.member() is (Health.HEALTHY if kept else Health.STALE)
+    assert desk.c.parts.weights.published == 0
+    answers = desk.say(b"g", delivered(lease, versions=(0,)))
+    assert only(answers, wire.Ack)[0].leases == [lease.id]
+    assert bool(leases(answers)) is kept
+
+
 def test_a_process_is_not_blamed_for_the_one_it_replaces(desk: Desk) -> None:
     desk.say(b"l", LEARNER)
     desk.say(b"g", GENERATOR)

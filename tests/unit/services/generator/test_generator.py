@@ -28,7 +28,7 @@ from asyncds.tasks.registry import make_task
 from asyncds.telemetry.metrics.registry import build_metrics
 from asyncds.telemetry.traces.traces import Traces
 from asyncds.weights.buckets import TensorSpec
-from asyncds.weights.communicator import TransferFailed
+from asyncds.weights.communicator import NotJoined, TransferFailed
 from asyncds.weights.layout import Layout, fingerprint
 from services.generator import generator as module
 from services.generator.generator import Generator
@@ -71,6 +71,7 @@ class MockEngine:
 
     max_model_len = 8
     weights_valid = True
+    cache_salt = ""
 
     def __init__(self) -> None:
         self.stuck: set[int] = set()
@@ -93,11 +94,13 @@ class MockEngine:
             queue_seconds=QUEUE_SECONDS,
         )
 
-    async def update_weights(self, *, expected_checksums: list[int], **_: Any) -> Any:
+    async def update_weights(self, *, checksums: list[int], cache_salt: str, **_: Any) -> Any:
         if self.failure is not None:
             raise self.failure
-        assert expected_checksums == [1], "it checks before it goes on"
-        return SimpleNamespace(checksums=(1,), pause_seconds=0.1, receive_seconds=0.1)
+        assert checksums == [1], "it checks before it goes on"
+        assert cache_salt != self.cache_salt
+        self.cache_salt = cache_salt
+        return SimpleNamespace(pause_seconds=0.1, receive_seconds=0.1)
 
     async def log_probs(self, tokens: list[int], *, timeout: float) -> Any:
         return np.array([-1.0], np.float32)
@@ -360,16 +363,18 @@ def test_weights_are_applied_and_reported() -> None:
 
 @pytest.mark.parametrize(
     ("failure", "sentence"),
-    [(TransferFailed("cut"), "cut"), (TimeoutError(), "no answer to the probe within 60 s")],
+    [(TransferFailed("broken"), "broken"), (TimeoutError(), "no answer to the probe within 60 s")],
 )
 def test_a_failed_update_is_said_and_not_ready(failure: Exception, sentence: str) -> None:
     async def scene(desk: Desk) -> None:
-        desk.engine.failure = failure
-        desk.generator.receive(PREPARE)
-        desk.generator.receive(GO)
+        update(desk, 1)
+        await desk.link.said(wire.Applied)
+        desk.engine.failure, desk.engine.weights_valid = failure, sentence != "broken"
+        update(desk, 2)
         [failed] = await desk.link.said(wire.SyncFailed)
         assert sentence in failed.reason
-        assert desk.generator.not_ready()
+        assert not failed.kept
+        assert sentence in desk.generator.not_ready()
 
     serve(scene)
 
@@ -391,7 +396,24 @@ def test_a_list_of_tensors_is_known_until_another_comes() -> None:
     serve(scene)
 
 
-def fail(desk: Desk, sync: int) -> None:
+def test_a_failed_transfer_is_said_and_the_engine_serves_what_it_has() -> None:
+    async def scene(desk: Desk) -> None:
+        update(desk, 1)
+        await desk.link.said(wire.Applied)
+        desk.engine.failure, salt = TransferFailed("cut"), desk.engine.cache_salt
+        update(desk, 2)
+        [failed] = await desk.link.said(wire.SyncFailed)
+        assert failed.kept
+        assert desk.generator.not_ready() == ""
+        assert desk.engine.cache_salt == salt
+        desk.engine.failure = None
+        update(desk, 3)
+        await desk.link.said(wire.Applied, n=2)
+
+    serve(scene)
+
+
+def update(desk: Desk, sync: int) -> None:
     desk.generator.receive(REPLACE(PREPARE, sync=sync))
     desk.generator.receive(REPLACE(GO, sync=sync))
 
@@ -405,10 +427,10 @@ def test_an_engine_that_takes_no_update_ends_itself(
 
     async def play() -> None:
         desk = Desk()
-        desk.engine.failure, desk.engine.weights_valid = TransferFailed("cut"), not joined
+        desk.engine.failure = TransferFailed("cut") if joined else NotJoined("nobody")
         running = asyncio.create_task(desk.generator.run(desk.link))  # type: ignore[arg-type]
         for sync in range(MAX_FAILURES):
-            fail(desk, sync)
+            update(desk, sync)
             await desk.link.said(wire.SyncFailed, n=sync + 1)
         if joined:
             sentence = r"5 updates in a row failed \(the update to version 3 failed: cut\)"
@@ -428,7 +450,7 @@ def test_an_update_that_ends_by_surprise_ends_the_process(monkeypatch: pytest.Mo
         desk = Desk()
         desk.engine.failure = KeyError("a mistake")
         running = asyncio.create_task(desk.generator.run(desk.link))  # type: ignore[arg-type]
-        fail(desk, 1)
+        update(desk, 1)
         with pytest.raises(KeyError, match="a mistake"):
             await running
 

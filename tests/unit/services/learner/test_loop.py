@@ -107,7 +107,10 @@ def make_learner(
     traces: Traces | None = None,
     **options: Any,
 ) -> Learner:
-    staged = SimpleNamespace(bucket_bytes=1, version=0, stage=lambda *_, **__: None)
+    layout = SimpleNamespace(bucket_bytes=16)
+    staged = SimpleNamespace(
+        layout=layout, place=0, places=1, version=0, copy=lambda *_, **__: None
+    )
     config = RunConfig(
         model="none",
         runs_dir=str(path),

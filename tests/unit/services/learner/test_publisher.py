@@ -15,6 +15,7 @@ from asyncds.telemetry.traces.traces import Traces
 from asyncds.weights.buckets import TensorSpec
 from asyncds.weights.communicator import TransferFailed
 from asyncds.weights.layout import Layout, fingerprint, unpack_layout
+from asyncds.weights.source import Piece
 from asyncds.weights.staging import StagedWeights
 from services.learner.inbox import BatchLateError, DrainedError, Inbox
 from services.learner.publisher import Publisher, PublisherDiedError
@@ -53,6 +54,7 @@ class MockSender:
 class Desk:
     def __init__(self, go_seconds: float = WAIT, traces: Traces | None = None) -> None:
         self.sender, self.said = MockSender(), queue.Queue[wire.Message]()
+        self.sealed = queue.Queue[int | None]()
         spec = TensorSpec("w", "float32", (4,))
         self.staged = StagedWeights(specs=[spec], bucket_bytes=64)
         self.publisher = Publisher(
@@ -60,14 +62,16 @@ class Desk:
             sender=self.sender,  # type: ignore[arg-type]
             go_seconds=go_seconds,
             send=self.said.put,
+            staged_new=lambda: self.sealed.put(self.staged.version),
             traces=traces or Traces(None, run="r", role="learner", name="l"),
         )
 
     def stage(self, version: int) -> None:
         assert self.publisher.hold.acquire(timeout=WAIT)
-        self.staged.stage([("w", torch.full((4,), float(version)))], version=version)
-        self.publisher.probe = np.array([-1.0], np.float32)
+        self.staged.copy([Piece("w", 0, torch.full((4,), float(version)))], version=version)
         self.publisher.hold.release()
+        self.publisher.copied(version, probe=np.array([-1.0], np.float32))
+        assert self.sealed.get(timeout=WAIT) == version
 
     def prepare(self, sync: int, epoch: int = 1, *, probe: bool = False, layout: str = "") -> Any:
         self.publisher.receive(
