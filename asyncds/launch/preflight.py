@@ -193,6 +193,11 @@ def _devices(config: RunConfig, found: list[Gpu]) -> list[str]:
                 "weights.transport nccl needs GPUs, and a run here would use none: set it to auto "
                 "or gloo (`asyncds doctor` says what is missing)"
             ]
+        if generator.pipeline_parallel > 1:
+            return [
+                f"generator.pipeline_parallel {generator.pipeline_parallel} needs GPUs: vLLM's "
+                "build for the CPU ends at the first request; set it to 1"
+            ]
         return _memory(generator.kv_cache_gb * generator.replicas)
     problems = []
     old = [g for g in found if g.capability < (8, 0)]

@@ -1,7 +1,8 @@
 """Transfers that fail in a real engine of two workers (CPU, gloo), and the one after them.
 
 vLLM answers a call of all workers with the first failure and leaves the other answers in their
-queues, where the next call would find them: no worker may raise.
+queues, where the next call would find them: no worker may raise. Two workers share each layer
+(tensor parallel): vLLM's CPU build can't sample with workers in a row.
 """
 
 import asyncio
@@ -21,13 +22,11 @@ def loop() -> Iterator[asyncio.Runner]:
         yield runner
 
 
-@pytest.fixture(scope="module", params=["tensor_parallel", "pipeline_parallel"])
-def rig(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, loop: asyncio.Runner
-) -> Iterator[Rig]:
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory: pytest.TempPathFactory, loop: asyncio.Runner) -> Iterator[Rig]:
     path = tmp_path_factory.mktemp("model") / "tied"
     save_untrained(path, seed=0)
-    rig = Rig(path, loop, **{request.param: 2})
+    rig = Rig(path, loop, tensor_parallel=2)
     yield rig
     rig.sender.close()
     loop.run(rig.engine.stop(timeout=TIMEOUT))
