@@ -284,6 +284,11 @@ def test_nccl_needs_gpus(model: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     assert problems(model, tmp_path, weights={"transport": "nccl"}) == []
 
 
+def test_workers_in_a_row_need_gpus(model: Path, tmp_path: Path) -> None:
+    (found,) = problems(model, tmp_path, generator={"pipeline_parallel": 2})
+    assert "generator.pipeline_parallel 2 needs GPUs" in found
+
+
 def test_more_processes_than_gpus(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
