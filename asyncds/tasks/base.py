@@ -110,13 +110,6 @@ class Task(Protocol):
         """
         return None
 
-    def own_answers(self, row: Row) -> Sequence[str]:
-        """Completions of which one should be right, most likely first, or ().
-
-        They are for `asyncds task check`; () where that is not known.
-        """
-        return ()
-
     def fingerprint(self) -> str:
         """Differs between processes whose rows, prompts or equivalences differ."""
         return fingerprint(self)

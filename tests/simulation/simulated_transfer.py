@@ -66,7 +66,8 @@ class Transfer:
             kept = generator.weights is not None
             generator.send(wire.SyncFailed(sync=self.sync, reason="other checksums", kept=kept))
             return
-        if self.sim.faulty(self.sim.faults.break_engine):
+        breaks = self.sim.faults.break_engine
+        if breaks and self.sim.faulty(breaks):
             generator.update(None)
             generator.send(wire.SyncFailed(sync=self.sync, reason="could not be loaded"))
             return

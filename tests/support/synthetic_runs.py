@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from asyncds.config.load import dump_config, parse_config
+from asyncds.protocol.state import State
 from asyncds.telemetry.run_log import RunLog
-from asyncds.telemetry.summary import Status, Summary, percentiles, write_summary
+from asyncds.telemetry.summary import Summary, percentiles, write_summary
 
 KS = (1, 4, 16, 64)
 
@@ -25,7 +26,7 @@ def small_run(
     steps: int = 4,
     ks: Sequence[int] = KS,
     temperatures: Sequence[float | None] = (1.0,),
-    status: Status | None = "finished",
+    status: State | None = State.FINISHED,
     **settings: Any,
 ) -> Path:
     """A run whose Pass@1 rises by `gain`; the greater `variety`, the faster Pass@k grows with k.
@@ -85,7 +86,7 @@ def _evaluation(
     return result if temperature is None else result | {"temperature": temperature}
 
 
-def _summary(status: Status, steps: int, wall: float, evaluations: list[dict[str, Any]]) -> Summary:
+def _summary(status: State, steps: int, wall: float, evaluations: list[dict[str, Any]]) -> Summary:
     return Summary(
         status=status,
         steps=steps,

@@ -183,7 +183,7 @@ def test_a_task_and_a_tracker_of_ones_own(module: str, tmp_path: Path) -> None:
     assert missing_package(tracker) == ""
     made = make_tracker(tracker, run_dir=tmp_path)
     assert (made.run_dir, made.limit) == (tmp_path, 2)  # type: ignore[attr-defined]
-    assert [*preflight._task(config), *preflight._kinds(config)] == []
+    assert [*preflight.task_problems(config), *preflight._kinds(config)] == []
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_what_is_wrong_is_a_sentence(
     with pytest.raises(KindError, match=says):
         prepare(kind.format(m=module), options, base=Task)()
     config = RunConfig(model="m", task=OpenKind(kind=kind.format(m=module), options=options))
-    (problem,) = preflight._task(config)
+    (problem,) = preflight.task_problems(config)
     assert problem.startswith("task: ")
 
 

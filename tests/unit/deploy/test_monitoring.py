@@ -48,6 +48,7 @@ from tests.unit.services.coordinator.test_evaluation import make_config
 ROLES = get_args(Role)
 VALUES = {
     "bound": "low",
+    "coefficient": "gamma_p",
     "equivalence": "written",
     "part": "format",
     "generator": "generator-0",

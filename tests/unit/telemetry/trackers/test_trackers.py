@@ -348,8 +348,8 @@ def test_secrets_are_hidden() -> None:
         {
             "model": "org/model",
             "coordinator": {"curve": curve},
-            "generator": {"engine_args": {"hf_token": "hf_abc", "max_num_seqs": 4}},
-            "learner": {"deepspeed": {"nested": [{"API_KEY": "xyz"}]}},
+            "generator": {"engine_args": {"hf_token": "hf_abc", "block_size": 4}},
+            "learner": {"deepspeed": {"comet": {"nested": [{"API_KEY": "xyz"}]}}},
             "telemetry": {"trackers": [{"kind": "mlflow", "uri": "https://me:pw@host:5000/x"}]},
         }
     )
@@ -357,7 +357,7 @@ def test_secrets_are_hidden() -> None:
     text = json.dumps(public)
     for secret in ("hf_abc", "xyz", "me:pw", "/keys/a", "/keys/c"):
         assert secret not in text
-    assert public["generator"]["engine_args"] == {"hf_token": HIDDEN, "max_num_seqs": 4}
+    assert public["generator"]["engine_args"] == {"hf_token": HIDDEN, "block_size": 4}
     assert public["telemetry"]["trackers"][0]["uri"] == "https://host:5000/x"
     assert public["sampling"]["max_tokens"] == config.sampling.max_tokens
     assert public["tokenizer"] is None
