@@ -70,7 +70,7 @@ def test_the_server_takes_every_object_of_an_example(
 ) -> None:
     command = [helm_program(), "template", "trial", str(CHART), "-f", str(values)]
     done = subprocess.run(
-        [*command, "--kube-version", "1.33.0"],
+        [*command, "--kube-version", "1.33.0", "--set", "image.repository=registry.local/host"],
         capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
     objects = [o for o in yaml.load_all(done.stdout, Loader=Loader) if o]

@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ import pytest
 from asyncds.tiny.model import make_tiny_model
 from asyncds.tiny.recipe import Recipe
 from tests.e2e.harness import Runner, free_ports
+from tests.support.paths import ROOT
 from tests.support.prometheus_server import (
     ALERTS,
     PROMETHEUS,
@@ -42,7 +44,16 @@ def watched(
     runner: Runner, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Prometheus, "subprocess.Popen[str]"]]:
     """A long run on numbers up to 3, which a model learns at once, in several ways each. Two
-    generators are too slow for its learner, and the objective drives the policy to one of them."""
+    generators are too slow for its learner, and the objective drives the policy to one of them. Its
+    reward has parts and one of its coefficients changes, so that every panel has something to show.
+    """
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", path)  # where the task's kind is
+        yield from _watched(runner, tmp_path_factory.mktemp("prometheus"))
+
+
+def _watched(runner: Runner, folder: Path) -> Iterator[tuple[Prometheus, "subprocess.Popen[str]"]]:
     model = runner.root / "small-numbers"
     make_tiny_model(
         model,
@@ -63,14 +74,14 @@ def watched(
             "steps=100000",
             "generator.replicas=2",
             f"model={model}",
-            "task.max_number=3",
-            "task.n_eval=8",
+            "task={kind: tests.support.countdown_in_parts:CountdownInParts, "
+            "options: {max_number: 3, n_eval: 8}}",
             "eval.n_problems=8",
             "rollout.group_size=8",
             "eval.every=10",
             "generator.max_num_seqs=3",
             "algorithm.advantage.kind=grpo",
-            "algorithm.entropy_coef=-0.02",
+            "algorithm.entropy_coef={start: -0.02, end: -0.03, steps: 100000}",
             "learner.lr=3e-4",
             "weights.prepare_seconds=2",
             "weights.transfer_seconds=2",
@@ -84,7 +95,6 @@ def watched(
     text = faster((PROMETHEUS / "rules.yaml").read_text(), FASTER)
     with ExitStack() as stack:
         stack.callback(_end, process)
-        folder = tmp_path_factory.mktemp("prometheus")
         yield stack.enter_context(scraping(folder, ports=ports, rules_text=text)), process
 
 

@@ -121,7 +121,9 @@ class TestOwnCluster:
         self, loop: asyncio.Runner, scorer: RayScorer, completion: str, reason: str
     ) -> None:
         judged = loop.run(scorer.score(ROW, ["a", completion, "b"]))
-        assert judged == GroupScores([good("a"), NO_SCORE, good("b")], {reason: 1})
+        assert judged.scores == [good("a"), NO_SCORE, good("b")]
+        assert judged.errors == {reason: 1}
+        assert judged.error.startswith(reason)
 
     def test_an_actor_that_does_not_answer_is_replaced(
         self, loop: asyncio.Runner, scorer: RayScorer, monkeypatch: pytest.MonkeyPatch
@@ -132,7 +134,8 @@ class TestOwnCluster:
 
         async def hang_all() -> None:
             groups = await asyncio.gather(*(scorer.score(ROW, ["hang", "a"]) for _ in actors))
-            assert groups == [GroupScores([NO_SCORE, good("a")], {"timeout": 1})] * 2
+            said = "timeout the actor did not answer"
+            assert groups == [GroupScores([NO_SCORE, good("a")], {"timeout": 1}, said)] * 2
 
         loop.run(hang_all())
         assert not any(worker.is_alive for worker in actors)
