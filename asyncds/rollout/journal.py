@@ -339,6 +339,18 @@ class Journal(JournalReader):
         assert cursor.lastrowid is not None
         return cursor.lastrowid
 
+    def reopen_evaluations(self) -> list[int]:
+        """The unfinished evaluations, in the order they were opened.
+
+        Their leases without a group are over: whoever goes on makes new ones.
+        """
+        unfinished = "SELECT id FROM evaluations WHERE result IS NULL"
+        self._db.execute(
+            "UPDATE leases SET state = 'failed', reason = 'evaluation interrupted'"
+            f" WHERE state = 'leased' AND evaluation IN ({unfinished})"
+        )
+        return [id for (id,) in self._db.execute(f"{unfinished} ORDER BY id").fetchall()]
+
     def finish_evaluation(self, record: EvaluationRecord) -> None:
         """Record the result of an evaluation that is open."""
         self._db.execute(

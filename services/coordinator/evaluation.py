@@ -9,8 +9,9 @@ import numpy as np
 
 from asyncds.algo.diversity import Diversity, diversity, normalised_variance
 from asyncds.algo.passk import Estimate, bootstrap, mean_pass_at_k
-from asyncds.protocol.codec import GroupArrays
+from asyncds.protocol.codec import GroupArrays, decode_group, unpack_group
 from asyncds.protocol.records import EvaluationRecord
+from asyncds.rollout.journal_reader import GroupRow
 from asyncds.rollout.open_leases import OpenLease, OpenLeases
 
 
@@ -127,10 +128,19 @@ class EvaluationRound:
     def add(self, lease: OpenLease, group: GroupArrays) -> None:
         """A problem's samples arrived."""
         assert lease.evaluation is not None
+        self._add(lease.evaluation, lease.row, group)
+
+    def keep(self, group: GroupRow) -> None:
+        """A problem's samples were in the journal when the round was taken up again."""
+        assert group.evaluation is not None
+        self.total += 1
+        self._add(group.evaluation, group.row, unpack_group(decode_group(group.payload)))
+
+    def _add(self, evaluation: int, row: int, group: GroupArrays) -> None:
         right = group.correct.tolist()
-        self._problems[lease.evaluation].append(
+        self._problems[evaluation].append(
             Evaluated(
-                row=lease.row,
+                row=row,
                 n=len(right),
                 c=sum(right),
                 entropy=-float(group.logprobs.mean(dtype=np.float64)),

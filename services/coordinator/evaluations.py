@@ -69,9 +69,10 @@ class Evaluations:
             self.drop()
 
     def drop(self) -> None:
-        """Give up the round that is open, if one is."""
+        """Give up the round that is open, if one is; without a learner it can be taken up again."""
         if self._leases.round is not None:
-            self._journal.drop_evaluations()
+            if self._config.trains:
+                self._journal.drop_evaluations()
             self._leases.close_round()
 
     def _begin(self, now: float) -> None:

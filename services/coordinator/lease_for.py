@@ -1,5 +1,8 @@
 """The terms of a lease as a generator gets them, from the configuration."""
 
+import json
+from typing import Any
+
 from asyncds.config.schema import RunConfig
 from asyncds.protocol.wire import Lease
 from asyncds.rollout.lifecycle import Purpose
@@ -34,3 +37,16 @@ def lease_for(entry: OpenLease, *, config: RunConfig, samples: int | None) -> Le
         straggler_seconds=c.rollout.straggler_seconds,
         min_group=c.rollout.resolved_min_group if train else 1,
     )
+
+
+def samples_asked(
+    config: RunConfig, version: int, step: int, n_samples: int, n_problems: int
+) -> str:
+    """Everything that the samples of an evaluation follow from, as a text."""
+    parts: dict[str, Any] = {
+        **dict.fromkeys(("model", "tokenizer", "dtype", "seed", "task"), True),
+        "sampling": {"max_tokens"},
+        "eval": {"split", "temperatures", "top_p", "top_k"},
+    }
+    chosen = config.model_dump(mode="json", include=parts)
+    return json.dumps([version, step, n_samples, n_problems, chosen], sort_keys=True)

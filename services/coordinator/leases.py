@@ -23,7 +23,7 @@ from asyncds.rollout.scheduler import Scheduler
 from services.coordinator.evaluation import EvaluationRound
 from services.coordinator.lease_counts import LeaseCounts
 from services.coordinator.lease_failures import LeaseFailures
-from services.coordinator.lease_for import lease_for
+from services.coordinator.lease_for import lease_for, samples_asked
 from services.coordinator.prompts import TrainingPrompts
 
 log = logging.getLogger(__name__)
@@ -96,23 +96,37 @@ class LeaseBook:
     def open_round(
         self, *, version: int, step: int, n_samples: int, n_problems: int
     ) -> EvaluationRound:
-        """Start an evaluation at each temperature: one lease per held-out problem."""
+        """Start an evaluation at each temperature: one lease per held-out problem.
+
+        One that was under way when the last process ended, if it is kept (`drop_evaluations`) and
+        asked for the same, goes on: what was delivered of it is not sampled again.
+        """
         self.failures.expect(Purpose.EVAL, n_problems)
-        temperatures = {}
-        for temperature in self._config.eval.temperatures:
-            evaluation = self._journal.add_evaluation(
-                version=version, step=step, n_samples=n_samples
-            )
-            temperatures[evaluation] = temperature
+        temperatures = self._config.eval.temperatures
+        asked = samples_asked(self._config, version, step, n_samples, n_problems)
+        unfinished = self._journal.reopen_evaluations()
+        if self._journal.meta("round") != asked or len(unfinished) != len(temperatures):
+            self._journal.drop_evaluations()
+            self._journal.set_meta("round", asked)
+            unfinished = [
+                self._journal.add_evaluation(version=version, step=step, n_samples=n_samples)
+                for _ in temperatures
+            ]
+        there = [g for id in unfinished for g in self._journal.groups(evaluation=id) if g.payload]
+        sampled = {(group.evaluation, group.row) for group in there}
+        for evaluation, temperature in zip(unfinished, temperatures, strict=True):
             for row in range(n_problems):
-                self.make(Purpose.EVAL, row, evaluation=evaluation, temperature=temperature)
+                if (evaluation, row) not in sampled:
+                    self.make(Purpose.EVAL, row, evaluation=evaluation, temperature=temperature)
         self.round = EvaluationRound(
             version=version,
             step=step,
             n_samples=n_samples,
-            temperatures=temperatures,
+            temperatures=dict(zip(unfinished, temperatures, strict=True)),
             leases=self.open,
         )
+        for group in there:
+            self.round.keep(group)
         return self.round
 
     def close_round(self) -> None:

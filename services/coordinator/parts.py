@@ -119,7 +119,8 @@ def make_parts(
     watchdog = Watchdog(seconds=c.watch_seconds, now=now)
     pace = Pace(journal=journal, now=now)
     trained, selected = journal.progress()
-    journal.drop_evaluations()
+    if config.trains:  # other weights may come; those that nothing changes are evaluated on
+        journal.drop_evaluations()
     leases.restore(selected)
     batches.restore(trained, ranks=1)
     return Parts(

@@ -73,3 +73,40 @@ def test_a_group_of_other_weights_is_refused(desk: Desk) -> None:
 def test_a_learner_is_refused(desk: Desk) -> None:
     (refused,) = only(desk.say(b"l", LEARNER), wire.Refused)
     assert refused.reason == "this run trains nothing (steps is 0) and has no learner"
+
+
+def test_an_evaluation_goes_on_after_a_restart_with_what_is_missing(
+    desk: Desk, tmp_path: Path
+) -> None:
+    granted = leases(desk.say(b"g", HELLO))
+    right = {lease.row: (lease.row != 1,) * lease.group_size for lease in granted}
+    for lease in granted[:2]:
+        desk.say(b"g", delivered(lease, correct=right[lease.row]))
+    desk.close()  # as if it was killed
+    with closing(Desk(tmp_path, steps=0)) as again:
+        (missing,) = leases(again.say(b"g", REPLACE(HELLO, leases=[granted[2].id])))
+        assert (missing.row, missing.seed) == (granted[2].row, granted[2].seed)
+        round = again.c.parts.leases.round
+        assert round is not None
+        assert (round.total, round.done, round.evaluated) == (3, 2, 2)
+        again.say(b"g", delivered(missing, correct=right[missing.row]))
+        (result,) = again.journal.evaluations()
+        assert (result.n_problems, again.c.state) == (3, State.FINISHED)
+        assert result.pass_at_k["1"] == pytest.approx(2 / 3)
+        assert again.journal.counts("eval") == {"delivered": 3, "failed": 1}
+
+
+def test_an_evaluation_that_lost_its_generator_goes_on_too(desk: Desk) -> None:
+    first, *others = leases(desk.say(b"g", HELLO))
+    desk.say(b"g", delivered(first))
+    desk.say(b"g", wire.Bye(reason="preempted"))
+    again = leases(desk.say(b"h", REPLACE(HELLO, name="h", incarnation="h1")))
+    assert [lease.row for lease in again] == [lease.row for lease in others]
+
+
+def test_an_evaluation_that_asks_for_something_else_begins_anew(desk: Desk, tmp_path: Path) -> None:
+    first, *_ = leases(desk.say(b"g", HELLO))
+    desk.say(b"g", delivered(first))
+    desk.close()
+    with closing(Desk(tmp_path, steps=0, eval__temperatures=(0.5,))) as other:
+        assert [lease.row for lease in leases(other.say(b"g", HELLO))] == [0, 1, 2]
