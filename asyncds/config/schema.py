@@ -74,12 +74,6 @@ class RunConfig(Section):
         """Processes that train: learner.ranks, or none."""
         return self.learner.ranks if self.trains else 0
 
-    @property
-    def probe_tolerance(self) -> float:
-        """Largest mean |Δ log p| of the probe, in nats."""
-        default = 1e-3 if self.dtype == "float32" else 0.1
-        return default if self.weights.probe_tolerance is None else self.weights.probe_tolerance
-
     def resolved(self) -> "RunConfig":
         """The same with the algorithm's kinds of the person's own imported and made.
 

@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
+from asyncds.fleet.probe_level import ProbeLevel
+
 PATIENCE, LEAST_SECONDS = 20.0, 10.0
 """A transfer by a group that has served before is given up after so many times what its transfers
 took in the median, and after so many seconds at least: one end hangs."""
@@ -81,7 +83,9 @@ class SyncResult(StrEnum):
 class SyncOutcome:
     """The outcome of a weight sync.
 
-    verified: members whose weights equal the learner's. culprits: who is to blame, with the reason.
+    verified: members whose weights equal the learner's. distances: what each probe that was judged
+    differed by, mean |Δ log p| in nats. level: up to which that was well. culprits: who is to
+    blame, with the reason.
     mismatched: members that serve and do not compute what the learner does, or whose probe could
     not be judged. victims: members that have to be sent everything again through no fault of their
     own.
@@ -89,6 +93,8 @@ class SyncOutcome:
 
     sync: Sync
     verified: list[str]
+    distances: dict[str, float]
+    level: float
     culprits: dict[str, str]
     mismatched: list[str]
     victims: list[str]
@@ -110,7 +116,7 @@ class WeightSync:
         prepare_seconds: float,
         transfer_seconds: float,
         late_seconds: float,
-        probe_tolerance: float,
+        probe_level: ProbeLevel,
         first: int = 1,
     ) -> None:
         """transfer_seconds: the most that a transfer may take.
@@ -124,7 +130,7 @@ class WeightSync:
         self._transfer_seconds = transfer_seconds
         self._late_seconds = late_seconds
         self._took: deque[float] = deque(maxlen=20)
-        self._probe_tolerance = probe_tolerance
+        self._level = probe_level
         self._syncs = self._epoch = first - 1
         self._epoch_members: list[tuple[str, str]] | None = None
         self.current: Sync | None = None
@@ -277,6 +283,8 @@ class WeightSync:
         assert current is not None
         self.current = None
         verified, mismatched, culprits = [], [], silent | current.lost
+        distances: dict[str, float] = {}
+        level = self._level.value
         for name, receipt in current.applied.items():
             if name in current.lost:
                 continue
@@ -284,7 +292,10 @@ class WeightSync:
                 if name in current.probed:
                     mismatched.append(name)
                 continue
-            if wrong := self._difference(name, current, receipt, current.sent):
+            distance = _distance(receipt, current.sent) if name in current.probed else None
+            if distance is not None:
+                distances[name] = distance
+            if wrong := self._difference(name, current, receipt, current.sent, distance):
                 culprits[name] = wrong
                 mismatched.append(name)
             else:
@@ -299,28 +310,39 @@ class WeightSync:
             victims = []
         if set(verified) != set(current.places):
             self._epoch_members = None
+        self._level.verified([distances[name] for name in verified if name in distances])
         return SyncOutcome(
             sync=current,
             verified=verified,
+            distances=distances,
+            level=level,
             culprits=culprits,
             mismatched=mismatched,
             victims=victims,
             kept=frozenset(current.kept - set(current.lost)),
         )
 
-    def _difference(self, name: str, sync: Sync, got: Receipt, sent: Receipt) -> str | None:
+    def _difference(
+        self, name: str, sync: Sync, got: Receipt, sent: Receipt, distance: float | None
+    ) -> str | None:
         if list(got.checksums) != list(sent.checksums):
             wrong = sum(a != b for a, b in zip(got.checksums, sent.checksums, strict=False))
             return f"{wrong or 'the number'} of {len(sent.checksums)} bucket checksums differ"
         if name not in sync.probed:
             return None
-        if len(got.probe) != len(sent.probe) or not sent.probe:
+        if distance is None:
             return f"the probe has {len(got.probe)} log-probs, the learner's {len(sent.probe)}"
-        pairs = zip(got.probe, sent.probe, strict=True)
-        distance = sum(abs(a - b) for a, b in pairs) / len(sent.probe)
-        if not distance <= self._probe_tolerance:
+        if not distance <= self._level.value:
             return (
                 f"log-probs of the probe differ by {distance:.2g} on average "
-                f"(bound {self._probe_tolerance:.2g}) although the bytes arrived intact"
+                f"(bound {self._level.value:.2g}) although the bytes arrived intact"
             )
         return None
+
+
+def _distance(got: Receipt, sent: Receipt) -> float | None:
+    """Mean |Δ log p| of two probes; None where they do not fit together, or there is none."""
+    if len(got.probe) != len(sent.probe) or not sent.probe:
+        return None
+    pairs = zip(got.probe, sent.probe, strict=True)
+    return sum(abs(a - b) for a, b in pairs) / len(sent.probe)

@@ -214,6 +214,13 @@ ROWS = (
                 steps=((2, "red"),),
             ),
             graph(
+                "Difference of the probe",
+                "Log-probabilities of one text, engine against learner, at the last weight sync that "
+                "was probed. Over its bound an engine serves nothing.",
+                ("asyncds_coordinator_probe_distance{@}", "{{run}} difference"),
+                ("asyncds_coordinator_probe_level{@}", "{{run}} bound"),
+            ),
+            graph(
                 "Scoring a group",
                 "In the scorer's processes, waiting included. It delays the delivery.",
                 *quantiles("generator_score_seconds"),

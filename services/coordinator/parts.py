@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from asyncds.config.schema import RunConfig
 from asyncds.fleet.membership import Fleet
+from asyncds.fleet.probe_level import ProbeLevel
 from asyncds.fleet.weight_sync import WeightSync
 from asyncds.protocol.wire import Message
 from asyncds.rollout.journal import Journal
@@ -104,7 +105,7 @@ def make_parts(
             prepare_seconds=w.prepare_seconds,
             transfer_seconds=w.transfer_seconds,
             late_seconds=LATE_SECONDS,
-            probe_tolerance=config.probe_tolerance,
+            probe_level=ProbeLevel(dtype=config.dtype, given=w.probe_tolerance),
             first=1 + starts * SYNCS_PER_START,
         ),
         probe_every=w.probe_every,

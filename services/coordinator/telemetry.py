@@ -96,6 +96,9 @@ class CoordinatorTelemetry:
         """A weight sync is over."""
         m = self._metrics
         m.counter("syncs_total", result=outcome.result).inc()
+        if outcome.distances:
+            m.gauge("probe_distance").set(max(outcome.distances.values()))
+            m.gauge("probe_level").set(outcome.level)
         if outcome.result is SyncResult.OK:
             m.histogram("sync_seconds").observe(now - outcome.sync.started)
             if outcome.sync.sent is not None and outcome.sync.sent.seconds is not None:

@@ -139,6 +139,13 @@ def trace_syncs(traces: Traces, events: Iterable[Event]) -> None:
             _trace_sync(traces, event.outcome, event.now)
 
 
+def _probe(outcome: SyncOutcome) -> dict[str, float]:
+    """Attributes of a weight sync whose probe was judged."""
+    if not outcome.distances:
+        return {}
+    return {"probe_distance": max(outcome.distances.values()), "probe_level": outcome.level}
+
+
 def _trace_sync(traces: Traces, outcome: SyncOutcome, now: float) -> None:
     """Report a weight sync that is over. now: of the clock that its own times are of."""
     sync = outcome.sync
@@ -163,5 +170,6 @@ def _trace_sync(traces: Traces, outcome: SyncOutcome, now: float) -> None:
         epoch=sync.epoch,
         members=list(sync.places),
         probed=sorted(sync.probed),
+        **_probe(outcome),
         verified=outcome.verified,
     )

@@ -274,11 +274,12 @@ class WeightSyncManager:
             seconds = now - sync.started
             self.figures.seconds.append(seconds)
             log.info(
-                "weight sync %d: version %d at %d generators in %.3f s",
+                "weight sync %d: version %d at %d generators in %.3f s%s",
                 sync.id,
                 sync.version,
                 len(outcome.verified),
                 seconds,
+                _probe_words(outcome),
             )
         if LEARNER in outcome.culprits:
             self.learner.retry_at = now + LEARNER_RETRY_SECONDS
@@ -292,6 +293,13 @@ class WeightSyncManager:
         if member is not None and member.syncs == 1:
             waited = now - member.joined
             log.info("%s serves version %d, %.3f s after it joined", name, member.version, waited)
+
+
+def _probe_words(outcome: SyncOutcome) -> str:
+    if not outcome.distances:
+        return ""
+    most = max(outcome.distances.values())
+    return f"; log-probs of the probe differ by {most:.2g} (bound {outcome.level:.2g})"
 
 
 def _receipt(message: Applied | Sent) -> Receipt:

@@ -92,7 +92,11 @@ async def _warm(engine: GenerationEngine, config: RunConfig) -> None:
     That must not be the probe of its first weight sync: everybody in it would wait for this engine.
     """
     c = config.generator
-    probe = probe_tokens(vocab_size=engine.vocab_size, max_length=c.max_model_len)
+    probe = probe_tokens(
+        tokenizer=load_tokenizer(config.tokenizer or config.model),
+        vocab_size=engine.vocab_size,
+        max_length=c.max_model_len,
+    )
     try:
         await engine.log_probs(probe.tolist(), timeout=c.start_seconds)
     except TimeoutError as error:

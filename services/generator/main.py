@@ -136,7 +136,9 @@ async def _generate(
         ),
         updates=WeightUpdates(
             engine=engine,
-            probe=probe_tokens(vocab_size=engine.vocab_size, max_length=length),
+            probe=probe_tokens(
+                tokenizer=tokenizer, vocab_size=engine.vocab_size, max_length=length
+            ),
             incarnation=introduction.incarnation,
             metrics=metrics,
             traces=traces,

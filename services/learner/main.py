@@ -232,7 +232,9 @@ def _make_learner(
             pin=engine.device.type == "cuda",
         ),
         probe=probe_tokens(
-            vocab_size=_vocab_size(engine), max_length=config.generator.max_model_len
+            tokenizer=load_tokenizer(config.tokenizer or config.model),
+            vocab_size=_vocab_size(engine),
+            max_length=config.generator.max_model_len,
         ),
         metrics=metrics,
         traces=traces,

@@ -256,6 +256,16 @@ _GROUPS = (
         unit="seconds",
         buckets=SECONDS,
     ),
+    _gauge(
+        name="probe_distance",
+        help="Mean difference of the probe's log-probabilities, largest of the last judged",
+        unit="nats",
+    ),
+    _gauge(
+        name="probe_level",
+        help="Up to which difference of the probe weights count as the learner's",
+        unit="nats",
+    ),
     _counter(
         name="syncs_total",
         help="Weight syncs, by result",

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asyncds.fleet.probe_level import ProbeLevel
 from asyncds.fleet.weight_sync import Phase, Receipt, Sync, SyncOutcome, WeightSync
 
 GOOD = Receipt(checksums=[1, 2, 3], probe=[-0.5, -1.0])
@@ -16,7 +17,7 @@ def machine() -> WeightSync:
         prepare_seconds=10,
         transfer_seconds=100,
         late_seconds=0,
-        probe_tolerance=0.1,
+        probe_level=ProbeLevel(dtype="bfloat16", given=0.1),
     )
 
 
@@ -286,7 +287,7 @@ def test_numbers_may_begin_where_another_coordinator_can_not_have_come() -> None
         prepare_seconds=1,
         transfer_seconds=1,
         late_seconds=1,
-        probe_tolerance=1,
+        probe_level=ProbeLevel(dtype="float32", given=1),
         first=1001,
     )
     current = begin(sync, "a")
@@ -379,7 +380,11 @@ def carried_out(sync: WeightSync, *names: str, now: float, seconds: float) -> Sy
 
 def test_a_group_that_has_served_is_not_waited_for_as_long_as_a_new_one() -> None:
     sync = WeightSync(
-        learner="L", prepare_seconds=9, transfer_seconds=100, late_seconds=5, probe_tolerance=1
+        learner="L",
+        prepare_seconds=9,
+        transfer_seconds=100,
+        late_seconds=5,
+        probe_level=ProbeLevel(dtype="float32", given=1),
     )
     given = [carried_out(sync, "a", "b", now=i, seconds=s).seconds for i, s in enumerate((2, 3, 9))]
     assert given == [100, 40, 50], "all, then 20 times the median"
