@@ -79,6 +79,19 @@ class Group(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True
 # --- to the coordinator -------------------------------------------------------------------------
 
 
+Words = Annotated[str, msgspec.Meta(max_length=200)]
+
+
+class Starting(Message, frozen=True):
+    """A process is being started and can't take part yet; said once, for display.
+
+    name: that it will introduce itself with. doing: what takes the time.
+    """
+
+    name: Words
+    doing: Words
+
+
 class GeneratorHello(Message, frozen=True):
     """A generator introduces itself; repeated until welcomed.
 
@@ -389,7 +402,8 @@ class Status(Message, frozen=True):
 
 
 ToCoordinator = (
-    GeneratorHello
+    Starting
+    | GeneratorHello
     | LearnerHello
     | GeneratorHeartbeat
     | LearnerHeartbeat

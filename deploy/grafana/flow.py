@@ -215,8 +215,8 @@ ROWS = (
             ),
             graph(
                 "Difference of the probe",
-                "Log-probabilities of one text, engine against learner, at the last weight sync that "
-                "was probed. Over its bound an engine serves nothing.",
+                "Log-probabilities of one text, engine against learner, at the last weight sync "
+                "that was probed. Over its bound an engine serves nothing.",
                 ("asyncds_coordinator_probe_distance{@}", "{{run}} difference"),
                 ("asyncds_coordinator_probe_level{@}", "{{run}} bound"),
             ),

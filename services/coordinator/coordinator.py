@@ -93,6 +93,8 @@ class Coordinator:
             self._see_off(peer, message, now)
             return
         match message:
+            case wire.Starting(name=name, doing=doing):
+                self.parts.arrivals.said(name, doing, now)
             case wire.GeneratorHello():
                 self._generators.introduced(peer, message, now)
             case wire.LearnerHello():
@@ -149,6 +151,8 @@ class Coordinator:
                 self.parts.fleet.leave(member.name)
             case wire.Bye():
                 self._learner.left(peer, now)
+            case wire.Starting():
+                pass  # it hears that the run is over when it introduces itself
             case wire.GeneratorHello() | wire.LearnerHello():
                 self._send(peer, self._welcome)
                 self._send(peer, self.end.drain())

@@ -39,6 +39,7 @@ class GeneratorService:
     def introduced(self, peer: bytes, hello: wire.GeneratorHello, now: float) -> None:
         """Answer a generator that says hello: welcome, refusal, or that it was given up."""
         fleet = self._parts.fleet
+        self._parts.arrivals.joined(hello.name)
         if problem := self._introductions.generator_problem(hello):
             self._rejected.add(peer, f"{hello.name[:40]} is refused: {problem}", now)
             self._send(peer, wire.Refused(reason=problem))

@@ -42,6 +42,7 @@ class LearnerService:
     def introduced(self, peer: bytes, hello: wire.LearnerHello, now: float) -> None:
         """Answer a rank that says hello: it is welcomed, refused, or has to wait for rank 0."""
         group = self._parts.learner
+        self._parts.arrivals.joined(hello.name)
         earlier: list[str] = json.loads(self._parts.journal.meta("learners") or "[]")
         if problem := self._introductions.learner_problem(hello, earlier):
             self._rejected.add(peer, f"{hello.name[:40]} is refused: {problem}", now)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from asyncds.config.schema import RunConfig
+from asyncds.fleet.arrivals import Arrivals
 from asyncds.fleet.membership import Fleet
 from asyncds.fleet.probe_level import ProbeLevel
 from asyncds.fleet.weight_sync import WeightSync
@@ -42,6 +43,7 @@ class Parts:
 
     config: RunConfig
     journal: Journal
+    arrivals: Arrivals
     fleet: Fleet
     scheduler: Scheduler
     task: TaskFacts
@@ -127,6 +129,7 @@ def make_parts(
     return Parts(
         config=config,
         journal=journal,
+        arrivals=Arrivals(),
         fleet=fleet,
         scheduler=scheduler,
         task=task,

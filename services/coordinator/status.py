@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from asyncds.fleet.arrivals import Arrival
 from asyncds.protocol.records import (
     LearnerStatus,
     MemberStatus,
@@ -13,6 +14,10 @@ from asyncds.protocol.state import State
 from asyncds.rollout.lifecycle import OpenState
 from services.coordinator.parts import Parts
 
+FIRST_RANK = "learner-0"
+"""The rank that speaks for the learner before it joins."""
+NAMED = 4
+"""Processes that a sentence names; of the others it tells the number."""
 TELL_SYNCS = 2
 """Failed weight syncs in a row that people are told of; one may be an accident."""
 
@@ -20,11 +25,19 @@ TELL_SYNCS = 2
 def missing(run: Parts) -> str:
     """A sentence about who has to join before anything can go on, "" if nobody has to."""
     if run.config.trains and not run.learner.here:
-        return "everybody waits for the learner to join"
+        return f"everybody waits for the learner to join{_being_started(run)}"
     if not run.fleet.alive():
         waits = "the learner" if run.config.trains else "everybody"
-        return f"{waits} waits for a generator to join"
+        return f"{waits} waits for a generator to join{_being_started(run)}"
     return ""
+
+
+def _being_started(run: Parts) -> str:
+    names = sorted(arrival.name for arrival in run.arrivals)
+    if not names:
+        return ""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f" (being started: {', '.join(names[:NAMED])}{more})"
 
 
 def waiting_for(run: Parts, state: State) -> str:
@@ -70,7 +83,7 @@ def status(run: Parts, *, state: State, message: str, now: float) -> RunStatus:
         sync_seconds=run.weights.figures.last_seconds,
         pause_seconds=run.weights.figures.last_pause,
         learner=LearnerStatus(
-            phase=run.learner.phase if run.learner.here else "not here",
+            phase=run.learner.phase if run.learner.here else _learner_absent(run, now),
             step=run.batches.trained,
             version=run.weights.learner.staged,
             last_seen=run.learner.silent(now) if run.learner.heard else None,
@@ -93,11 +106,25 @@ def status(run: Parts, *, state: State, message: str, now: float) -> RunStatus:
                 last_seen=now - m.last_seen,
             )
             for m in run.fleet
+        ]
+        + [
+            MemberStatus(name=a.name, health=_started(a, now), version=-1, last_seen=0.0)
+            for a in run.arrivals
+            if a.name != FIRST_RANK
         ],
         elapsed=run.pace.wall_seconds(now),
         generated_tokens_per_second=run.fleet.tokens_per_second,
         trained_tokens_per_second=run.pace.tokens_per_second,
     )
+
+
+def _learner_absent(run: Parts, now: float) -> str:
+    arrival = run.arrivals.get(FIRST_RANK)
+    return "not here" if arrival is None else _started(arrival, now)
+
+
+def _started(arrival: Arrival, now: float) -> str:
+    return f"{arrival.doing} for {now - arrival.since:.0f} s"
 
 
 def _troubles(run: Parts, now: float) -> list[str]:

@@ -21,6 +21,7 @@ from asyncds.scoring.scorer import Scorer, ScorerUnavailableError
 from asyncds.tasks.base import Row, Split, Task
 from asyncds.tasks.registry import make_task
 from asyncds.telemetry.metrics.registry import build_metrics
+from asyncds.transport.announce import announce
 from asyncds.transport.keys import ClientKeys, KeyFileError
 from asyncds.transport.link import GivenUpError, Link, LinkLostError, RefusedError
 from asyncds.weights.probe import probe_tokens
@@ -81,6 +82,7 @@ async def _serve(config: RunConfig, engine: EngineCache, *, name: str, index: in
     try:
         keys = client_keys(config)
         task = make_task(config.task.kind, **options)
+        announce(config.coordinator, name=name, doing="starting its engine", keys=keys)
         started = await engine.started(config)
         async with _scorer(config) as scorer:
             while True:

@@ -1,6 +1,7 @@
 """A learner rank's process; torchrun starts one per rank."""
 
 import logging
+import os
 import threading
 from collections.abc import Callable
 from contextlib import closing, nullcontext
@@ -29,6 +30,7 @@ from asyncds.protocol.wire import (
 )
 from asyncds.telemetry.metrics.registry import Metrics, build_metrics
 from asyncds.telemetry.traces.traces import Traces
+from asyncds.transport.announce import announce
 from asyncds.transport.keys import ClientKeys, KeyFileError
 from asyncds.transport.link import Link, LinkLostError, RefusedError
 from asyncds.weights.communicator import TransferFailed
@@ -89,6 +91,8 @@ def _serve(config: RunConfig) -> int:
     try:
         keys = client_keys(config)
         config.algorithm.resolved()  # told before anything is loaded
+        if os.environ.get("RANK", "0") == "0":
+            announce(config.coordinator, name="learner-0", doing="loading the model", keys=keys)
         engine = _make_engine(config)
         if engine.rank == 0:
             try_export(engine)

@@ -89,9 +89,9 @@ function showStatus(s) {
     ["reward", fixed(s.reward, 3), known(s.correct) ? `${percent(s.correct)} correct` : ""],
     ...ends.map((k) => [`Pass@${k}`, percent(s.pass[k]), before(k)]),
     ["distinct", fixed(s.distinct_correct, 2), "per group"],
-    ["lag", number(s.lag_mean), `most ${number(s.lag_max)}, bound ${number(s.max_lag)}`],
-    ["generated", number(s.generated_tokens_per_second), "tokens/s"],
-    ["trained", number(s.trained_tokens_per_second), "tokens/s"],
+    ["lag", number(s.lag_mean), `most ${number(s.lag_max)} of ${number(s.max_lag)}`],
+    ["generated", number(s.generated_tokens_per_second), "tokens/s now"],
+    ["trained", number(s.trained_tokens_per_second), "tokens/s, 20 steps"],
     ["learner waits", percent(learner.idle_fraction), "of the last step"],
   ];
   each(at("tiles"), tiles, tile, (card, values) =>

@@ -21,6 +21,7 @@ from zmq.auth import load_certificate
 from asyncds.config.operation import CoordinatorConfig
 from asyncds.protocol import wire
 from asyncds.protocol.codec import decode_to_coordinator, encode
+from asyncds.transport.announce import announce
 from asyncds.transport.keys import (
     ClientKeys,
     ServerKeys,
@@ -420,3 +421,19 @@ def process_config(keys: Path, tmp_path: Path, port: int, metrics: int) -> dict[
         "coordinator": {"port": port, "curve": curve},
         "telemetry": {"port": metrics},
     }
+
+
+def test_a_start_is_announced_with_keys(router: Router, keys: Path) -> None:
+    starting = threading.Thread(
+        target=announce,
+        args=[CoordinatorConfig(port=router.port)],
+        kwargs={"name": "generator-0", "doing": "loading", "keys": client(keys)},
+    )
+    starting.start()
+    deadline, frames = time.monotonic() + DEADLINE, list[bytes]()
+    while not frames and time.monotonic() < deadline:
+        frames = [frame for _, frame in router.receive(0.1)]
+    starting.join(DEADLINE)
+    assert [decode_to_coordinator(frame) for frame in frames] == [
+        wire.Starting(name="generator-0", doing="loading")
+    ]

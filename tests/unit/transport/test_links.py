@@ -21,6 +21,7 @@ from asyncds.protocol.codec import (
     encode,
 )
 from asyncds.protocol.records import RunStatus
+from asyncds.transport.announce import announce
 from asyncds.transport.link import GivenUpError, Link, LinkLostError, RefusedError
 from asyncds.transport.observer import Observer
 from asyncds.transport.router import BindError, Router
@@ -382,6 +383,13 @@ def test_who_floods_has_to_wait(router: Router, rude: "zmq.Socket[bytes]") -> No
         flood()
     assert router.receive(DEADLINE)
     rude.send(frame)
+
+
+def test_a_start_is_announced_and_leaves_no_thread(router: Router) -> None:
+    before = threading.active_count()
+    announce(CoordinatorConfig(port=router.port), name="generator-0", doing="loading", keys=None)
+    assert threading.active_count() == before
+    expect(router, wire.Starting(name="generator-0", doing="loading"))
 
 
 def test_a_port_in_use_is_named(router: Router) -> None:

@@ -48,6 +48,28 @@ def test_whoever_is_there_is_asked_what_it_does_while_nothing_moves(tmp_path: Pa
         assert desk.c.status(desk.now).message == "no progress for 30 s"
 
 
+def test_processes_that_are_being_started_are_named(tmp_path: Path) -> None:
+    with closing(Desk(tmp_path)) as desk:
+        desk.say(b"a", wire.Starting(name="learner-0", doing="loading the model"))
+        for i in range(6):
+            desk.say(b"a", wire.Starting(name=f"generator-{i}", doing="starting its engine"))
+        desk.now += 45
+        status = desk.c.status(desk.now)
+        assert status.waiting_for == (
+            "everybody waits for the learner to join "
+            "(being started: generator-0, generator-1, generator-2, generator-3 and 3 more)"
+        )
+        assert status.learner.phase == "loading the model for 45 s"
+        assert [m.name for m in status.fleet] == [f"generator-{i}" for i in range(6)]
+        assert status.fleet[0].health == "starting its engine for 45 s"
+        desk.say(b"l", LEARNER)
+        desk.say(b"g", GENERATOR)
+        assert LEARNER.name == "learner-0"
+        status = desk.c.status(desk.now)
+        assert status.learner.phase != "loading the model for 45 s"
+        assert [m.name for m in status.fleet].count(GENERATOR.name) == 1
+
+
 def test_a_run_waits_for_its_gpus_as_long_as_it_takes(tmp_path: Path) -> None:
     hour = 3600.0
     with closing(
