@@ -91,7 +91,7 @@ function showStatus(s) {
     ["distinct", fixed(s.distinct_correct, 2), "per group"],
     ["lag", number(s.lag_mean), `most ${number(s.lag_max)} of ${number(s.max_lag)}`],
     ["generated", number(s.generated_tokens_per_second), "tokens/s now"],
-    ["trained", number(s.trained_tokens_per_second), "tokens/s, 20 steps"],
+    ["trained", number(s.trained_tokens_per_second), "tokens/s, mean"],
     ["learner waits", percent(learner.idle_fraction), "of the last step"],
   ];
   each(at("tiles"), tiles, tile, (card, values) =>

@@ -160,6 +160,7 @@ def _summary_rows(summary: dict[str, Any] | None) -> list[tuple[str, str]]:
     return [
         (_NAMES.get(key, key.replace("_", " ")), _plain(key, value))
         for key, value in (values | ((summary or {}).get("diagnostics") or {})).items()
+        if value != ""
     ]
 
 
@@ -167,7 +168,8 @@ def _plain(key: str, value: Any) -> str:
     if value is None:
         return "–"
     if isinstance(value, dict):
-        return ", ".join(f"{k} {_plain(k, v)}" for k, v in value.items() if v != "") or "none"
+        named = {"asyncds" if k == "version" else k: v for k, v in value.items() if v != ""}
+        return ", ".join(f"{k} {_plain(k, v)}" for k, v in named.items()) or "none"
     if key == "wall_seconds":
         return duration(value)
     if key.endswith("_fraction"):
