@@ -137,6 +137,7 @@ def make_shard(rank: int, ranks: int, tokens: int) -> Any:
         correct=np.ones(n, np.bool_),
         prompt_length=np.full(n, prompt, np.int32),
         length=np.full(n, length, np.int32),
+        sampled=np.full(n, length, np.int32),
         logprob_sum=np.zeros(n, np.float32),
         rank=(np.arange(n) % ranks).astype(np.int32),
         finished=np.ones(n, np.bool_),

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def table(rows: list[dict[str, Any]]) -> Table:
             _reward(row),
             f"{row['mean_logprob']:.2f}",
             Text(printable(row["prompt"])),
-            Text(printable(row["completion"]) + ("" if row["finished"] else " […]")),
+            _completion(row),
         )
     return view
 
@@ -131,6 +131,7 @@ def _completions(group: GroupRow, decode: Decode, only: Filter) -> Iterator[dict
                 "lag": group.lag,
                 "prompt": rollout.prompt,
                 "completion": completion.text,
+                "turns": [asdict(turn) for turn in completion.turns],
                 "answer": completion.answer,
                 "answers": completion.answers,
                 "reward": completion.reward,
@@ -145,6 +146,13 @@ def _completions(group: GroupRow, decode: Decode, only: Filter) -> Iterator[dict
 def _wanted(completion: Completion, only: Filter) -> bool:
     in_version = only.version is None or completion.oldest <= only.version <= completion.newest
     return in_version and only.correct in (None, completion.correct)
+
+
+def _completion(row: dict[str, Any]) -> Text:
+    """The text; of an episode, what its environment said stands out."""
+    turns = row["turns"] or [{"text": row["completion"], "sampled": True}]
+    parts = [(printable(turn["text"]), "" if turn["sampled"] else "cyan") for turn in turns]
+    return Text.assemble(*parts, "" if row["finished"] else " […]")
 
 
 def _reward(row: dict[str, Any]) -> str:

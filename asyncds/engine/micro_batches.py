@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asyncds.protocol.batch import Int32, SequenceTable, Shard
+from asyncds.protocol.spans import sampled_mask
 
 Int64 = npt.NDArray[np.int64]
 
@@ -63,11 +64,11 @@ def _pack(rows: Int32, lengths: Int32, token_budget: int) -> list[Int32]:
 
 @dataclass(frozen=True, kw_only=True)
 class MicroBatch:
-    """The arrays of one forward pass, with t completion tokens.
+    """The arrays of one forward pass, with t sampled tokens.
 
-    input_ids [rows, width]: right-padded. row, column, targets [t]: where each completion token is
-    predicted, and its id. sequence [t]: its row of the batch table. token_index [t]: its position
-    in the shard's flat completion arrays. All int64.
+    input_ids [rows, width]: right-padded, given tokens among them. row, column, targets [t]: where
+    each sampled token is predicted, and its id. sequence [t]: its row of the batch table.
+    token_index [t]: its position in the shard's arrays of sampled tokens. All int64.
     """
 
     input_ids: Int64
@@ -96,6 +97,8 @@ class ShardIndex:
         self._shard = shard
         self._prompt_start = _starts(table.prompt_length, mine)
         self._start = _starts(table.length, mine)
+        self._sampled = sampled_mask(shard.given, len(shard.completion_ids))
+        self._sampled_start = _starts(table.sampled, mine)
 
     def assemble(self, rows: Int32) -> MicroBatch:
         """Build the micro-batch of these table rows, all of this shard.
@@ -121,17 +124,24 @@ class ShardIndex:
             n, m = prompts[i], lengths[i]
             input_ids[i, :n] = shard.prompt_ids[a : a + n]
             input_ids[i, n : n + m] = shard.completion_ids[b : b + m]
-        row = np.repeat(np.arange(len(rows)), lengths)
-        position = np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        column = np.repeat(prompts, lengths) + position - 1
+        position = _positions(lengths)
+        kept = self._sampled[np.repeat(self._start[rows], lengths) + position]
+        row = np.repeat(np.arange(len(rows)), lengths)[kept]
+        column = (np.repeat(prompts, lengths) + position - 1)[kept]
+        sampled = table.sampled[rows]
         return MicroBatch(
             input_ids=input_ids[:, :-1],
             row=row,
             column=column,
             targets=input_ids[row, column + 1],
-            sequence=np.repeat(rows, lengths).astype(np.int64),
-            token_index=np.repeat(self._start[rows], lengths) + position,
+            sequence=np.repeat(rows, sampled).astype(np.int64),
+            token_index=np.repeat(self._sampled_start[rows], sampled) + _positions(sampled),
         )
+
+
+def _positions(lengths: Int32) -> Int64:
+    """The position of every token in its own sequence, for sequences one after another."""
+    return np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
 
 
 def _starts(lengths: Int32, mine: Int32) -> Int64:

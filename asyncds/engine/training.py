@@ -37,11 +37,11 @@ class NonFiniteError(ArithmeticError):
 
 
 class LossFunction(Protocol):
-    """The loss that is minimised, called once per micro-batch with its t completion tokens.
+    """The loss that is minimised, called once per micro-batch with its t sampled tokens.
 
     All arguments are flat, [t], on the learner's device. log_probs carries the gradient, and so
     does entropy, where asked for. sequence int64: each token's row of the batch table. token_index
-    int64: its position in the shard's flat completion arrays. A micro-batch holds whole sequences,
+    int64: its position in the shard's arrays of those. A micro-batch holds whole sequences,
     a sequence's tokens in order; t is 0 on a rank that has nothing left to do.
 
     Returns the *sum* of the per-token losses, and what to report, summed likewise.
@@ -66,7 +66,7 @@ class UpdateMetrics:
     optimizer_steps: taken so far in the run. loss: per token of the batch. grad_norm: 2-norm of the
     whole gradient before clipping, the largest of this call's updates. clipped: the share of these
     updates whose gradient was scaled down to ``max_grad_norm``. lr: of the last update.
-    tokens: completion tokens of the batch. micro_batches: forward passes of each rank. sums: the
+    tokens: sampled tokens of the batch. micro_batches: forward passes of each rank. sums: the
     loss function's, over all ranks. seconds: wall time of this rank by phase (forward, backward,
     step, reduce). deepspeed_seconds: of DeepSpeed's own timers on this rank, where its
     configuration has ``wall_clock_breakdown``.
@@ -194,7 +194,7 @@ class TrainingEngine:
         for rows in plan_updates(table, minibatches=minibatches):
             lr = self.deepspeed.get_lr()[0]
             # DeepSpeed averages gradients over ranks; this makes it a sum over the batch.
-            scale = self.ranks / int(table.length[rows].sum())
+            scale = self.ranks / int(table.sampled[rows].sum())
             mine = self._plan(shard, rows)
             for k, members in enumerate(mine):
                 batch = _on_device(index.assemble(members), self.device)
@@ -225,7 +225,7 @@ class TrainingEngine:
         assert total_sums is not None
         with timed("reduce"):
             loss_sum, total_sums = _reduced(total_loss, total_sums)
-        tokens = int(table.length.sum())
+        tokens = int(table.sampled.sum())
         return UpdateMetrics(
             optimizer_steps=self.optimizer_steps,
             loss=loss_sum / tokens,
@@ -240,11 +240,11 @@ class TrainingEngine:
         )
 
     def log_probs(self, shard: Shard) -> Float32:
-        """Log-probabilities [Σ length] of the shard's completion tokens, under current weights."""
+        """Log-probabilities [Σ sampled] of the shard's sampled tokens, under current weights."""
         return self._flat_log_probs(self.deepspeed, shard)
 
     def reference_log_probs(self, shard: Shard) -> Float32:
-        """Log-probabilities [Σ length] of the same tokens under the frozen reference model.
+        """Log-probabilities [Σ sampled] of the same tokens under the frozen reference model.
 
         Raises ValueError where none was loaded.
         """
@@ -285,7 +285,7 @@ class TrainingEngine:
 
     def _flat_log_probs(self, model: nn.Module, shard: Shard) -> Float32:
         index = ShardIndex(shard)
-        flat = torch.zeros(len(shard.completion_ids), device=self.device)
+        flat = torch.zeros(len(shard.logprobs), device=self.device)
         everything = np.arange(len(shard.table), dtype=np.int32)
         with _evaluating(model):
             for members in self._plan(shard, everything):

@@ -5,10 +5,12 @@ by and the number of micro-batches are computed from the same numbers everywhere
 communication between ranks.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+
+from asyncds.protocol.spans import NONE
 
 Int32 = npt.NDArray[np.int32]
 Float32 = npt.NDArray[np.float32]
@@ -21,8 +23,9 @@ class SequenceTable:
 
     group: which group the sequence belongs to, 0 … n_groups-1, in batch order.
     reward: the scorer's reward. correct: the verifier's verdict (not ``reward > 0``).
-    prompt_length, length: tokens of the prompt and of the completion.
-    logprob_sum: Σ_t log μ over the completion (μ the behaviour policy), in nats.
+    prompt_length, length: tokens of the prompt and of the completion. sampled: those of the
+    completion that were sampled; an environment gave the others, and nothing is trained on them.
+    logprob_sum: Σ_t log μ over the sampled tokens (μ the behaviour policy), in nats.
     rank: the learner rank that owns the sequence.
     finished: the completion ended by itself; otherwise it was cut off.
     generator: who sampled it, an index into `Shard.generators`.
@@ -33,6 +36,7 @@ class SequenceTable:
     correct: Bool
     prompt_length: Int32
     length: Int32
+    sampled: Int32
     logprob_sum: Float32
     rank: Int32
     finished: Bool
@@ -50,8 +54,9 @@ class Shard:
     sampled the batch, at least one, each once. sequences [n]: the rows of the table that are this
     rank's, ascending; the flat arrays below hold those sequences one after another.
     prompt_ids [Σ prompt_length], completion_ids [Σ length]: token ids, int32.
-    logprobs [Σ length]: log μ of each completion token (temperature applied), float32, ≤ 0.
-    versions [Σ length]: the weights' version that sampled each completion token, int32.
+    given [k, 2]: spans of completion_ids that were not sampled, (start, count), int32.
+    logprobs [Σ sampled]: log μ of each sampled token (temperature applied), float32, ≤ 0.
+    versions [Σ sampled]: the weights' version that sampled each of them, int32.
     """
 
     step: int
@@ -64,3 +69,4 @@ class Shard:
     completion_ids: Int32
     logprobs: Float32
     versions: Int32
+    given: Int32 = field(default_factory=NONE.copy)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asyncds.protocol.batch import Float32, Int32, SequenceTable, Shard
+from asyncds.protocol.spans import NONE, Bool, sampled_lengths, sampled_mask
 from asyncds.protocol.wire import Batch, FromCoordinator, Group, Message, ToCoordinator
 
 MAX_FRAME_BYTES = 256 << 20
@@ -59,9 +60,10 @@ def _decode(decoder: msgspec.msgpack.Decoder, frame: bytes) -> Any:
 class GroupArrays:
     """A group's arrays, as in `wire.Group`, with versions expanded to one per token.
 
-    prompt_ids int32 [p], lengths int32 [n], completion_ids int32 [t], logprobs float32 [t],
-    versions int32 [t], rewards float32 [n], correct bool [n], finished bool [n], answers [n]
-    by equivalence, the primary one first; parts float32 [n] by name; t = Σ lengths.
+    prompt_ids int32 [p], lengths int32 [n], completion_ids int32 [t], given int32 [k, 2]: spans of
+    completion_ids that were not sampled, logprobs float32 [s], versions int32 [s], rewards
+    float32 [n], correct bool [n], finished bool [n], answers [n] by equivalence, the primary one
+    first; parts float32 [n] by name; t = Σ lengths, of which s tokens were sampled.
     """
 
     prompt_ids: Int32
@@ -74,16 +76,28 @@ class GroupArrays:
     finished: npt.NDArray[np.bool_]
     answers: dict[str, list[str]]
     parts: dict[str, Float32] = field(default_factory=dict)
+    given: Int32 = field(default_factory=NONE.copy)
+
+    @property
+    def sampled(self) -> Bool:
+        """Mask of the sampled ones among the completions' tokens, bool [t]."""
+        return sampled_mask(self.given, len(self.completion_ids))
+
+    @property
+    def sampled_lengths(self) -> Int32:
+        """Number of sampled tokens of each completion, int32 [n]."""
+        return sampled_lengths(self.given, self.lengths)
 
     def completions(self) -> list[Int32]:
         """Token ids of each completion, n arrays."""
         return np.split(self.completion_ids, np.cumsum(self.lengths)[:-1])
 
     def logprob_sums(self) -> Float32:
-        """Σ_t log μ of each completion, float32 [n]."""
-        ends = np.cumsum(self.lengths)
+        """Σ_t log μ of each completion's sampled tokens, float32 [n]."""
+        lengths = self.sampled_lengths
+        ends = np.cumsum(lengths)
         total = np.concatenate([[0.0], np.cumsum(self.logprobs, dtype=np.float64)])
-        return (total[ends] - total[ends - self.lengths]).astype(np.float32)
+        return (total[ends] - total[ends - lengths]).astype(np.float32)
 
 
 def pack_group(arrays: GroupArrays) -> Group:
@@ -103,6 +117,7 @@ def pack_group(arrays: GroupArrays) -> Group:
         finished=_raw(arrays.finished, "u1"),
         answers=arrays.answers,
         parts={name: _raw(values, "<f4") for name, values in arrays.parts.items()},
+        given=_raw(arrays.given, "<i4"),
     )
 
 
@@ -110,8 +125,9 @@ def unpack_group(group: Group) -> GroupArrays:
     """Unpack a group from the wire's form, and check it.
 
     Raises:
-        ProtocolError: lengths that contradict each other, log-probabilities that are not finite or
-            above 0, negative ids or versions, non-finite rewards.
+        ProtocolError: lengths or spans that contradict each other, a completion of which nothing
+            was sampled, log-probabilities that are not finite or above 0, negative ids or versions,
+            non-finite rewards.
     """
     lengths = _array(group.lengths, "<i4")
     ids = _array(group.completion_ids, "<i4")
@@ -124,7 +140,10 @@ def unpack_group(group: Group) -> GroupArrays:
     _require(n > 0, "a group without completions")
     _require(bool((lengths > 0).all()), "an empty completion")
     _require(int(lengths.sum(dtype=np.int64)) == tokens, "lengths do not add up to the tokens")
-    _require(len(logprobs) == tokens, "not one log-probability per token")
+    given = _spans(_array(group.given, "<i4"), tokens)
+    sampled = sampled_lengths(given, lengths)
+    _require(bool((sampled > 0).all()), "a completion of which nothing was sampled")
+    _require(len(logprobs) == sampled.sum(), "not one log-probability per sampled token")
     _require(len(rewards) == len(correct) == len(finished) == n, "not one score per completion")
     _require(len(group.answers) > 0, "answers under no equivalence")
     _require(all(len(a) == n for a in group.answers.values()), "not one answer per completion")
@@ -132,7 +151,7 @@ def unpack_group(group: Group) -> GroupArrays:
     _require(min(prompt.min(), ids.min()) >= 0, "a negative token id")
     _require(bool(np.isfinite(logprobs).all()), "a log-probability that is not finite")
     _require(bool((logprobs <= 0).all()), "a log-probability above 0")
-    starts = np.cumsum(lengths) - lengths
+    starts = np.cumsum(sampled) - sampled
     sums = np.add.reduceat(logprobs, starts, dtype=np.float64)
     _require(bool((sums >= np.finfo(np.float32).min).all()), "log-probabilities without end")
     _require(bool(np.isfinite(rewards).all()), "a reward that is not finite")
@@ -140,7 +159,8 @@ def unpack_group(group: Group) -> GroupArrays:
     _require(len(runs) % 2 == 0, "versions are not pairs")
     pairs = runs.reshape(-1, 2)
     _require(bool((pairs[:, 0] >= 0).all() and (pairs[:, 1] > 0).all()), "a bad version run")
-    _require(int(pairs[:, 1].sum(dtype=np.int64)) == tokens, "versions do not cover the tokens")
+    covered = int(pairs[:, 1].sum(dtype=np.int64))
+    _require(covered == len(logprobs), "versions do not cover the sampled tokens")
     return GroupArrays(
         prompt_ids=prompt,
         lengths=lengths,
@@ -152,7 +172,19 @@ def unpack_group(group: Group) -> GroupArrays:
         finished=finished.astype(np.bool_),
         answers=group.answers,
         parts=_parts(group, n),
+        given=given,
     )
+
+
+def _spans(flat: Int32, tokens: int) -> Int32:
+    """Spans [k, 2] of so many tokens, checked."""
+    _require(len(flat) % 2 == 0, "spans of given tokens are not pairs")
+    spans = flat.reshape(-1, 2)
+    starts, counts = spans[:, 0].astype(np.int64), spans[:, 1].astype(np.int64)
+    ends = np.concatenate([[-1], starts + counts])
+    apart = (counts > 0).all() and (starts > ends[:-1]).all() and ends[-1] <= tokens
+    _require(bool(apart), "a bad span of given tokens")
+    return spans
 
 
 def _parts(group: Group, n: int) -> dict[str, Float32]:
@@ -165,7 +197,7 @@ def _parts(group: Group, n: int) -> dict[str, Float32]:
     return parts
 
 
-_SHARD_ARRAYS = ("sequences", "prompt_ids", "completion_ids", "logprobs", "versions")
+_SHARD_ARRAYS = ("sequences", "prompt_ids", "completion_ids", "logprobs", "versions", "given")
 _FLAGS = ("correct", "finished")
 _WIRE_TYPE = {
     **dict.fromkeys(("reward", "logprob_sum", "logprobs"), "<f4"),
@@ -202,6 +234,7 @@ def unpack_shard(batch: Batch) -> Shard:
         _require(bool((columns[name] <= 1).all()), "a flag that is neither 0 nor 1")
         columns[name] = columns[name].astype(np.bool_)
     arrays = {n: _array(b, _type(n)) for n, b in zip(_SHARD_ARRAYS, batch.arrays, strict=True)}
+    arrays["given"] = _spans(arrays["given"], len(arrays["completion_ids"]))
     shard = Shard(
         step=batch.step,
         rank=batch.rank,
@@ -219,7 +252,8 @@ def _check_shard(shard: Shard) -> None:
     owned = np.flatnonzero(table.rank == shard.rank)
     _require(np.array_equal(owned, mine), "sequences that are not those of the rank")
     _require(bool((table.prompt_length > 0).all()), "an empty prompt")
-    _require(bool((table.length > 0).all()), "an empty completion")
+    _require(bool((table.sampled > 0).all()), "a completion of which nothing was sampled")
+    _require(bool((table.sampled <= table.length).all()), "more tokens sampled than there are")
     _require(bool(((table.group >= 0) & (table.rank >= 0)).all()), "a negative group or rank")
     _require(bool((table.group < len(shard.leases)).all()), "a group without a lease")
     _require(len(shard.generators) > 0, "a batch without generators")
@@ -233,8 +267,10 @@ def _check_shard(shard: Shard) -> None:
     tokens = int(table.length[mine].sum(dtype=np.int64))
     _require(len(shard.prompt_ids) == prompts, "lengths do not add up to the prompts")
     _require(len(shard.completion_ids) == tokens, "lengths do not add up to the tokens")
-    _require(len(shard.logprobs) == tokens, "not one log-probability per token")
-    _require(len(shard.versions) == tokens, "not one version per token")
+    sampled = sampled_lengths(shard.given, table.length[mine])
+    _require(np.array_equal(sampled, table.sampled[mine]), "given tokens unlike the table's")
+    _require(len(shard.logprobs) == sampled.sum(), "not one log-probability per sampled token")
+    _require(len(shard.versions) == sampled.sum(), "not one version per sampled token")
     _require(bool((shard.prompt_ids >= 0).all()), "a negative token id")
     _require(bool((shard.completion_ids >= 0).all()), "a negative token id")
     _require(bool((shard.versions >= 0).all()), "a negative version")

@@ -29,12 +29,13 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 class BatchFacts(Record, frozen=True, kw_only=True):
     """Facts of a batch that are known without a model.
 
-    length: mean tokens of a completion. truncated, correct: shares of completions. mixed_groups,
-    solved_groups: shares of groups with correct and incorrect completions, with correct ones.
-    distinct_correct: mean distinct correct answers of a group, under the primary equivalence;
-    distinct: the same by equivalence. top_share, self_overlap: means over groups with correct
-    completions, None where there are none. Lags are in weight versions, at consumption. parts: mean
-    of each part of the reward, by name.
+    tokens: sampled ones. length: mean of them in a completion; given: mean of those that an
+    environment gave; turns: mean times that it was the policy's turn. truncated, correct: shares of
+    completions. mixed_groups, solved_groups: shares of groups with correct and incorrect
+    completions, with correct ones. distinct_correct: mean distinct correct answers of a group,
+    under the primary equivalence; distinct: the same by equivalence. top_share, self_overlap: means
+    over groups with correct completions, None where there are none. Lags are in weight versions, at
+    consumption. parts: mean of each part of the reward, by name.
     """
 
     groups: int
@@ -53,6 +54,8 @@ class BatchFacts(Record, frozen=True, kw_only=True):
     lag_mean: float
     lag_max: int
     parts: dict[str, float] = {}
+    given: float = 0.0
+    turns: float = 1.0
 
 
 class StepRecord(Record, frozen=True, kw_only=True):

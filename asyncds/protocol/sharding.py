@@ -6,6 +6,7 @@ import numpy as np
 
 from asyncds.protocol.batch import Int32, SequenceTable, Shard
 from asyncds.protocol.codec import GroupArrays
+from asyncds.protocol.spans import given_spans
 
 
 def make_shards(
@@ -32,6 +33,7 @@ def make_shards(
         correct=np.concatenate([g.correct for g in groups]),
         prompt_length=prompts,
         length=lengths,
+        sampled=np.concatenate([g.sampled_lengths for g in groups]),
         logprob_sum=np.concatenate([g.logprob_sums() for g in groups]),
         rank=balance(prompts + lengths, ranks),
         finished=np.concatenate([g.finished for g in groups]),
@@ -42,8 +44,13 @@ def make_shards(
         for g in groups
         for parts in zip(
             *(
-                np.split(flat, np.cumsum(g.lengths)[:-1])
-                for flat in (g.completion_ids, g.logprobs, g.versions)
+                np.split(flat, np.cumsum(lengths)[:-1])
+                for flat, lengths in (
+                    (g.completion_ids, g.lengths),
+                    (g.sampled, g.lengths),
+                    (g.logprobs, g.sampled_lengths),
+                    (g.versions, g.sampled_lengths),
+                )
             ),
             strict=True,
         )
@@ -51,8 +58,8 @@ def make_shards(
     shards = []
     for rank in range(ranks):
         mine = np.flatnonzero(table.rank == rank).astype(np.int32)
-        prompt, ids, logprobs, versions = (
-            np.concatenate([sequences[i][part] for i in mine]) for part in range(4)
+        prompt, ids, sampled, logprobs, versions = (
+            np.concatenate([sequences[i][part] for i in mine]) for part in range(5)
         )
         shards.append(
             Shard(
@@ -64,6 +71,7 @@ def make_shards(
                 sequences=mine,
                 prompt_ids=prompt,
                 completion_ids=ids,
+                given=given_spans(sampled),
                 logprobs=logprobs,
                 versions=versions,
             )

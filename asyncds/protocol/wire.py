@@ -14,7 +14,7 @@ import msgspec
 
 from asyncds.protocol.records import RunStatus
 
-PROTOCOL = 9
+PROTOCOL = 10
 """Both ends must have the same number; a difference is refused at `Hello`."""
 
 
@@ -57,8 +57,10 @@ class Group(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True
     """A scored rollout group of n completions, as it crosses the wire and lies in the journal.
 
     prompt_ids int32 [p]; lengths int32 [n]; completion_ids int32 [Σ lengths] (with the end token);
-    logprobs float32 [Σ lengths], log μ of each token with temperature applied, ≤ 0;
-    versions int32 [runs, 2], (version, token count); rewards float32 [n]; correct uint8 [n];
+    given int32 [spans, 2], (start, token count) in completion_ids of what was not sampled,
+    ascending; logprobs float32 [sampled tokens], log μ of each with temperature applied, ≤ 0;
+    versions int32 [runs, 2], (version, token count) over the sampled tokens; rewards float32 [n];
+    correct uint8 [n];
     finished uint8 [n], 1 where the completion ended by itself, 0 where it was cut off;
     answers: by equivalence, the task's primary one first, the canonical answer of each completion,
     "" where there is none. parts: by name, what the rewards are made of, float32 [n].
@@ -74,6 +76,7 @@ class Group(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True
     finished: bytes
     answers: dict[str, list[str]]
     parts: dict[str, bytes] = {}
+    given: bytes = b""
 
 
 # --- to the coordinator -------------------------------------------------------------------------

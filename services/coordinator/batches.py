@@ -167,7 +167,7 @@ class BatchServer:
 def batch_facts(groups: Sequence[GroupArrays], *, lags: Sequence[int]) -> BatchFacts:
     """Facts of a batch of these groups. lags: one per group."""
     correct = np.concatenate([g.correct for g in groups])
-    lengths = np.concatenate([g.lengths for g in groups])
+    lengths = np.concatenate([g.sampled_lengths for g in groups])
     finished = np.concatenate([g.finished for g in groups])
     found = [
         {name: diversity(keys, g.correct.tolist()) for name, keys in g.answers.items()}
@@ -199,4 +199,6 @@ def batch_facts(groups: Sequence[GroupArrays], *, lags: Sequence[int]) -> BatchF
             name: float(np.concatenate([g.parts[name] for g in groups if name in g.parts]).mean())
             for name in islice(dict.fromkeys(n for g in groups for n in g.parts), MAX_PARTS)
         },
+        given=sum(int(g.given[:, 1].sum()) for g in groups) / len(lengths),
+        turns=1 + sum(len(g.given) for g in groups) / len(lengths),
     )

@@ -83,13 +83,14 @@ def carries_signal(algorithm: AlgorithmConfig, group: GroupArrays, *, max_tokens
 
     Of the loss only the policy term is judged: those of KL and entropy act on any group.
     """
-    added = algorithm.overlong.added_reward(group.lengths.astype(np.float64), max_tokens=max_tokens)
+    length = group.sampled_lengths
+    added = algorithm.overlong.added_reward(length.astype(np.float64), max_tokens=max_tokens)
     signal = algorithm.advantage.signal(
         Sequences(
             reward=group.rewards.astype(np.float64) + added,
             correct=group.correct,
-            group=np.zeros(len(group.lengths), dtype=np.int64),
-            length=group.lengths.astype(np.int64),
+            group=np.zeros(len(length), dtype=np.int64),
+            length=length.astype(np.int64),
             logprob_sum=group.logprob_sums().astype(np.float64),
         ),
         weight=algorithm.class_weights(group.correct),

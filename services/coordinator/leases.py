@@ -183,14 +183,14 @@ class LeaseBook:
             n=len(group.lengths),
             n_correct=int(group.correct.sum()),
             reward=float(group.rewards.mean(dtype=np.float64)),
-            tokens=len(group.completion_ids),
+            tokens=len(group.logprobs),
             payload=payload,
         )
         if not entry.in_work(by.name, attempt):
             self._cancel(entry)
         self.counts.events[LeaseEvent.DELIVERED] += 1
         if entry.purpose == Purpose.TRAIN:
-            self.counts.tokens += len(group.completion_ids)
+            self.counts.tokens += len(group.logprobs)
             self.open.deliver(entry, oldest=oldest)
             return
         self.open.remove(entry)

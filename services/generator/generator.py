@@ -197,7 +197,7 @@ class Generator:
     # --- numbers --------------------------------------------------------------------------------
 
     def _count(self, delivered: Delivered) -> None:
-        tokens = len(delivered.group.completion_ids) // 4
+        tokens = len(delivered.group.logprobs) // 4
         self._throughput.add(tokens)
         self._metrics.counter("tokens_total").inc(tokens)
         self._metrics.counter("sequences_total").inc(len(delivered.group.lengths) // 4)

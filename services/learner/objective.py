@@ -30,7 +30,7 @@ class BatchObjective:
         """Compute the advantages of the batch.
 
         version: of the weights that train on it. max_lag: bound on a token's lag to it.
-        old_log_probs float32 [Σ length]: π_old of the shard, where the objective needs it.
+        old_log_probs float32 [Σ sampled]: π_old of the shard, where the objective needs it.
         """
         table = shard.table
         self._objective = objective
@@ -42,7 +42,7 @@ class BatchObjective:
                 reward=table.reward.astype(np.float64),
                 correct=table.correct,
                 group=table.group.astype(np.int64),
-                length=table.length.astype(np.int64),
+                length=table.sampled.astype(np.int64),
                 logprob_sum=table.logprob_sum.astype(np.float64),
             ),
             proximal_logprob_sum=sums,
@@ -77,7 +77,7 @@ class BatchObjective:
 
 
 def _parts(shard: Shard, *, version: int, max_lag: int, device: torch.device) -> Parts:
-    """Split the batch's tokens by lag and by generator.
+    """Split the batch's sampled tokens by lag and by generator.
 
     A rank knows the lags of its own tokens only, so that every lag up to the bound is a part. A
     token counts as 0 versions old where it is of a version that the learner, started again from a
@@ -85,7 +85,7 @@ def _parts(shard: Shard, *, version: int, max_lag: int, device: torch.device) ->
     """
     lag = np.clip(version - shard.versions, 0, max_lag)
     mine = shard.sequences
-    generator = np.repeat(shard.table.generator[mine], shard.table.length[mine])
+    generator = np.repeat(shard.table.generator[mine], shard.table.sampled[mine])
     index = np.stack([lag, max_lag + 1 + generator]).astype(np.int64)
     return Parts(
         names=(
@@ -105,8 +105,8 @@ def _updates(shard: Shard, n: int) -> npt.NDArray[np.int64]:
 
 
 def _sequence_sums(shard: Shard, flat: Float32, device: torch.device) -> Float:
-    """Σ_t of a flat per-token array for every sequence of the batch, [N], on every rank."""
-    lengths = shard.table.length[shard.sequences]
+    """Σ_t of a flat array of sampled tokens for every sequence of the batch, [N], on every rank."""
+    lengths = shard.table.sampled[shard.sequences]
     rows = np.repeat(shard.sequences, lengths)
     sums = np.bincount(rows, weights=flat, minlength=len(shard.table)).astype(np.float64)
     if not dist.is_initialized() or dist.get_world_size() == 1:

@@ -195,7 +195,10 @@ def test_deepspeeds_own_timers_where_it_measures(results: Results) -> None:
 
 
 def plain_gradients(model: Path) -> dict[str, Any]:
-    """The same update by autograd alone: one sequence at a time, in one process, in float64."""
+    """The same update by autograd alone: one sequence at a time, in one process, in float64.
+
+    A loss is computed for every token, and that of given ones is multiplied by 0.
+    """
     causal_lm = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float64)
     batch = make_batch(ranks=1)
     total = torch.zeros((), dtype=torch.float64)
@@ -204,17 +207,15 @@ def plain_gradients(model: Path) -> dict[str, Any]:
         log_p = causal_lm(input_ids=ids).logits[0, len(prompt) - 1 : -1].log_softmax(1)
         log_probs = log_p.gather(1, ids[0, len(prompt) :, None]).squeeze(1)
         reference = -(4.0 + torch.from_numpy(completion) / 50)
-        total = (
-            total
-            + token_loss(
-                torch.tensor(batch.table.reward[i]),
-                log_probs,
-                -(log_p.exp() * log_p).sum(1),
-                log_probs.detach(),
-                reference,
-            ).sum()
+        losses = token_loss(
+            torch.tensor(batch.table.reward[i]),
+            log_probs,
+            -(log_p.exp() * log_p).sum(1),
+            log_probs.detach(),
+            reference,
         )
-    loss = total / int(batch.table.length.sum())
+        total = total + (losses * torch.from_numpy(batch.sampled[i])).sum()
+    loss = total / sum(int(mask.sum()) for mask in batch.sampled)
     loss.backward()
     gradients = {name: p.grad.numpy() for name, p in causal_lm.named_parameters()}
     norm = np.sqrt(sum((g**2).sum() for g in gradients.values()))
@@ -245,7 +246,8 @@ def test_the_gradient_is_that_of_plain_autograd(
             np.testing.assert_allclose(
                 [result["loss"], result["mean_loss"]], expected["loss"], rtol=0.02 if low else 1e-5
             )
-            assert result["tokens"] == make_batch(ranks=1).table.length.sum()
+            sampled, length = (make_batch(ranks=1).table.sampled, make_batch(ranks=1).table.length)
+            assert result["tokens"] == sampled.sum() < length.sum()
             assert result["clipped"] == 0, "there is no limit"
 
 
@@ -279,7 +281,8 @@ def test_log_probs_are_the_models_own(results: Results, models: dict[str, Path])
             ids = torch.from_numpy(np.concatenate([prompt, completion])).long()[None]
             with torch.no_grad():
                 log_p = causal_lm(input_ids=ids).logits[0, len(prompt) - 1 : -1].log_softmax(1)
-            expected.append(log_p.gather(1, ids[0, len(prompt) :, None]).squeeze(1).numpy())
+            log_probs = log_p.gather(1, ids[0, len(prompt) :, None]).squeeze(1).numpy()
+            expected.append(log_probs[batch.sampled[sequence]])
         np.testing.assert_allclose(result["log_probs"], np.concatenate(expected), atol=1e-5)
         assert len(reference_for(batch.shard(rank))) == len(result["log_probs"])
 

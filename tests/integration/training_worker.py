@@ -25,7 +25,8 @@ from asyncds.config.engines import LearnerConfig
 from asyncds.engine import checkpoint
 from asyncds.engine.checkpoint_owner import ReplacedError, take_over
 from asyncds.engine.training import NonFiniteError, TrainingEngine
-from asyncds.protocol.batch import Int32, SequenceTable, Shard
+from asyncds.protocol.batch import Bool, Int32, SequenceTable, Shard
+from asyncds.protocol.spans import given_spans, sampled_mask
 
 VOCABULARY = 100
 PROBE = np.arange(3, 23, dtype=np.int32)
@@ -34,17 +35,22 @@ OWNER = "mine"
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """Twelve sequences in four groups, as a table and as token ids; the same in every process."""
+    """Twelve sequences in four groups, as a table and as token ids; the same in every process.
+
+    sampled: which tokens of each completion were; an environment gave the others.
+    """
 
     table: SequenceTable
     prompts: list[Int32]
     completions: list[Int32]
+    sampled: list[Bool]
 
     def shard(self, rank: int) -> Shard:
         mine = np.flatnonzero(self.table.rank == rank).astype(np.int32)
         nothing = [np.empty(0, np.int32)]
         prompts = np.concatenate(nothing + [self.prompts[s] for s in mine])
         completions = np.concatenate(nothing + [self.completions[s] for s in mine])
+        sampled = np.concatenate([np.empty(0, np.bool_), *(self.sampled[s] for s in mine)])
         return Shard(
             step=7,
             rank=rank,
@@ -54,8 +60,9 @@ class Batch:
             sequences=mine,
             prompt_ids=prompts,
             completion_ids=completions,
-            logprobs=np.zeros(len(completions), np.float32),
-            versions=np.zeros(len(completions), np.int32),
+            logprobs=np.zeros(int(sampled.sum()), np.float32),
+            versions=np.zeros(int(sampled.sum()), np.int32),
+            given=given_spans(sampled),
         )
 
 
@@ -65,12 +72,16 @@ def make_batch(*, ranks: int) -> Batch:
     n = 12
     prompt_length = rng.integers(2, 9, n).astype(np.int32)
     length = rng.integers(1, 12, n).astype(np.int32)
+    sampled = [rng.random(k) < 0.7 for k in length]
+    for mask in sampled:
+        mask[-1] = True
     table = SequenceTable(
         group=np.repeat(np.arange(4), 3).astype(np.int32),
         reward=rng.normal(size=n).astype(np.float32),
         correct=rng.random(n) > 0.5,
         prompt_length=prompt_length,
         length=length,
+        sampled=np.array([mask.sum() for mask in sampled], np.int32),
         logprob_sum=np.zeros(n, np.float32),
         rank=np.where(np.arange(n) % 4 == 3, ranks - 1, 0).astype(np.int32),
         finished=np.ones(n, np.bool_),
@@ -80,6 +91,7 @@ def make_batch(*, ranks: int) -> Batch:
         table,
         [rng.integers(0, VOCABULARY, k).astype(np.int32) for k in prompt_length],
         [rng.integers(0, VOCABULARY, k).astype(np.int32) for k in length],
+        sampled,
     )
 
 
@@ -111,7 +123,8 @@ class Objective:
 
 def reference_for(shard: Shard) -> Any:
     """Made-up log-probs of a reference model, a function of the token alone."""
-    return -(4.0 + shard.completion_ids.astype(np.float32) / 50)
+    sampled = sampled_mask(shard.given, len(shard.completion_ids))
+    return -(4.0 + shard.completion_ids[sampled].astype(np.float32) / 50)
 
 
 def update(engine: TrainingEngine, *, poison: bool = False) -> tuple[Any, dict[str, Any]]:

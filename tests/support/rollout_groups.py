@@ -4,6 +4,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from asyncds.protocol.codec import GroupArrays
+from asyncds.protocol.spans import given_spans
 
 
 def make_group(
@@ -33,11 +34,19 @@ def make_group(
     )
 
 
+def sampled_masks(length: int) -> st.SearchStrategy[np.ndarray]:
+    """Which tokens of a completion were sampled: all, or any but none."""
+    some = st.lists(st.booleans(), min_size=length, max_size=length).filter(any)
+    return (st.just([True] * length) | some).map(lambda mask: np.array(mask, dtype=np.bool_))
+
+
 @st.composite
 def group_arrays(draw: st.DrawFn) -> GroupArrays:
     """Any valid group."""
     lengths = draw(st.lists(st.integers(1, 7), min_size=1, max_size=6))
     n, tokens = len(lengths), sum(lengths)
+    sampled = np.concatenate([draw(sampled_masks(length)) for length in lengths])
+    s = int(sampled.sum())
     number = st.integers(0, 2**31 - 1)
 
     def flat(elements: st.SearchStrategy, size: int, dtype: type) -> np.ndarray:
@@ -47,9 +56,9 @@ def group_arrays(draw: st.DrawFn) -> GroupArrays:
         prompt_ids=np.array(draw(st.lists(number, min_size=1, max_size=5)), dtype=np.int32),
         lengths=np.array(lengths, dtype=np.int32),
         completion_ids=flat(number, tokens, np.int32),
-        logprobs=flat(st.floats(-(2.0**99), 0, width=32), tokens, np.float32),
+        logprobs=flat(st.floats(-(2.0**99), 0, width=32), s, np.float32),
         # Few values, so that runs of equal versions occur.
-        versions=flat(st.sampled_from([0, 1, 7, 2**31 - 1]), tokens, np.int32),
+        versions=flat(st.sampled_from([0, 1, 7, 2**31 - 1]), s, np.int32),
         rewards=flat(st.floats(-10, 10, width=32), n, np.float32),
         correct=flat(st.booleans(), n, np.bool_),
         finished=flat(st.booleans(), n, np.bool_),
@@ -61,4 +70,5 @@ def group_arrays(draw: st.DrawFn) -> GroupArrays:
             name: flat(st.floats(-10, 10, width=32), n, np.float32)
             for name in draw(st.sampled_from([(), ("exact",), ("exact", "format-2")]))
         },
+        given=given_spans(sampled),
     )

@@ -27,7 +27,7 @@ class Sequences:
     """The table of a batch: what is known of each of its N sequences, arrays [N].
 
     reward float64. correct bool: the verifier's verdict, which is not ``reward > 0``. group int,
-    any labels: sequences of one prompt have the same. length int: tokens of the completion.
+    any labels: sequences of one prompt have the same. length int: sampled tokens of the completion.
     logprob_sum float64: of the completion, in nats, by the policy that the advantage asks for.
     """
 

@@ -18,6 +18,11 @@ REWARD_PARTS = Chart(
     section=Section.REWARD,
     least_parts=2,
 )
+LENGTH = Chart(
+    title="Length of completions",
+    note="Tokens that the policy sampled and that an environment gave, and the policy's turns.",
+    section=Section.REWARD,
+)
 PASS_AT_K = Chart(
     title="Pass@k while training",
     note="Held-out problems, on pinned weights. k = 1 up and the largest k down: right answers are "

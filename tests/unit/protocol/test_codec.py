@@ -80,10 +80,18 @@ TO_COORDINATOR = [
     wire.Observe(),
     wire.Stop(reason="enough"),
 ]
+EPISODES = GroupArrays(
+    **vars(make_group(n=3, versions=(1, 2)))
+    | {
+        "given": np.array([[1, 1], [4, 1], [7, 1]], dtype=np.int32),
+        "logprobs": np.full(6, -0.5, dtype=np.float32),
+        "versions": np.array([1, 1, 1, 2, 2, 2], dtype=np.int32),
+    }
+)
 SHARD = pack_shard(
     make_shards(
         4,
-        [make_group(), make_group(n=3, versions=(1, 2))],
+        [make_group(), EPISODES],
         2,
         leases=[7, 9],
         generators=["g", "other"],
@@ -152,10 +160,24 @@ def test_versions_are_run_length_coded(runs: list[tuple[int, int]]) -> None:
 
 @given(group_arrays())
 def test_log_probability_sums(group: GroupArrays) -> None:
-    parts = np.split(group.logprobs.astype(np.float64), np.cumsum(group.lengths)[:-1])
+    parts = np.split(group.logprobs.astype(np.float64), np.cumsum(group.sampled_lengths)[:-1])
     expected = np.array([p.sum() for p in parts]).astype(np.float32)
     scale = float(np.abs(group.logprobs.astype(np.float64)).sum())
     np.testing.assert_allclose(group.logprob_sums(), expected, rtol=1e-6, atol=1e-9 * scale)
+
+
+def test_what_was_sampled_throughout_costs_two_bytes_for_that() -> None:
+    """One for an empty buffer's head, one for its length."""
+    assert GROUP.given == b""
+    fields_before = msgspec.structs.astuple(GROUP)[:-1]
+    assert len(encode(GROUP)) == len(msgspec.msgpack.encode(fields_before)) + 2
+
+
+def test_groups_from_before_there_were_environments_are_read() -> None:
+    before = msgspec.msgpack.encode(msgspec.structs.astuple(GROUP)[:-1])
+    group = unpack_group(decode_group(before))
+    assert group.sampled.all()
+    np.testing.assert_array_equal(group.sampled_lengths, group.lengths)
 
 
 def _with(group: GroupArrays, **changes: object) -> GroupArrays:
@@ -164,6 +186,22 @@ def _with(group: GroupArrays, **changes: object) -> GroupArrays:
 
 def _raw(values: list[float], dtype: str) -> bytes:
     return np.array(values, dtype=dtype).tobytes()
+
+
+def _given(spans: list[int]) -> dict[str, bytes]:
+    """Spans, with log-probabilities and versions for as many tokens as they leave."""
+    left = 6 - sum(count for count in spans[1::2] if count < 6)
+    return {
+        "given": _raw(spans, "<i4"),
+        "logprobs": _raw([-0.5] * left, "<f4"),
+        "versions": _raw([3, left], "<i4"),
+    }
+
+
+def test_spans_that_fit_are_taken() -> None:
+    group = unpack_group(msgspec.structs.replace(GROUP, **_given([1, 1, 3, 2])))
+    assert group.sampled.tolist() == [True, False, True, False, False, True]
+    assert group.sampled_lengths.tolist() == [2, 1]
 
 
 BAD_GROUPS = {
@@ -203,6 +241,17 @@ BAD_GROUPS = {
     "an empty run": {"versions": _raw([3, 6, 4, 0], "<i4")},
     "a negative run": {"versions": _raw([3, 7, 4, -1], "<i4")},
     "versions for other tokens": {"versions": _raw([3, 5], "<i4")},
+    "log-probs and versions of a given token": {"given": _raw([0, 1], "<i4")},
+    "half a span": _given([1, 1, 4]),
+    "an empty span": _given([1, 0]),
+    "a negative span": _given([1, -1]),
+    "a span before the first token": _given([-1, 1]),
+    "a span beyond the last token": _given([5, 2]),
+    "spans that overlap": _given([0, 2, 1, 1]),
+    "spans that are one": _given([0, 1, 1, 1]),
+    "spans in another order": _given([4, 1, 1, 1]),
+    "a completion that was all given": _given([0, 3]),
+    "a span that wraps around": _given([2**31 - 1, 2**31 - 1]),
 }
 
 
@@ -218,13 +267,14 @@ TABLE = (
     "correct",
     "prompt_length",
     "length",
+    "sampled",
     "logprob_sum",
     "rank",
     "finished",
     "generator",
 )
 MAY_BE_NEGATIVE = ("reward", "logprob_sum", "logprobs")
-ARRAYS = ("sequences", "prompt_ids", "completion_ids", "logprobs", "versions")
+ARRAYS = ("sequences", "prompt_ids", "completion_ids", "logprobs", "versions", "given")
 
 
 def _shard(name: str, change: Callable[[np.ndarray], np.ndarray]) -> wire.Batch:
@@ -250,7 +300,8 @@ def _first(value: float) -> Callable[[np.ndarray], np.ndarray]:
     + [(name, _first(np.nan)) for name in ("reward", "logprob_sum", "logprobs")]
     + [("logprobs", _first(0.5)), ("correct", _first(2)), ("sequences", _first(9))]
     + [("finished", _first(2)), ("generator", _first(2))]
-    + [("rank", lambda a: 1 - a), ("length", lambda a: a + 1), ("sequences", lambda a: a[::-1])],
+    + [("rank", lambda a: 1 - a), ("length", lambda a: a + 1), ("sampled", lambda a: a - 1)]
+    + [("sequences", lambda a: a[::-1])],
 )
 def test_malformed_shards_are_refused(
     name: str, change: Callable[[np.ndarray], np.ndarray]
@@ -362,6 +413,8 @@ def test_arbitrary_buffers_in_a_group_are_checked(changes: dict[str, bytes]) -> 
     except ProtocolError:
         return
     tokens = len(group.completion_ids)
-    assert group.lengths.sum() == tokens == len(group.logprobs) == len(group.versions)
+    assert group.lengths.sum() == tokens
+    assert group.sampled_lengths.sum() == len(group.logprobs) == len(group.versions)
+    assert (group.sampled_lengths > 0).all()
     assert np.isfinite(group.logprobs).all()
     assert (group.logprobs <= 0).all()

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from asyncds.protocol.codec import GroupArrays, pack_shard, unpack_shard
 from asyncds.protocol.sharding import balance, make_shards
+from asyncds.protocol.spans import sampled_mask
 from tests.support.rollout_groups import group_arrays
 
 token_counts = st.lists(st.integers(0, 5000), min_size=1, max_size=60)
@@ -35,12 +36,13 @@ def test_every_sequence_is_in_one_shard_unchanged(groups: list[GroupArrays], ran
     shards = make_shards(5, groups, ranks, leases=leases, generators=generators)
     again = make_shards(5, groups, ranks, leases=leases, generators=generators)
     expected = [
-        (i, g.prompt_ids, ids, logprobs, versions, reward, correct, finished)
+        (i, g.prompt_ids, ids, sampled, logprobs, versions, reward, correct, finished)
         for i, g in enumerate(groups)
-        for ids, logprobs, versions, reward, correct, finished in zip(
+        for ids, sampled, logprobs, versions, reward, correct, finished in zip(
+            *(np.split(flat, np.cumsum(g.lengths)[:-1]) for flat in (g.completion_ids, g.sampled)),
             *(
-                np.split(flat, np.cumsum(g.lengths)[:-1])
-                for flat in (g.completion_ids, g.logprobs, g.versions)
+                np.split(flat, np.cumsum(g.sampled_lengths)[:-1])
+                for flat in (g.logprobs, g.versions)
             ),
             g.rewards,
             g.correct,
@@ -58,19 +60,22 @@ def test_every_sequence_is_in_one_shard_unchanged(groups: list[GroupArrays], ran
         assert shard.generators == generators[:2]
         assert pack_shard(shard).table == pack_shard(shards[0]).table
         ends = np.cumsum(table.length[shard.sequences])[:-1]
+        sampled_ends = np.cumsum(table.sampled[shard.sequences])[:-1]
+        masks = sampled_mask(shard.given, len(shard.completion_ids))
         prompts = np.split(shard.prompt_ids, np.cumsum(table.prompt_length[shard.sequences])[:-1])
         parts = zip(
             shard.sequences.tolist(),
             prompts,
-            *(np.split(a, ends) for a in (shard.completion_ids, shard.logprobs, shard.versions)),
+            *(np.split(a, ends) for a in (shard.completion_ids, masks)),
+            *(np.split(a, sampled_ends) for a in (shard.logprobs, shard.versions)),
             strict=True,
         )
-        for sequence, prompt, ids, logprobs, versions in parts:
+        for sequence, prompt, ids, sampled, logprobs, versions in parts:
             seen.append(sequence)
             group, *whole, reward, correct, finished = expected[sequence]
             assert table.group[sequence] == group
             assert table.rank[sequence] == rank
-            for got, wanted in zip((prompt, ids, logprobs, versions), whole, strict=True):
+            for got, wanted in zip((prompt, ids, sampled, logprobs, versions), whole, strict=True):
                 np.testing.assert_array_equal(got, wanted)
             assert (table.reward[sequence], table.correct[sequence]) == (reward, correct)
             assert table.finished[sequence] == finished

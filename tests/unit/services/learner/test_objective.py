@@ -26,6 +26,7 @@ ENTROPY = np.random.default_rng(1).random(16).astype(np.float32)
 
 
 def shard() -> Shard:
+    """Sequences of LENGTH sampled tokens and a given one each."""
     return Shard(
         step=0,
         rank=0,
@@ -35,7 +36,8 @@ def shard() -> Shard:
             reward=REWARD,
             correct=REWARD == 1,
             prompt_length=np.full(6, 2, dtype=np.int32),
-            length=LENGTH,
+            length=LENGTH + 1,
+            sampled=LENGTH,
             logprob_sum=np.bincount(TOKEN_ROW, weights=LOG_PROBS).astype(np.float32),
             rank=np.zeros(6, dtype=np.int32),
             finished=np.ones(6, dtype=np.bool_),
@@ -44,9 +46,10 @@ def shard() -> Shard:
         generators=["g"],
         sequences=np.arange(6, dtype=np.int32),
         prompt_ids=np.zeros(12, dtype=np.int32),
-        completion_ids=np.zeros(16, dtype=np.int32),
+        completion_ids=np.zeros(22, dtype=np.int32),
         logprobs=LOG_PROBS,
         versions=np.zeros(16, dtype=np.int32),
+        given=np.stack([np.cumsum(LENGTH + 1) - 1, np.ones(6)], axis=1).astype(np.int32),
     )
 
 
