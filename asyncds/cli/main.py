@@ -98,20 +98,37 @@ def run(
 @app.command(name="eval")
 def evaluate(
     source: Annotated[
-        Path, typer.Argument(metavar="CONFIG|RUN", help="A YAML file, or a run's directory.")
+        str,
+        typer.Argument(
+            metavar="MODEL|RUN|CONFIG",
+            help="A model's directory or hub id, a run's directory, or a YAML file.",
+        ),
     ],
     overrides: Overrides = None,
+    tasks: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="A YAML file of a run, whose task is asked; repeatable; or a directory of such. "
+            "Default: the task of RUN or CONFIG.",
+        ),
+    ] = None,
     step: Annotated[
         int | None, typer.Option(min=1, help="Which checkpoint of RUN; default: the newest.")
     ] = None,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Delete an earlier evaluation of that name first.")
+        bool, typer.Option("--replace", help="Delete earlier evaluations of that name first.")
     ] = False,
 ) -> None:
-    """Evaluate the model of CONFIG, or a checkpoint of RUN: Pass@k and diversity, no training."""
+    """Evaluate a model, or a checkpoint of a run: Pass@k and diversity, no training.
+
+    What was interrupted goes on with the same command.
+    """
     from asyncds.cli.evaluate import eval_command
 
-    code = eval_command(source=source, overrides=overrides or [], step=step, replace=replace)
+    code = eval_command(
+        source=source, overrides=overrides or [], tasks=tasks or [], step=step, replace=replace
+    )
     raise typer.Exit(code)
 
 

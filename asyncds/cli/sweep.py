@@ -1,39 +1,26 @@
 """`asyncds sweep`: many runs, a few at a time, in processes that stay warm between them."""
 
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import yaml
 from msgspec.structs import replace
 from rich.console import Console
-from rich.live import Live
 
-from asyncds.cli.live import plain_line
-from asyncds.cli.sweep_view import Outcome, Progress, outcome_line, render
+from asyncds.cli.slots import is_finished, problems_of, refuse_another, run_all
+from asyncds.cli.sweep_view import outcome_line
 from asyncds.compare.rows import RowsError, read_rows, write_rows
 from asyncds.compare.runs import RunResult, make_result
 from asyncds.config.load import dump_config, load_config, parse_config
 from asyncds.config.schema import RunConfig
 from asyncds.config.sweep import SweepRun, load_sweep
 from asyncds.launch import local
-from asyncds.launch.active_run import LEAVE_SECONDS, ActiveRun
-from asyncds.launch.children import Child, Children
 from asyncds.launch.errors import UserError
-from asyncds.launch.interrupts import interrupts
-from asyncds.launch.machine import uses_cuda
-from asyncds.launch.preflight import preflight
-from asyncds.launch.warm import WarmChild, warm_python
 from asyncds.protocol.records import EvaluationRecord, RecordError
 from asyncds.rollout.journal import Journal
 from asyncds.telemetry.summary import read_summary
-
-POLL_SECONDS = 0.5
-PLAIN_SECONDS = 60.0
-"""Seconds between two lines of a run where the output is not a terminal."""
 
 
 def sweep_command(
@@ -67,7 +54,7 @@ def sweep_command(
             console.print(f"{'missing ' if one in missing else 'finished'}  {one.name}")
         return 0
     runs = [local.absolute_paths(p.config) for p in missing]
-    if problems := _problems(runs, jobs):
+    if problems := problems_of(runs, jobs):
         raise UserError(*problems)
     folder = Path(planned[0].config.runs_dir)
     console.print(
@@ -79,8 +66,14 @@ def sweep_command(
         if results is not None:
             _keep(everything, results)
 
-    outcomes, interrupted = _run_all(
-        runs, jobs, console, skipped=len(planned) - len(missing), after_each=keep
+    outcomes, interrupted = run_all(
+        runs,
+        jobs,
+        console,
+        logs=folder / "logs",
+        skipped=len(planned) - len(missing),
+        prepare=share_base_evaluation,
+        after_each=keep,
     )
     keep()
     failed = [o for o in outcomes if o.status != "finished"]
@@ -105,27 +98,9 @@ def _is_finished(planned: SweepRun, kept: Mapping[str, RunResult]) -> bool:
     """
     if planned.name in kept:
         there = parse_config(kept[planned.name].config)
-        _refuse_another(there, planned.config, f"{planned.name} among the results")
+        refuse_another(there, planned.config, f"{planned.name} among the results")
         return True
-    run = local.absolute_paths(planned.config)
-    return _finished(local.run_directory(run), run)
-
-
-def _finished(run_dir: Path, config: RunConfig) -> bool:
-    if not (run_dir / "config.yaml").exists():
-        return False
-    _refuse_another(load_config(run_dir / "config.yaml"), config, str(run_dir))
-    summary = read_summary(run_dir / "summary.json")
-    return summary is not None and summary["status"] == "finished"
-
-
-def _refuse_another(there: RunConfig, config: RunConfig, name: str) -> None:
-    found, wanted = there.model_dump(), config.model_dump()
-    if differing := [key for key, value in wanted.items() if found[key] != value]:
-        raise UserError(
-            f"{name} was made with another {', '.join(differing)}: delete it, or give the sweep "
-            "another name"
-        )
+    return is_finished(local.absolute_paths(planned.config))
 
 
 def _keep(everything: Sequence[SweepRun], results: Path) -> None:
@@ -136,12 +111,11 @@ def _keep(everything: Sequence[SweepRun], results: Path) -> None:
     kept = _read(results)
     there = {name: run for name, run in kept.items() if name not in {p.name for p in everything}}
     for one in everything:
-        run_dir = local.run_directory(one.config)
         if one.name in kept:
             there[one.name] = kept[one.name]
-        elif _finished(run_dir, local.absolute_paths(one.config)):
+        elif is_finished(local.absolute_paths(one.config)):
             config = yaml.safe_load(dump_config(one.config))
-            summary = read_summary(run_dir / "summary.json") or {}
+            summary = read_summary(local.run_directory(one.config) / "summary.json") or {}
             there[one.name] = make_result(one.name, config, summary, [])
     if there.keys() != kept.keys():
         write_rows(results, there)
@@ -153,22 +127,6 @@ def _read(results: Path | None) -> dict[str, RunResult]:
         return {} if results is None else read_rows(results)
     except RowsError as error:
         raise UserError(str(error)) from error
-
-
-def _problems(runs: Sequence[RunConfig], jobs: int) -> list[str]:
-    """Reasons why runs would not work here, each with the first run that it concerns."""
-    problems: dict[str, str] = {}
-    for run in runs:
-        found = preflight(run, resume=True)
-        if jobs > 1 and (run.coordinator.port or run.telemetry.port):
-            found.append(
-                "several runs can't share a port: set coordinator.port and telemetry.port to 0"
-            )
-        for problem in found:
-            problems.setdefault(problem, run.name)
-    if uses_cuda() and jobs > len(local.all_devices()):
-        problems[f"{jobs} runs need as many GPUs: lower --jobs"] = "sweep"
-    return [f"{name}: {problem}" for problem, name in problems.items()]
 
 
 def share_base_evaluation(run: RunConfig) -> None:
@@ -205,176 +163,3 @@ def _base_evaluation(run_dir: Path, *, like: RunConfig) -> list[EvaluationRecord
     except RecordError:
         return []  # of another version of asyncds
     return [e for e in made if e.version == 0]
-
-
-class Slot:
-    """A place where one run after another goes on, with the processes that serve them."""
-
-    def __init__(
-        self, *, index: int, logs: Path, devices: Sequence[str], hurry: Callable[[], bool]
-    ) -> None:
-        """devices: the GPUs that are this slot's; empty where there are none.
-
-        hurry: whether not to wait for processes that are to leave.
-        """
-        self._index = index
-        self._logs = logs
-        self._devices = devices
-        self._hurry = hurry
-        self._warm: dict[str, WarmChild] = {}
-        self._began = 0.0
-        self.run: RunConfig | None = None
-        self.active: ActiveRun | None = None
-
-    def begin(self, run: RunConfig) -> None:
-        """Start a run."""
-        run_dir = local.make_run_directory(run)
-        share_base_evaluation(run)
-        port = run.coordinator.port or local.free_port()
-        self.run, self._began = run, time.monotonic()
-        arguments = local.arguments(run, port=port)
-        _, of_learner, *of_generators = local.environments(run, self._devices)
-        if run.learner_ranks == 1:
-            learner: list[Child] = [self._warmed("learner", "learner", [], of_learner, arguments)]
-        else:
-            learner = local.learner(run, port=port, devices=self._devices)
-        generators = [
-            self._warmed(
-                f"generator-{i}",
-                "generator",
-                [f"name=generator-{i}", f"index={i}"],
-                environment,
-                arguments,
-            )
-            for i, environment in enumerate(of_generators)
-        ]
-        self.active = ActiveRun(
-            children=Children(
-                [local.coordinator(run, port=port), *learner, *generators],
-                supervision=run.supervision,
-            ),
-            address=f"tcp://{run.coordinator.host}:{port}",
-            run_dir=run_dir,
-            keys=local.client_keys(run),
-        )
-
-    def finish(self) -> Outcome:
-        """The run is over: what became of it."""
-        assert self.run is not None
-        assert self.active is not None
-        self.active.end(hurry=self._hurry)
-        run, active, self.run, self.active = self.run, self.active, None, None
-        return Outcome(
-            name=run.name,
-            summary=read_summary(local.run_directory(run) / "summary.json"),
-            problem=active.problem,
-            seconds=time.monotonic() - self._began,
-        )
-
-    def close(self) -> None:
-        """End all processes."""
-        if self.active is not None:
-            self.active.end(hurry=self._hurry)
-        for child in self._warm.values():
-            child.close()
-        Children(list(self._warm.values())).end(LEAVE_SECONDS, hurry=self._hurry)
-
-    def _warmed(
-        self,
-        name: str,
-        role: str,
-        options: list[str],
-        environment: dict[str, str],
-        arguments: list[str],
-    ) -> WarmChild:
-        child = self._warm.get(name)
-        if child is None or child.environment != environment:
-            if child is not None:
-                child.close()
-            child = self._warm[name] = WarmChild(
-                name=name,
-                command=warm_python(role, *options),
-                log=self._logs / f"slot-{self._index}-{name}.log",
-                environment=environment,
-            )
-        child.assign(arguments)
-        return child
-
-
-def _run_all(
-    runs: Sequence[RunConfig],
-    jobs: int,
-    console: Console,
-    *,
-    skipped: int,
-    after_each: Callable[[], None],
-) -> tuple[list[Outcome], bool]:
-    """All runs; returns what became of each, and whether it was interrupted."""
-    if not runs:
-        return [], False
-    logs = Path(runs[0].runs_dir) / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    devices = local.all_devices() if uses_cuda() else []
-    share = len(devices) // jobs
-    waiting, outcomes = deque(runs), list[Outcome]()
-    started = time.monotonic()
-    with interrupts() as signals, ExitStack() as stack, _display(console) as show:
-        slots = [
-            Slot(
-                index=i,
-                logs=logs,
-                devices=devices[i * share : (i + 1) * share],
-                hurry=lambda: len(signals) > 1,
-            )
-            for i in range(min(jobs, len(runs)))
-        ]
-        for slot in slots:
-            stack.callback(slot.close)
-        while len(signals) < 2:
-            for slot in slots:
-                if slot.active is None and waiting and not signals:
-                    slot.begin(waiting.popleft())
-                if slot.active is not None:
-                    if signals:
-                        slot.active.stop("Ctrl-C")
-                    slot.active.turn(POLL_SECONDS / len(slots))
-                    if slot.active.over:
-                        outcomes.append(slot.finish())
-                        console.print(outcome_line(outcomes[-1]))
-                        after_each()
-            active = [s.active.status for s in slots if s.active is not None]
-            show(
-                Progress(
-                    total=skipped + len(runs),
-                    skipped=skipped,
-                    made=len(outcomes),
-                    seconds=time.monotonic() - started,
-                    active=active,
-                )
-            )
-            if not active and (signals or not waiting):
-                break
-            time.sleep(POLL_SECONDS)
-        return outcomes, bool(signals)
-
-
-@contextmanager
-def _display(console: Console) -> Iterator[Callable[[Progress], None]]:
-    """A function that shows how far the sweep is.
-
-    In place on a terminal, else a line now and then for each run under way.
-    """
-    if not console.is_terminal:
-        last = time.monotonic()
-
-        def lines(progress: Progress) -> None:
-            nonlocal last
-            if time.monotonic() - last >= PLAIN_SECONDS:
-                last = time.monotonic()
-                for status in progress.active:
-                    print(f"{status.name} {plain_line(status)}", flush=True)
-
-        yield lines
-        return
-    with Live(console=console, refresh_per_second=4) as live:
-        yield lambda progress: live.update(render(progress))

@@ -65,7 +65,7 @@ def render(progress: Progress) -> RenderableType:
         Text.assemble((f"{status.name or 'starting'}  ", "bold"), plain_line(status))
         for status in progress.active
     ]
-    return Panel(Group(head, *lines), title="sweep", title_align="left", border_style="dim")
+    return Panel(Group(head, *lines), title="runs", title_align="left", border_style="dim")
 
 
 def outcome_line(outcome: Outcome) -> Text:

@@ -134,7 +134,7 @@ def compare(
         )
     if not any(common_ks(runs, t) for t in temperatures(runs)):
         known = "; ".join(
-            f"{run.path} has {', '.join(run.ends(t)[1]['pass@k'])}"
+            f"{run.path} has {', '.join(run.ends(t)[-1]['pass@k'])}"
             for run in runs
             for t in run.temperatures
         )

@@ -138,7 +138,8 @@ def observations(run: RunResult) -> Iterator[tuple[str, str, float]]:
     """(`base` or `result`, metric id, value) of everything that the run's summary says."""
     for temperature in run.temperatures:
         at = "" if temperature is None else f" T{temperature:g}"
-        for stage, evaluation in zip(("base", "result"), run.ends(temperature), strict=True):
+        ends = run.ends(temperature)
+        for stage, evaluation in zip(("base", "result")[-len(ends) :], ends, strict=True):
             for key, value in _evaluated(evaluation).items():
                 yield stage, key + at, value
     for key, value in _took(run).items():

@@ -19,8 +19,9 @@ Evaluation = dict[str, Any]
 class RunResult:
     """A finished run.
 
-    base: its model, as the configuration names it. summary and lines: what summary.json and
-    metrics.jsonl hold.
+    base: what it has in common with the run of another group that it is paired with: its model, as
+    the configuration names it; of an evaluation without training (`asyncds eval`), its name, which
+    is that of the task. summary and lines: what summary.json and metrics.jsonl hold.
     """
 
     path: str
@@ -35,8 +36,13 @@ class RunResult:
         return [e for e in self.summary["eval"] if e.get("temperature") == temperature]
 
     def ends(self, temperature: float | None) -> list[Evaluation]:
-        """The evaluations of base and result at this temperature; [] if the run lacks it."""
+        """The evaluations of base and result at this temperature; [] if the run lacks one.
+
+        Where nothing was trained there is a result alone.
+        """
         found = self.evaluations(temperature)
+        if not self.config.get("steps", 1):
+            return found[-1:]
         return [found[0], found[-1]] if len(found) > 1 else []
 
     @property
@@ -46,7 +52,7 @@ class RunResult:
         None: that of an evaluation that does not say.
         """
         seen = dict.fromkeys(e.get("temperature") for e in self.summary["eval"])
-        return [t for t in seen if len(self.evaluations(t)) > 1]
+        return [t for t in seen if self.ends(t)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +110,7 @@ def make_result(
     evaluations = [e for e in summary.get("eval") or [] if e.get("pass@k")]
     return RunResult(
         path=path,
-        base=config["model"],
+        base=config["model"] if config.get("steps", 1) else config["name"],
         seed=config.get("seed", 0),
         config=config,
         summary={**summary, "eval": evaluations},

@@ -25,7 +25,7 @@ from asyncds.config.engines import (
 from asyncds.config.operation import CoordinatorConfig, SupervisionConfig, TelemetryConfig
 from asyncds.config.sampling import EvalConfig, RolloutConfig, SamplingConfig
 from asyncds.config.section import Section
-from asyncds.config.tasks import AnyTask, CountdownTask
+from asyncds.config.tasks import NO_TRAINING_DATA, AnyTask, CountdownTask, can_be_trained_on
 
 
 class RunConfig(Section):
@@ -90,6 +90,12 @@ class RunConfig(Section):
                 "eval.split is validation, and task.n_validation 0 holds no problems out for it: "
                 "raise it"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _there_is_something_to_train_on(self) -> "RunConfig":
+        if self.trains and not can_be_trained_on(self.task):
+            raise ValueError(NO_TRAINING_DATA)
         return self
 
     @model_validator(mode="after")

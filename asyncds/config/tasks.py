@@ -118,8 +118,9 @@ class MathTask(Section):
     """Solve mathematical problems; the final answer stands in a box. Needs `asyncds[math]`."""
 
     kind: Literal["math"]
-    train: tuple[MathDataset, ...] = Field(min_length=1)
-    """Data sets to train on. Problems that are in `eval` too are left out."""
+    train: tuple[MathDataset, ...] = ()
+    """Data sets to train on. Problems that are in `eval` too are left out. An evaluation does
+    without."""
     eval: tuple[MathDataset, ...] = Field(min_length=1)
     """Data sets to evaluate on, one after the other; never trained on."""
     n_validation: int = Field(0, ge=0)
@@ -148,6 +149,9 @@ class ReasoningGymTask(Section):
     """Seed of the generator."""
     chat: ChatConfig = ChatConfig()
     """How the problem is put to the model."""
+
+
+NO_TRAINING_DATA = "task.train names no data: give a file or a hub id"
 
 
 def _sources(value: Any) -> Any:
@@ -190,9 +194,9 @@ class DatasetTask(Section):
     """Your own data with your own reward."""
 
     kind: Literal["dataset"]
-    train: Sources
+    train: Sources = ()
     """Data to train on: a hub id, a directory, a file, or a list of them. Rows whose prompt is in
-    `eval` too are left out."""
+    `eval` too are left out. An evaluation does without, if there is `eval`."""
     eval: Sources = ()
     """Data to evaluate on; never trained on. Default: `n_eval` rows of `train`."""
     prompt: str = "prompt"
@@ -228,8 +232,8 @@ class DatasetTask(Section):
 
     @model_validator(mode="after")
     def _one_way_of_everything(self) -> "DatasetTask":
-        if not self.train:
-            raise ValueError("task.train names no data: give a file or a hub id")
+        if not self.train and (not self.eval or self.n_validation):
+            raise ValueError(NO_TRAINING_DATA)
         if (self.reward is None) == (not self.rewards):
             raise ValueError("set task.reward, or a list of several in task.rewards")
         if self.eval and self.n_eval is not None:
@@ -257,6 +261,11 @@ def task_options(task: TaskConfig, *, tokenizer: str) -> dict[str, Any]:
         return task.options
     options = task.model_dump(exclude={"kind"})
     return options | {"tokenizer": tokenizer} if isinstance(task, DatasetTask) else options
+
+
+def can_be_trained_on(task: TaskConfig) -> bool:
+    """Whether a task has anything to train on."""
+    return not isinstance(task, MathTask | DatasetTask) or bool(task.train)
 
 
 def data_sets(task: TaskConfig) -> list[str]:

@@ -119,6 +119,8 @@ class DatasetTask(base.Task):
         n_sources = len(settings.train)
         train = [*each(self._loaded[:n_sources])]
         evaluated = [*each(self._loaded[n_sources:])]
+        if not settings.train and evaluated:
+            return {"train": [], "validation": [], "eval": evaluated}
         train = source.without(train, evaluated, key=lambda example: example.words)
         n_eval = 0 if settings.eval else settings.n_eval or N_EVAL
         n_held_out = n_eval + settings.n_validation

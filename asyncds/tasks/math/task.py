@@ -32,7 +32,7 @@ class MathTask:
     def __init__(
         self,
         *,
-        train: Sequence[Mapping[str, Any]],
+        train: Sequence[Mapping[str, Any]] = (),
         eval: Sequence[Mapping[str, Any]],
         n_validation: int = 0,
         seed: int = 0,
@@ -75,6 +75,8 @@ class MathTask:
     @cached_property
     def _problems(self) -> dict[Split, list[Problem]]:
         held_out = [problem for source in self._eval for problem in load_problems(source)]
+        if not self._train:
+            return {"train": [], "validation": [], "eval": held_out}
         others = different(
             (problem for source in self._train for problem in load_problems(source)),
             besides=held_out,

@@ -415,3 +415,32 @@ def test_neither_the_coordinator_nor_a_run_waits_for_pandas() -> None:
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout == "[]\n"
+
+
+def test_evaluations_without_training_are_results_that_tasks_pair(tmp_path: Path) -> None:
+    small_run(tmp_path / "run", label="trained")
+    for name, gain in (("a-eval", 0.0), ("b-eval", 0.2)):
+        for task in ("sums", "puzzles"):
+            directory = small_run(
+                tmp_path / name / task, base=name, gain=gain, label=name, wall=1.0
+            )
+            config = (directory / "config.yaml").read_text().replace("steps: 4", "steps: 0", 1)
+            (directory / "config.yaml").write_text(config)
+            summary = json.loads((directory / "summary.json").read_text())
+            (directory / "summary.json").write_text(
+                json.dumps(summary | {"eval": summary["eval"][-1:]})
+            )
+    found = compared(tmp_path)
+    assert [group.label for group in found.groups] == ["a-eval", "b-eval", "trained"]
+    _, apart = found.less("baseline")
+    assert [(one.group, one.base) for one in apart] == [(1, "puzzles"), (1, "sums")]
+    reached = {run.path: run.ends(1.0) for run in found.runs}
+    for one in apart:
+        a, b = (
+            reached[str(tmp_path / n / one.base)][-1]["pass@k"]["1"] for n in ("a-eval", "b-eval")
+        )
+        assert one.values[0, "pass@1 T1"] == pytest.approx(b - a)
+    along = compared(tmp_path, over="name")
+    assert {"sums", "puzzles"} <= {*along.values}
+    (base,) = {value.n for (_, key), value in found.base_means().items() if key == "pass@1 T1"}
+    assert base == 1, "of the run that was trained alone"

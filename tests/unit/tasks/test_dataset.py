@@ -259,6 +259,16 @@ class TestRows:
         with pytest.raises(ValueError, match="leaves none to train on"):
             made(eval="rows.jsonl").rows("train")
 
+    def test_an_evaluation_needs_no_rows_to_train_on(self) -> None:
+        task = make_task("dataset", eval=written(ROWS[:3]), prompt="question", reward="exact")
+        splits: tuple[Any, ...] = ("train", "validation", "eval")
+        assert [len(task.rows(split)) for split in splits] == [0, 0, 3]
+        values = {"kind": "dataset", "eval": "rows.jsonl", "reward": "exact"}
+        assert not parse_config({"model": "none", "steps": 0, "task": values}).trains
+        for more in ({"steps": 1}, {"steps": 0, "task": values | {"n_validation": 1}}):
+            with pytest.raises(ConfigError, match=r"task\.train names no data"):
+                parse_config({"model": "none", "task": values} | more)
+
     def test_columns(self) -> None:
         with pytest.raises(ValueError, match=r"no column gold, but question.*task.answer"):
             made(answer="gold").rows("train")

@@ -233,6 +233,10 @@ class TestTask:
         assert task.score(rows[1], box(r"(3, \pi/2)")).correct
         assert task.multiplicity(rows[0]) == {"value": 1}
 
+    def test_an_evaluation_needs_no_problems_to_train_on(self, sets: Sets) -> None:
+        task = make_task("math", eval=[sets["math"]])
+        assert [len(task.rows("train")), len(task.rows("eval"))] == [0, 2]
+
     def test_no_problem_is_in_two_splits_or_twice(self, sets: Sets) -> None:
         task = MathTask(train=[sets["dapo"], sets["dapo"]], eval=[sets["math"]], n_validation=1)
         train, validation = problems(task, "train"), problems(task, "validation")
