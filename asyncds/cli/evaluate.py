@@ -22,7 +22,7 @@ _YAML = (".yaml", ".yml")
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What is evaluated.
+    """A model that is evaluated.
 
     name: of the results. runs_dir: where they go, unless somebody says otherwise. model: settings
     that name it. config, settings: of the evaluation of its own task; config is None for a model.

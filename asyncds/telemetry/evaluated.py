@@ -1,4 +1,4 @@
-"""What `asyncds eval` leaves to read: results of several tasks, pooled too, and the samples."""
+"""Files that `asyncds eval` leaves: results of several tasks, pooled too, and the samples."""
 
 import os
 from collections.abc import Iterator, Mapping
