@@ -66,8 +66,17 @@ def start_logging() -> None:
 
 
 def make_traces(config: RunConfig, *, role: Role, name: str) -> Traces:
-    """Make this process's part in the run's traces. Raises ValueError if a package is missing."""
-    return Traces(config.telemetry.traces, run=config.name, role=role, name=name)
+    """Make this process's part in the run's traces.
+
+    Raises ValueError if a package is missing, OSError if a timeline can't be written.
+    """
+    return Traces(
+        config.telemetry.traces,
+        run=config.name,
+        role=role,
+        name=name,
+        run_dir=run_directory(config),
+    )
 
 
 @contextmanager

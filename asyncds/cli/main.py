@@ -64,6 +64,9 @@ def run(
     go_on: Annotated[
         bool, typer.Option("--continue", help="Go on with the run of that name, if there is one.")
     ] = False,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Write a timeline of all processes, for Perfetto.")
+    ] = False,
     on: Annotated[
         Literal["slurm"] | None,
         typer.Option(help="Spread the run over the machines of this Slurm job."),
@@ -79,6 +82,8 @@ def run(
         raise UserError("give a configuration file, or --resume RUN")
     config = None if resume else Path(values[0])
     overrides = values if resume else values[1:]
+    if trace:
+        overrides = [*overrides, "telemetry.traces.timeline=true"]
     site = None
     if on == "slurm":
         from asyncds.launch.slurm import SlurmSite

@@ -155,6 +155,7 @@ def _conclude(run_dir: Path, problem: str, console: Console) -> int:
 
 def _show_result(run_dir: Path, summary: dict[str, Any], console: Console) -> None:
     from asyncds.telemetry.report.page import write_report
+    from asyncds.telemetry.traces.timeline import merge_timeline
 
     for damaged in local.damaged_checkpoints(run_dir):
         console.print(
@@ -164,3 +165,5 @@ def _show_result(run_dir: Path, summary: dict[str, Any], console: Console) -> No
     report = write_report(run_dir)
     console.print(final_table(summary))
     console.print(f"report: {report}")
+    if timeline := merge_timeline(run_dir):
+        console.print(f"timeline: {timeline} (open it at https://ui.perfetto.dev)")

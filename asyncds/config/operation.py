@@ -1,5 +1,7 @@
 """The configuration of how a run is kept going and watched."""
 
+from typing import Self
+
 from pydantic import Field, model_validator
 
 from asyncds.config.section import Fraction, Port, Seconds, Section
@@ -93,16 +95,27 @@ class SupervisionConfig(Section):
 
 
 class TracesConfig(Section):
-    """Traces of leases and weight syncs, over OTLP and HTTP (needs `asyncds[otel]`).
+    """Traces of leases and weight syncs: to a collector over OTLP and HTTP, or as a timeline.
 
-    What a collector asks for besides is in the environment of every process, as OpenTelemetry names
-    it: OTEL_EXPORTER_OTLP_HEADERS, OTEL_EXPORTER_OTLP_CERTIFICATE.
+    A collector needs `asyncds[otel]`. What it asks for besides is in the environment of every
+    process, as OpenTelemetry names it: OTEL_EXPORTER_OTLP_HEADERS, OTEL_EXPORTER_OTLP_CERTIFICATE.
     """
 
-    endpoint: str = Field(pattern=r"^https?://.")
+    endpoint: str | None = Field(None, pattern=r"^https?://.")
     """The collector, such as `http://127.0.0.1:4318`; every process must reach it."""
+    timeline: bool = False
+    """Write a timeline for Perfetto or Chrome, `timeline.json` in the run directory, which every
+    process must see; `asyncds run --trace` sets it. It also shows what each process did besides:
+    turns and commits of the coordinator, phases of the learner's steps, pauses and load of
+    engines."""
     sample: Fraction = 1.0
     """The share of leases and of weight syncs that is traced."""
+
+    @model_validator(mode="after")
+    def _go_somewhere(self) -> Self:
+        if self.endpoint is None and not self.timeline:
+            raise ValueError("traces go nowhere: give endpoint, or set timeline to true")
+        return self
 
 
 class TelemetryConfig(Section):

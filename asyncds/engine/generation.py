@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from time import perf_counter
@@ -303,6 +303,10 @@ class GenerationEngine:
         """Return the load of the last engine step."""
         return self._stats.latest
 
+    def on_step(self, tell: Callable[[EngineStats], None] | None) -> None:
+        """Have the load told after every step of the engine, or no more (None)."""
+        self._stats.on_step = tell
+
     async def stop(self, *, timeout: float) -> None:
         """End the engine's processes, by force after ``timeout`` seconds. Call it once."""
         engine = self._engine
@@ -384,6 +388,7 @@ class _Stats(StatLoggerBase):
 
     def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
         self.latest = EngineStats()
+        self.on_step: Callable[[EngineStats], None] | None = None
 
     def record(
         self,
@@ -398,6 +403,8 @@ class _Stats(StatLoggerBase):
                 waiting=scheduler_stats.num_waiting_reqs,
                 kv_cache_usage=scheduler_stats.kv_cache_usage,
             )
+            if self.on_step is not None:
+                self.on_step(self.latest)
 
     def log_engine_initialized(self) -> None:
         """Nothing to say."""

@@ -7,6 +7,7 @@ there is room, another `Coordinator` goes on from the journal, as after a restar
 """
 
 import logging
+import time
 from contextlib import closing
 from typing import Any
 
@@ -135,6 +136,7 @@ def _serve_while_there_is_room(
         frames = router.receive(TURN_SECONDS)
         now = clock()
         told = bool(stop_reason) and not coordinator.state.final
+        began = time.time_ns()
         with journal.transaction():
             for peer, frame in frames:
                 _take(coordinator, telemetry, peer, frame, now, outbox)
@@ -142,6 +144,8 @@ def _serve_while_there_is_room(
                 coordinator.end.stop(f"told to stop by {stop_reason[0]}")
             before = coordinator.state
             coordinator.tick(now)
+            handled = time.time_ns()
+        _show_turn(traces, len(frames), began, handled)
         if told:
             del stop_reason[0]
         if coordinator.state is not before:
@@ -202,6 +206,13 @@ def _serve_while_there_is_room(
         while config.coordinator.stay and not stop_reason:
             turn()
     return FAILURE if coordinator.state is State.FAILED else DONE
+
+
+def _show_turn(traces: Traces, frames: int, began: int, handled: int) -> None:
+    """Show a turn in the timeline, if there was anything to do, and the commit after it."""
+    if frames:
+        traces.here("turns", "turn", start=began, end=handled, frames=frames)
+        traces.here("turns", "commit", start=handled, end=time.time_ns())
 
 
 def _take(

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 import uuid
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, closing
@@ -12,7 +13,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from asyncds.config.schema import RunConfig
 from asyncds.config.tasks import task_options
-from asyncds.engine.generation import GenerationEngine
+from asyncds.engine.generation import EngineStats, GenerationEngine
 from asyncds.engine.tokenizer import load_tokenizer, vocabulary_fingerprint
 from asyncds.engine.vllm_metrics import VllmMetrics
 from asyncds.protocol.wire import PROTOCOL, Bye, Dump, FromCoordinator, GeneratorHello, Welcome
@@ -159,6 +160,10 @@ async def _generate(
             traces.run_id = message.id
         loop.call_soon_threadsafe(generator.receive, message)
 
+    def stepped(stats: EngineStats) -> None:
+        traces.count("requests", at=time.time_ns(), running=stats.running, waiting=stats.waiting)
+
+    engine.on_step(stepped if traces.on else None)
     server = metrics_server(
         config,
         metrics,

@@ -12,6 +12,7 @@ from asyncds.engine.weight_update import UpdateResult
 from asyncds.protocol.batch import Float32, Int32
 from asyncds.protocol.wire import Applied, Go, Prepare, Prepared, SyncFailed
 from asyncds.telemetry.metrics.registry import Metrics
+from asyncds.telemetry.traces.spans import nanoseconds
 from asyncds.telemetry.traces.traces import Traces
 from asyncds.transport.link import Link
 from asyncds.weights.communicator import NotJoined, TransferFailed
@@ -148,6 +149,14 @@ class WeightUpdates:
                 trace.span("receive", start=began, end=time.time_ns(), error=reason)
             link.send(SyncFailed(sync=go.sync, reason=f"could not receive: {reason}", kept=kept))
             return
+        activated = began + nanoseconds(result.receive_seconds)
+        self._traces.here(
+            "engine",
+            "pause for a version",
+            start=activated,
+            end=activated + nanoseconds(result.pause_seconds),
+            version=go.version,
+        )
         self._failures = Failures()
         self.version = go.version
         self.pause_seconds += result.pause_seconds

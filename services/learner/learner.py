@@ -19,6 +19,7 @@ from asyncds.protocol.batch import Int32, Shard
 from asyncds.protocol.wire import BatchRequest, LearnerHeartbeat
 from asyncds.telemetry.metrics.learner import StepPhase
 from asyncds.telemetry.metrics.registry import Metrics
+from asyncds.telemetry.traces.spans import nanoseconds
 from asyncds.telemetry.traces.traces import Traces
 from asyncds.transport.link import Link
 from asyncds.weights.source import iterate_weights
@@ -103,9 +104,11 @@ class Learner:
         waited_since: float | None = None  # the wait for the fleet to start is not idleness
         while True:
             self.phase = "waiting for a batch"
+            asked = time.time_ns()
             shard = self._next_batch(link, inbox, check)
             if shard is None:
                 break
+            self._traces.here("steps", "wait", start=asked, end=time.time_ns(), step=self.step)
             waited = 0.0 if waited_since is None else time.perf_counter() - waited_since
             started, began = time.perf_counter(), time.time_ns()
             update = self._train(shard, link)
@@ -114,9 +117,9 @@ class Learner:
             self.step += 1
             published = saved = 0.0
             if self.step % self._config.weights.publish_every == 0:
-                published = _timed(lambda: self._publish(publisher, link))
+                published = self._timed("publish", lambda: self._publish(publisher, link))
             if self.step % self._config.checkpoint.every == 0:
-                saved = _timed(lambda: self._save(link))
+                saved = self._timed("checkpoint", lambda: self._save(link))
             waited_since = time.perf_counter()
             self._record(update, waited, updated, published, saved)
         if self.checkpoints.newest != self.step:
@@ -176,9 +179,23 @@ class Learner:
             with_entropy=True,
         )
 
+    def _timed(self, name: str, action: Callable[[], object]) -> float:
+        """Seconds that an action took, which the timeline shows."""
+        began, start = time.time_ns(), time.perf_counter()
+        action()
+        self._traces.here("steps", name, start=began, end=time.time_ns(), version=self.version)
+        return time.perf_counter() - start
+
     def _trace(self, shard: Shard, update: UpdateMetrics, began: int) -> None:
         """Trace the training of a batch's groups, which all ranks do at once: rank 0 says so."""
         ended = time.time_ns()
+        self._traces.here("steps", "train", start=began, end=ended, step=shard.step)
+        at = began
+        for name, seconds in update.seconds.items():
+            # What the parts took in all, one after the other: each micro-batch goes through both.
+            until = at + nanoseconds(seconds)
+            self._traces.here("parts of train", name, start=at, end=until, step=shard.step)
+            at = until
         for lease in shard.leases if self._engine.rank == 0 else ():
             if trace := self._traces.lease(lease):
                 trace.span(
@@ -297,9 +314,3 @@ class Learner:
                 updated,
                 published,
             )
-
-
-def _timed(action: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    action()
-    return time.perf_counter() - start

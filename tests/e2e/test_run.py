@@ -39,6 +39,7 @@ def run(runner: Runner, wait_until: Any, scraped: dict[str, str], collector: Col
             "async",
             f"telemetry.port={first}",
             f"telemetry.traces.endpoint={collector.endpoint}",
+            "--trace",
             "steps=10",
             "rollout.max_lag=2",
         )
@@ -162,6 +163,20 @@ def test_every_broadcast_is_a_trace_of_all_who_take_part(run: Result, collector:
             *("asyncds-coordinator", "asyncds-generator", "asyncds-learner"),
         }
         assert not any(s.error for s in spans)
+
+
+def test_a_timeline_shows_what_every_process_did(run: Result) -> None:
+    events = json.loads((run.directory / "timeline.json").read_text())["traceEvents"]
+    names = {e["pid"]: e["args"]["name"] for e in events if e["name"] == "process_name"}
+    shown = {(names[e["pid"]], e["name"]) for e in events if e["ph"] in "XbC"}
+    assert shown >= {
+        *(("coordinator", name) for name in ("turn", "commit", "lease", "prepare", "transfer")),
+        *(("learner-0", name) for name in ("wait", "train", "forward", "publish", "send")),
+        *(("generator-0", name) for name in ("generate", "score", "receive", "requests")),
+        ("generator-0", "pause for a version"),
+    }
+    assert sum(e["ph"] == "X" and e["name"] == "publish" for e in events) == 10
+    assert "timeline.json" in run.output
 
 
 def test_report_and_logs_are_written(run: Result) -> None:

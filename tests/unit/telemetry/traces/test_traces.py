@@ -179,7 +179,7 @@ def test_a_missing_package_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> Non
     [
         ({"endpoint": "collector:4317"}, r"telemetry\.traces\.endpoint"),
         ({"endpoint": NOWHERE, "sample": 0}, r"telemetry\.traces\.sample"),
-        ({}, r"telemetry\.traces\.endpoint is missing"),
+        ({}, r"telemetry\.traces: traces go nowhere: give endpoint, or set timeline"),
     ],
 )
 def test_settings_are_checked(traces: dict[str, object], message: str) -> None:
