@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from asyncds.config.schema import RunConfig
+from asyncds.tiny.tokenizer import word_tokenizer
 from services.generator import engine_cache
 from services.generator.engine_cache import EngineCache
 
@@ -36,6 +37,9 @@ def started(monkeypatch: pytest.MonkeyPatch, engine: MockEngine, *configs: RunCo
                 assert await kept.started(config) is engine
 
     monkeypatch.setattr(engine_cache, "_start_engine", start)
+    monkeypatch.setattr(
+        engine_cache, "load_tokenizer", lambda name: word_tokenizer(("7",), max_length=100)
+    )
     monkeypatch.setattr(engine_cache, "_engine_settings", lambda config: config.generator)
     asyncio.run(all_in_turn())
 
@@ -45,7 +49,7 @@ def test_the_first_request_is_made_before_anybody_waits_for_it(
 ) -> None:
     engine, config = MockEngine(), RunConfig(model="none")
     started(monkeypatch, engine, config, config)
-    assert engine.asked == [32], "once for each engine"
+    assert engine.asked == [64], "once for each engine"
 
 
 def test_an_engine_that_answers_nothing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,8 @@ class StuckEngine(MockEngine):
         # Kept, as a real engine keeps its requests: a request that nobody knows is collected.
         self._never = asyncio.Event()
 
+    def on_step(self, tell: object) -> None: ...
+
     async def generate(self, *_: Any, **__: Any) -> Any:
         self.under_way += 1
         self.most = max(self.most, self.under_way)
