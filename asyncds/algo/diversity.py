@@ -31,7 +31,11 @@ def correct_answers(answers: Sequence[str], correct: Sequence[bool]) -> Counter[
 
 def diversity(answers: Sequence[str], correct: Sequence[bool]) -> Diversity:
     """The diversity of one problem's samples, from their answer keys and correct flags."""
-    counts = correct_answers(answers, correct)
+    return diversity_of(correct_answers(answers, correct))
+
+
+def diversity_of(counts: Counter[str]) -> Diversity:
+    """The same from how often each correct answer occurs."""
     return Diversity(
         distinct=len(counts),
         top_share=max(counts.values()) / counts.total() if counts else None,

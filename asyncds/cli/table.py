@@ -1,13 +1,14 @@
 """The table at the end of a run, from summary.json."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from asyncds.telemetry.gains import gains
+from asyncds.telemetry.gains import gains, missing_samples, set_gains
 from asyncds.telemetry.numbers import duration, number, percent
 
 _STYLE = {"better": "green", "worse": "red", "": ""}
@@ -19,7 +20,10 @@ def final_table(summary: dict[str, Any]) -> RenderableType:
     Missing values are left out.
     """
     parts: list[RenderableType] = []
-    compared = gains(summary.get("eval") or [])
+    evaluations = summary.get("eval") or []
+    compared = gains(evaluations)
+    for part in set_gains(evaluations):
+        compared += [replace(row, name=f"{part.name}, {row.name}") for row in part.gains]
     if compared:
         view = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
         several = any(row.result for row in compared)
@@ -30,6 +34,8 @@ def final_table(summary: dict[str, Any]) -> RenderableType:
             gain = Text(row.gain, style=_STYLE[row.verdict])
             view.add_row(row.name, row.base, *((row.result, gain) if several else ()))
         parts += [view, Text()]
+    if missing := missing_samples(evaluations):
+        parts += [Text(missing, style="red"), Text()]
     facts = Table.grid(padding=(0, 3, 0, 0))
     for name, value in _facts(summary):
         facts.add_row(Text(name, style="dim"), value)

@@ -17,8 +17,8 @@ Values = dict[str, float]
 class Metric:
     """A metric is shown as `scale` × value with so many `digits`.
 
-    temperature: that of the evaluation, None where it does not apply or is unknown. better: +1 if
-    more is better, -1 if less is, 0 if neither.
+    temperature: that of the evaluation, None where it does not apply or is unknown. part: the
+    evaluation set, "" for all problems. better: +1 if more is better, -1 if less is, 0 if neither.
     """
 
     key: str
@@ -27,11 +27,13 @@ class Metric:
     scale: float = 1.0
     digits: int = 0
     temperature: float | None = None
+    part: str = ""
 
     @property
     def id(self) -> str:
-        """The metric's name in the tidy table: `pass@4 T0.3`, `lag_mean`."""
-        return self.key if self.temperature is None else f"{self.key} T{self.temperature:g}"
+        """The metric's name in the tidy table: `pass@4 T0.3`, `AIME24:pass@4 T0.3`, `lag_mean`."""
+        at = "" if self.temperature is None else f" T{self.temperature:g}"
+        return f"{self.part}:{self.key}{at}" if self.part else self.key + at
 
     def text(self, value: Estimate | None, *, signed: bool = False) -> str:
         """`40.2 ± 1.3`, without the interval if there is none; "–" for nothing."""
@@ -56,7 +58,7 @@ COSTS = (
     Metric(key="tokens_per_second", name="tokens/s", better=1),
 )
 """Metrics of what a run took."""
-EVALUATED = ("distinct_correct", "solution_multiplicity", "entropy")
+EVALUATED = ("distinct_correct", "solution_multiplicity", "entropy", "n_failed")
 MEASURES = (
     Metric(key="ess", name="effective sample size", better=1, digits=3),
     Metric(key="mismatch_kl", name="mismatch KL, nats per token", better=-1, digits=4),
@@ -72,10 +74,20 @@ ENTROPY = Metric(key="entropy", name="entropy", better=1, digits=2)
 """Entropy of an evaluation, in nats per sampled token."""
 
 
-def pass_metric(k: str, temperature: float | None) -> Metric:
+FAILED = Metric(key="n_failed", name="problems left out", better=-1, digits=1)
+"""Held-out problems without samples."""
+
+
+def pass_metric(k: str, temperature: float | None, part: str = "") -> Metric:
     """Pass@k, in percent; k `mean`: the mean over the k of the evaluation."""
     return Metric(
-        key=f"pass@{k}", name=f"Pass@{k}", better=1, scale=100, digits=1, temperature=temperature
+        key=f"pass@{k}",
+        name=f"{part} Pass@{k}" if part else f"Pass@{k}",
+        better=1,
+        scale=100,
+        digits=1,
+        temperature=temperature,
+        part=part,
     )
 
 
@@ -100,14 +112,15 @@ def solutions_metric(temperature: float | None) -> Metric:
 
 def metric_of(id: str) -> Metric:
     """The metric with this id, such as `pass@4 T0.3`. Raises ValueError for another text."""
-    key, _, at = id.partition(" T")
+    rest, _, at = id.partition(" T")
+    part, _, key = rest.rpartition(":")
     temperature = float(at) if at else None
     kind, _, of = key.replace("@", "/").partition("/")
     if kind == "pass":
-        return pass_metric(of, temperature)
+        return pass_metric(of, temperature, part)
     if kind in ("distinct", "distinct_correct"):
         return distinct_metric(temperature, of)
-    found = {m.key: m for m in (*COSTS, *MEASURES, ENTROPY, solutions_metric(None))}
+    found = {m.key: m for m in (*COSTS, *MEASURES, ENTROPY, FAILED, solutions_metric(None))}
     if key not in found:
         raise ValueError(f"no metric is called {id!r}")
     return replace(found[key], temperature=temperature)
@@ -118,9 +131,15 @@ def temperatures(runs: Sequence[RunResult]) -> list[float | None]:
     return list(dict.fromkeys(t for run in runs for t in run.temperatures))
 
 
-def common_ks(runs: Sequence[RunResult], temperature: float | None) -> list[str]:
+def common_sets(runs: Sequence[RunResult], temperature: float | None) -> list[str]:
+    """The evaluation sets that all runs with this temperature have, if they have several."""
+    found = [run.sets(temperature) for run in runs if temperature in run.temperatures]
+    return [name for name in found[0] if all(name in sets for sets in found)] if found else []
+
+
+def common_ks(runs: Sequence[RunResult], temperature: float | None, part: str = "") -> list[str]:
     """The k that base and result of all runs with this temperature have, ascending."""
-    both = [set(e["pass@k"]) for run in runs for e in run.ends(temperature)]
+    both = [set(e["pass@k"]) for run in runs for e in run.ends(temperature, part)]
     return sorted(set.intersection(*both), key=int) if both else []
 
 
@@ -138,17 +157,21 @@ def observations(run: RunResult) -> Iterator[tuple[str, str, float]]:
     """(`base` or `result`, metric id, value) of everything that the run's summary says."""
     for temperature in run.temperatures:
         at = "" if temperature is None else f" T{temperature:g}"
-        ends = run.ends(temperature)
-        for stage, evaluation in zip(("base", "result")[-len(ends) :], ends, strict=True):
-            for key, value in _evaluated(evaluation).items():
-                yield stage, key + at, value
+        for part in ("", *run.sets(temperature)):
+            of = f"{part}:" if part else ""
+            ends = run.ends(temperature, part)
+            stages = ("base", "result")[-len(ends) :]
+            for stage, evaluation in zip(stages, ends, strict=True):
+                for key, value in _evaluated(evaluation).items():
+                    yield stage, of + key + at, value
     for key, value in _took(run).items():
         yield "result", key, value
 
 
 def _evaluated(evaluation: Evaluation) -> Values:
     found = {f"pass@{k}": share for k, share in evaluation["pass@k"].items()}
-    found["pass@mean"] = fmean(evaluation["pass@k"].values())
+    if evaluation["pass@k"]:
+        found["pass@mean"] = fmean(evaluation["pass@k"].values())
     found |= {f"distinct/{name}": n for name, n in evaluation.get("distinct", {}).items()}
     found |= {key: evaluation.get(key) for key in EVALUATED}
     return {key: value for key, value in found.items() if value is not None}

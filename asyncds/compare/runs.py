@@ -31,19 +31,29 @@ class RunResult:
     summary: dict[str, Any]
     lines: list[dict[str, Any]]
 
-    def evaluations(self, temperature: float | None) -> list[Evaluation]:
-        """Evaluations at this temperature, oldest first: the base model's, …, the result's."""
-        return [e for e in self.summary["eval"] if e.get("temperature") == temperature]
+    def evaluations(self, temperature: float | None, part: str = "") -> list[Evaluation]:
+        """Evaluations at this temperature, oldest first: the base model's, …, the result's.
 
-    def ends(self, temperature: float | None) -> list[Evaluation]:
+        part: an evaluation set, for the numbers over this one alone.
+        """
+        found = [e for e in self.summary["eval"] if e.get("temperature") == temperature]
+        return [e | e["sets"][part] for e in found if part in e.get("sets", {})] if part else found
+
+    def ends(self, temperature: float | None, part: str = "") -> list[Evaluation]:
         """The evaluations of base and result at this temperature; [] if the run lacks one.
 
         Where nothing was trained there is a result alone.
         """
-        found = self.evaluations(temperature)
+        found = self.evaluations(temperature, part)
         if not self.config.get("steps", 1):
             return found[-1:]
         return [found[0], found[-1]] if len(found) > 1 else []
+
+    def sets(self, temperature: float | None) -> list[str]:
+        """Evaluation sets of which base and result are known, where there are several."""
+        found = [e.get("sets", {}) for e in self.ends(temperature)]
+        both = [name for name in found[0] if name in found[-1]] if found else []
+        return both if len(both) > 1 else []
 
     @property
     def temperatures(self) -> list[float | None]:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from asyncds.compare.comparison import Comparison, Estimates, Less
@@ -10,9 +10,11 @@ from asyncds.compare.estimate import Estimate
 from asyncds.compare.groups import last_parts
 from asyncds.compare.metrics import (
     COSTS,
+    FAILED,
     MEASURES,
     Metric,
     common_ks,
+    common_sets,
     distinct_metric,
     other_equivalences,
     pass_metric,
@@ -97,7 +99,8 @@ class Table:
 class Section:
     """Tables under one heading.
 
-    metrics: those it shows. result: whether evaluations measured them, rather than the training.
+    metrics: those it shows. result: whether they are the result over all held-out problems, rather
+    than that of evaluation sets, or of the training.
     """
 
     title: str
@@ -110,8 +113,8 @@ class Section:
 def sections(comparison: Comparison) -> list[Section]:
     """Everything that is shown, by section.
 
-    The results at each temperature, then what training took and what the learner measured. Columns
-    are metrics, or values of the setting.
+    The results at each temperature, of all problems and by evaluation set, then what training took
+    and what the learner measured. Columns are metrics, or values of the setting.
     """
     by_metric = comparison.over is None
     found = []
@@ -128,6 +131,7 @@ def sections(comparison: Comparison) -> list[Section]:
                 title=title, metrics=tuple(metrics), temperature=temperature, tables=tuple(tables)
             )
         )
+        found.append(_of_sets(comparison, title, temperature))
     measures = dict.fromkeys([*COSTS, *MEASURES] if by_metric else MEASURES)
     known = set(comparison.rows["metric"])
     metrics = [metric for metric in measures if metric.key in known]
@@ -144,6 +148,28 @@ def sections(comparison: Comparison) -> list[Section]:
         result=False,
     )
     return [section for section in [*found, training] if section.tables]
+
+
+def _of_sets(comparison: Comparison, title: str, temperature: float | None) -> Section:
+    """The results by evaluation set, for the least k and the largest."""
+    runs = comparison.runs
+    metrics = []
+    for part in common_sets(runs, temperature):
+        ks = common_ks(runs, temperature, part)
+        metrics += [pass_metric(k, temperature, part) for k in dict.fromkeys([*ks[:1], *ks[-1:]])]
+    title = f"{title}, by evaluation set"
+    tables = (
+        _by_metric(comparison, title, metrics)
+        if comparison.over is None
+        else [table for metric in metrics for table in _by_value(comparison, metric)]
+    )
+    return Section(
+        title=title,
+        metrics=tuple(metrics),
+        temperature=temperature,
+        tables=tuple(tables),
+        result=False,
+    )
 
 
 def result_metrics(comparison: Comparison, temperature: float | None) -> list[Metric]:
@@ -176,6 +202,8 @@ def result_metrics(comparison: Comparison, temperature: float | None) -> list[Me
         if comparison.over is None:
             others = other_equivalences(evaluations)
             metrics += [distinct_metric(temperature, name) for name in others]
+    if any(e.get("n_failed") for e in evaluations):
+        metrics.append(replace(FAILED, temperature=temperature))
     return metrics
 
 

@@ -101,6 +101,9 @@ class DataSource(Section):
     """The split of the data set, by its own name for it; a file is all `train`."""
     n: int | None = Field(None, ge=1)
     """Only the first n rows; default: all."""
+    name: str | None = Field(None, pattern=r"^[A-Za-z0-9_][\w.-]{0,39}$")
+    """What results call it where it is evaluated; parts of one name have one result together.
+    Default: the last part of its id or path."""
 
 
 class MathDataset(DataSource):

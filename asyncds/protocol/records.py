@@ -121,22 +121,18 @@ class StepRecord(Record, frozen=True, kw_only=True):
 # --- an evaluation ------------------------------------------------------------------------------
 
 
-class EvaluationRecord(Record, frozen=True, kw_only=True, omit_defaults=True):
-    """The result of a finished evaluation (docs/evaluation.md says what the numbers mean).
+class EvaluationNumbers(Record, frozen=True, kw_only=True):
+    """The numbers over the problems of an evaluation, or of one of its sets.
 
-    id: in the journal. version, step: of the weights, and the batches they had seen. pass_at_k: by
-    k, written as a number. Intervals are [low, high], 95 %. distinct, multiplicity: by equivalence;
-    `equivalence` is the primary one. Numbers that are not defined for any problem are None;
-    n_defined: for how many each is. made_by: the run that made it, "" if this one did.
+    n_problems: those that have samples, of which all other numbers are. n_failed: those that have
+    none, since their prompts are too long or all attempts failed. pass_at_k: by k, written as a
+    number. Intervals are [low, high], 95 %. distinct, multiplicity: by equivalence; `equivalence`
+    is the primary one. Numbers that are not defined for any problem are None; n_defined: for how
+    many each is.
     """
 
-    id: int
-    version: int
-    step: int
-    split: str
-    temperature: float
-    n_samples: int
     n_problems: int
+    n_failed: int = 0
     pass_at_k: dict[str, float] = msgspec.field(name="pass@k")
     pass_at_k_interval: dict[str, list[float]] = msgspec.field(name="pass@k_interval")
     equivalence: str
@@ -150,6 +146,24 @@ class EvaluationRecord(Record, frozen=True, kw_only=True, omit_defaults=True):
     normalised_variance: float | None
     entropy: float | None
     n_defined: dict[str, int]
+
+
+class EvaluationRecord(EvaluationNumbers, frozen=True, kw_only=True):
+    """The result of a finished evaluation (docs/evaluation.md says what the numbers mean).
+
+    id: in the journal. version, step: of the weights, and the batches they had seen. sets: the same
+    numbers over each evaluation set, by its name, in the order of the rows. failure: why samples
+    are missing, "" if none are. made_by: the run that made it, "" if this one did.
+    """
+
+    id: int
+    version: int
+    step: int
+    split: str
+    temperature: float
+    n_samples: int
+    sets: dict[str, EvaluationNumbers] = {}
+    failure: str = ""
     made_by: str = ""
 
     def result(self) -> dict[str, Any]:
@@ -217,6 +231,19 @@ class RoundStatus(Record, frozen=True, kw_only=True):
     total: int
 
 
+class HeldOutStatus(Record, frozen=True, kw_only=True):
+    """The newest evaluation over one evaluation set, or over all held-out problems (name "").
+
+    pass_, base_pass: Pass@k by k, now and of the base model.
+    """
+
+    name: str
+    n_problems: int
+    n_failed: int
+    pass_: dict[str, float] = msgspec.field(name="pass")
+    base_pass: dict[str, float]
+
+
 class History(Record, frozen=True, kw_only=True):
     """The last steps, oldest first."""
 
@@ -231,7 +258,8 @@ class RunStatus(Record, frozen=True, kw_only=True):
     pause_seconds: of the last weight sync. page: address of the live page, or "". revision: differs
     from the one before if charts or rollouts may. dropped: groups given up, by reason. elapsed:
     wall time, seconds. reward to lag_max: of the last trained batch. pass_, base_pass: Pass@k by k
-    of the newest evaluation and of the base model's.
+    of the newest evaluation and of the base model's. held_out: these over all problems, and over
+    each evaluation set.
     """
 
     name: str = ""
@@ -262,6 +290,7 @@ class RunStatus(Record, frozen=True, kw_only=True):
     lag_max: int | None = None
     pass_: dict[str, float] | None = msgspec.field(default=None, name="pass")
     base_pass: dict[str, float] | None = None
+    held_out: list[HeldOutStatus] = []
     generated_tokens_per_second: float | None = None
     trained_tokens_per_second: float | None = None
     history: History = History()

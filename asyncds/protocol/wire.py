@@ -14,7 +14,7 @@ import msgspec
 
 from asyncds.protocol.records import RunStatus
 
-PROTOCOL = 10
+PROTOCOL = 11
 """Both ends must have the same number; a difference is refused at `Hello`."""
 
 
@@ -22,6 +22,10 @@ Whole = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 Positive = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 OrNone = Annotated[int, msgspec.Meta(ge=-1, le=2**31 - 1)]
 """A number from 0, or -1 for "none yet"."""
+SetName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][\w.-]{0,39}$")]
+"""The name of an evaluation set: a label of metrics, and part of their keys."""
+EvaluationSets = Annotated[list[tuple[SetName, Whole]], msgspec.Meta(max_length=64)]
+"""(name, rows) of the sets that a split consists of, in the order of its rows."""
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=True, kw_only=True):
@@ -101,8 +105,9 @@ class GeneratorHello(Message, frozen=True):
     workers: engine workers (TP × PP), its places in the transfer group. capacity: sequences it
     takes at once. tokenizer, data: fingerprints that must agree with the learner's and the others'.
     rows: task rows by split. multiplicity: by equivalence, how many distinct correct answers the
-    first problems of the evaluated split have, 0 where the task can't tell. leases: ids it works on
-    or has not had acknowledged.
+    first problems of the evaluated split have, 0 where the task can't tell. sets: (name, rows) of
+    the evaluation sets that this split consists of, in the order of its rows; none if it has no
+    parts. leases: ids it works on or has not had acknowledged.
     """
 
     name: str
@@ -114,6 +119,7 @@ class GeneratorHello(Message, frozen=True):
     data: str
     rows: dict[str, Whole]
     multiplicity: dict[str, list[Whole]]
+    sets: EvaluationSets
     leases: list[int]
 
 

@@ -57,6 +57,10 @@ CREATE TABLE IF NOT EXISTS tries (            -- that ended without a group
     ended REAL NOT NULL,
     PRIMARY KEY (lease, attempt)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS parts (            -- of evaluation leases; without one: from 0
+    lease INTEGER PRIMARY KEY,
+    first INTEGER NOT NULL          -- number of its first sample
+);
 CREATE TABLE IF NOT EXISTS groups (
     lease INTEGER PRIMARY KEY REFERENCES leases (id),
     generator TEXT NOT NULL,
@@ -146,14 +150,23 @@ class Journal(JournalReader):
     # --- leases and groups ----------------------------------------------------------------------
 
     def add_lease(
-        self, *, id: int, purpose: str, row: int, attempt: int, evaluation: int | None
+        self,
+        *,
+        id: int,
+        purpose: str,
+        row: int,
+        attempt: int,
+        evaluation: int | None,
+        first: int = 0,
     ) -> None:
-        """Record a new lease, not granted yet."""
+        """Record a new lease, not granted yet. first: number of its first sample."""
         self._db.execute(
             "INSERT INTO leases (id, purpose, row, attempt, state, evaluation, created)"
             " VALUES (?, ?, ?, ?, 'leased', ?, ?)",
             (id, purpose, row, attempt, evaluation, time.time()),
         )
+        if first:
+            self._db.execute("INSERT INTO parts VALUES (?, ?)", (id, first))
 
     def granted(self, lease: int, generator: str | None, attempt: int) -> None:
         """Record who has a lease now; None: nobody."""

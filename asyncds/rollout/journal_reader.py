@@ -302,8 +302,18 @@ class JournalReader(JournalFile):
     def evaluation_counts(self, evaluation: int) -> list[tuple[int, int, int]]:
         """(row, samples, correct samples) of each problem of an evaluation, by row."""
         rows = self._db.execute(
-            "SELECT l.row, g.n, g.n_correct FROM groups g JOIN leases l ON l.id = g.lease"
-            " WHERE l.evaluation = ? ORDER BY l.row",
+            "SELECT l.row, sum(g.n), sum(g.n_correct) FROM groups g JOIN leases l ON l.id = g.lease"
+            " WHERE l.evaluation = ? GROUP BY l.row ORDER BY l.row",
+            (evaluation,),
+        )
+        return rows.fetchall()
+
+    def sampled_parts(self, evaluation: int) -> list[tuple[int, int, int]]:
+        """(evaluation, row, number of the first sample) of its groups."""
+        rows = self._db.execute(
+            "SELECT l.evaluation, l.row, coalesce(p.first, 0) FROM leases l"
+            " JOIN groups g ON g.lease = l.id LEFT JOIN parts p ON p.lease = l.id"
+            " WHERE l.evaluation = ?",
             (evaluation,),
         )
         return rows.fetchall()

@@ -22,7 +22,8 @@ class OpenLease:
     """A lease that is open.
 
     attempt: the number of its present or next attempt. budget: the attempts that count against it.
-    evaluation, temperature: those of an evaluation's lease. holder: the generator that works on it,
+    evaluation, temperature: those of an evaluation's lease, which is for `samples` of the row's
+    samples, from number `first` on. holder: the generator that works on it,
     if any, on `wire`; since `granted`. sent: when the grant was last sent. delivered: its group is
     in the journal. oldest: version of the oldest token of that group; before, of the generator's
     weights at the grant, which no token can be older than. place: its number in the order of
@@ -36,6 +37,8 @@ class OpenLease:
     budget: AttemptBudget = field(default_factory=AttemptBudget)
     evaluation: int | None = None
     temperature: float | None = None
+    first: int = 0
+    samples: int | None = None
     holder: str | None = None
     granted: float = 0.0
     sent: float = 0.0
@@ -105,6 +108,14 @@ class OpenLeases:
         """The number of open leases of evaluations."""
         return len(self._open[Purpose.EVAL])
 
+    def of_problem(self, entry: OpenLease) -> list[OpenLease]:
+        """The other leases of the same problem in the same evaluation."""
+        return [
+            other
+            for other in self._open[Purpose.EVAL].values()
+            if (other.evaluation, other.row) == (entry.evaluation, entry.row) and other is not entry
+        ]
+
     def count(self, state: OpenState) -> int:
         """The number of open training leases in this state."""
         return sum(entry.state is state for entry in self._open[Purpose.TRAIN].values())
@@ -144,6 +155,8 @@ class OpenLeases:
         attempt: int = 1,
         evaluation: int | None = None,
         temperature: float | None = None,
+        first: int = 0,
+        samples: int | None = None,
     ) -> OpenLease:
         """Open a lease, which waits for a generator."""
         entry = OpenLease(
@@ -153,6 +166,8 @@ class OpenLeases:
             attempt=attempt,
             evaluation=evaluation,
             temperature=temperature,
+            first=first,
+            samples=samples,
         )
         self._next_id += 1
         self._add(entry)

@@ -8,6 +8,8 @@ from typing import Any, Literal, Protocol, TypedDict, get_args
 
 import msgspec
 
+from asyncds.protocol.wire import EvaluationSets
+
 Split = Literal["train", "validation", "eval"]
 
 
@@ -110,6 +112,13 @@ class Task(Protocol):
         """
         return None
 
+    def sets(self, split: Split) -> Sequence[tuple[str, int]]:
+        """(name, rows) of the evaluation sets that a split consists of, in the order of its rows.
+
+        Each has a result of its own. () where a split has no parts.
+        """
+        return ()
+
     def fingerprint(self) -> str:
         """Differs between processes whose rows, prompts or equivalences differ."""
         return fingerprint(self)
@@ -119,6 +128,25 @@ def reward_parts(task: Task) -> Sequence[str]:
     """Names of the parts that a task's rewards may have: its attribute ``reward_parts``."""
     parts: Sequence[str] = getattr(task, "reward_parts", ())
     return parts
+
+
+def evaluation_sets(task: Task, split: Split) -> list[tuple[str, int]]:
+    """The evaluation sets that a task names by its method ``sets``, if it has one.
+
+    Raises ValueError for names that can't be labels, or sizes that are not those of its rows.
+    """
+    say = getattr(task, "sets", None)
+    try:
+        found = msgspec.convert([*say(split)] if say is not None else [], EvaluationSets)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"sets() of task {task.name!r}: {error}") from None
+    rows = len(task.rows(split))
+    if found and sum(n for _, n in found) != rows:
+        raise ValueError(
+            f"sets() of task {task.name!r} names sets of {sum(n for _, n in found)} rows, and the "
+            f"split {split!r} has {rows}: name every row's set"
+        )
+    return found
 
 
 class ChatTokenizer(Protocol):
@@ -209,7 +237,7 @@ def _control_tokens(tokenizer: ChatTokenizer) -> list[str]:
 
 
 def fingerprint(task: Task) -> str:
-    """16 hex digits over a task's name, equivalences, rows and prompts, and its ``chat``."""
+    """16 hex digits over a task's name, equivalences, rows, sets and prompts, and its ``chat``."""
     digest = hashlib.sha256(task.name.encode())
     encoder = msgspec.msgpack.Encoder()
     digest.update(encoder.encode((task.equivalences, task.equivalence)))
@@ -218,6 +246,8 @@ def fingerprint(task: Task) -> str:
     splits: tuple[Split, ...] = get_args(Split)
     for split in splits:
         digest.update(split.encode())
+        if sets := evaluation_sets(task, split):
+            digest.update(encoder.encode(sets))
         for row in task.rows(split):
             digest.update(encoder.encode((row, task.prompt(row))))
     return digest.hexdigest()[:16]

@@ -1,23 +1,33 @@
 """Parts of data sets that tasks are made of, and what their cells hold: texts and chats."""
 
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, TypeVar
 
 from asyncds.tasks import data
 from asyncds.tasks.base import Message
 
 T = TypeVar("T")
+_NO_LABEL = re.compile(r"[^\w.-]", re.ASCII)
+_SUFFIX = re.compile(
+    rf"({'|'.join(map(re.escape, data.FORMATS))})?({'|'.join(map(re.escape, data.COMPRESSIONS))})?$"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """A data set, or a part of one (see ``data.read``). n: only the first ``n`` rows."""
+    """A data set, or a part of one (see ``data.read``).
+
+    n: only the first ``n`` rows. name: of the evaluation set that it is, or is a part of.
+    """
 
     dataset: str
     subset: str | None = None
     split: str = "train"
     n: int | None = None
+    name: str | None = None
 
     def read(self) -> Sequence[data.Row | data.Broken]:
         """The rows of the source. Raises ValueError, also where there are fewer than ``n``."""
@@ -29,6 +39,25 @@ class Source:
     def at(self, index: int) -> str:
         """How messages call a row."""
         return f"row {index} of data set {self.dataset!r}"
+
+
+def set_names(sources: Sequence[Source]) -> list[str]:
+    """The name of each source's evaluation set: its own, or one that no other has."""
+    found: list[str] = []
+    taken = {source.name for source in sources if source.name}
+    for source in sources:
+        name = source.name or next(one for one in _candidates(source) if one not in taken)
+        taken.add(name)
+        found.append(name)
+    return found
+
+
+def _candidates(source: Source) -> Iterator[str]:
+    last = _SUFFIX.sub("", source.dataset.rstrip("/").rpartition("/")[2])
+    short = _NO_LABEL.sub("-", last).lstrip("-.")[:30] or "set"
+    yield short
+    yield from (_NO_LABEL.sub("-", f"{short}-{m}")[:40] for m in (source.subset, source.split) if m)
+    yield from (f"{short}-{i}" for i in count(2))
 
 
 def check_columns(names: Sequence[str], wanted: Iterable[str], source: Source, hint: str) -> None:

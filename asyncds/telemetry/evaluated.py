@@ -73,8 +73,9 @@ def _pooled(runs: Mapping[str, Path], summaries: Mapping[str, Any]) -> list[dict
 
 
 def write_samples(run_dir: Path) -> Path:
-    """Write samples.jsonl into a run directory: a problem of an evaluation a line.
+    """Write samples.jsonl into a run directory: a line for each problem of each evaluation.
 
+    Many samples are in several lines, in parts as they were leased.
     That is its prompt, and of each sample the text, the answer, the reward, what the reward is made
     of, and whether it is correct and ended by itself.
     """

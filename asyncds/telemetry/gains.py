@@ -43,6 +43,55 @@ def gains(evaluations: Sequence[dict[str, Any]]) -> list[Gain]:
     ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class SetGains:
+    """The gains over one evaluation set.
+
+    n_problems, n_failed: of the last evaluation, with samples and without.
+    """
+
+    name: str
+    n_problems: int
+    n_failed: int
+    gains: list[Gain]
+
+
+def set_gains(evaluations: Sequence[dict[str, Any]]) -> list[SetGains]:
+    """The gains over each evaluation set at each temperature, for the least k and the largest.
+
+    None where there are not several sets.
+    """
+    series = by_temperature(evaluations)
+    found = []
+    for temperature, some in series.items():
+        sets = some[-1].get("sets", {})
+        at = f", T {temperature:g}" if len(series) > 1 else ""
+        for name, last in sets.items() if len(sets) > 1 else ():
+            parts = [e["sets"][name] for e in some if name in e.get("sets", {})]
+            rows = _gains(parts[0], last if len(parts) > 1 else None)
+            shares = [row for row in rows if row.name.startswith("Pass@")]
+            found.append(
+                SetGains(
+                    name=name + at,
+                    n_problems=last["n_problems"],
+                    n_failed=last["n_failed"],
+                    gains=list(dict.fromkeys([*shares[:1], *shares[-1:]])),
+                )
+            )
+    return found
+
+
+def missing_samples(evaluations: Sequence[dict[str, Any]]) -> str:
+    """A sentence about the problems that the last evaluation leaves out; "" if it has all."""
+    last = evaluations[-1] if evaluations else {}
+    if not (failed := last.get("n_failed", 0)):
+        return ""
+    return (
+        f"{failed} of {failed + last['n_problems']} problems have no samples and are left out of "
+        f"all numbers: {last['failure']}"
+    )
+
+
 def _gains(first: Mapping[str, Any], last: Mapping[str, Any] | None) -> list[Gain]:
     ends = [first] if last is None else [first, last]
     shares = [end.get("pass@k", {}) for end in ends]

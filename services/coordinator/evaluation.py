@@ -1,18 +1,29 @@
 """Evaluation rounds: every held-out problem, n samples each, on weights that stay put."""
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, pairwise
 from typing import Any
 
-import numpy as np
-
-from asyncds.algo.diversity import Diversity, diversity, normalised_variance
-from asyncds.algo.passk import Estimate, bootstrap, mean_pass_at_k
 from asyncds.protocol.codec import GroupArrays, decode_group, unpack_group
-from asyncds.protocol.records import EvaluationRecord
+from asyncds.protocol.records import EvaluationNumbers, EvaluationRecord
 from asyncds.rollout.journal_reader import GroupRow
 from asyncds.rollout.open_leases import OpenLease, OpenLeases
+from services.coordinator.evaluation_numbers import Multiplicity, Problem, numbers
+
+PART_TOKENS = 1_000_000
+"""Tokens that a lease's samples may have together: some 8 MB in a message."""
+PART_SAMPLES = 4_096
+"""Samples of a lease: what a generator that is lost had in work is sampled again."""
+
+
+def parts(n_samples: int, *, max_tokens: int) -> list[range]:
+    """The samples of a problem, by number, in parts of about the same size for a lease each."""
+    most = max(1, min(PART_SAMPLES, PART_TOKENS // max_tokens))
+    several = -(-n_samples // most)
+    ends = [i * n_samples // several for i in range(several + 1)]
+    return [range(a, b) for a, b in pairwise(ends)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,20 +99,6 @@ def best_step(results: Sequence[EvaluationRecord], *, temperature: float, k: int
     return max(found)[1] if found else None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Evaluated:
-    """A problem's samples: n of them, of which c are correct.
-
-    entropy: mean −log μ of their tokens, nats. diversity: by equivalence, the primary one first.
-    """
-
-    row: int
-    n: int
-    c: int
-    entropy: float
-    diversity: dict[str, Diversity]
-
-
 class EvaluationRound:
     """One evaluation at each of some temperatures, under way. While it is open no weights are sent.
 
@@ -114,48 +111,46 @@ class EvaluationRound:
         version: int,
         step: int,
         n_samples: int,
+        n_problems: int,
         temperatures: dict[int, float],
         leases: OpenLeases,
     ) -> None:
         self.version = version
         self.step = step
-        self.n_samples = n_samples
         self.total = leases.evaluating
+        self._n_samples = n_samples
+        self._n_problems = n_problems
         self._temperatures = temperatures
         self._leases = leases
-        self._problems: dict[int, list[Evaluated]] = {id: [] for id in temperatures}
+        self._failure = ""
+        self._problems: dict[int, dict[int, Problem]] = {id: {} for id in temperatures}
 
     def add(self, lease: OpenLease, group: GroupArrays) -> None:
-        """A problem's samples arrived."""
+        """Samples of a problem arrived."""
         assert lease.evaluation is not None
         self._add(lease.evaluation, lease.row, group)
 
     def keep(self, group: GroupRow) -> None:
-        """A problem's samples were in the journal when the round was taken up again."""
+        """Samples of a problem were in the journal when the round was taken up again."""
         assert group.evaluation is not None
         self.total += 1
         self._add(group.evaluation, group.row, unpack_group(decode_group(group.payload)))
 
     def _add(self, evaluation: int, row: int, group: GroupArrays) -> None:
-        right = group.correct.tolist()
-        self._problems[evaluation].append(
-            Evaluated(
-                row=row,
-                n=len(right),
-                c=sum(right),
-                entropy=-float(group.logprobs.mean(dtype=np.float64)),
-                diversity={name: diversity(keys, right) for name, keys in group.answers.items()},
-            )
-        )
+        self._problems[evaluation].setdefault(row, Problem(row=row)).add(group)
+
+    def failed(self, reason: str) -> None:
+        """Samples of a problem will not come."""
+        self._failure = reason
 
     @property
     def evaluated(self) -> int:
-        """Leases whose samples arrived."""
+        """Problems of which samples arrived, at all temperatures together."""
         return sum(len(problems) for problems in self._problems.values())
 
     @property
     def done(self) -> int:
-        """Leases finished, one per problem and temperature."""
+        """Leases finished."""
         return self.total - self._leases.evaluating
 
     @property
@@ -164,12 +159,17 @@ class EvaluationRound:
         return not self._leases.evaluating
 
     def results(
-        self, *, split: str, pass_at: Sequence[int], multiplicity: Mapping[str, Sequence[int]]
+        self,
+        *,
+        split: str,
+        pass_at: Sequence[int],
+        multiplicity: Multiplicity,
+        sets: Sequence[tuple[str, int]] = (),
     ) -> list[EvaluationRecord]:
         """The result of each evaluation.
 
-        k above the samples taken are left out. multiplicity: by equivalence, how many distinct
-        correct answers the first problems have, 0 where that is not known.
+        multiplicity: as in `numbers`. sets: (name, rows) of the parts of the split in order; parts
+        of one name are one set.
         """
         return [
             EvaluationRecord(
@@ -178,70 +178,29 @@ class EvaluationRound:
                 step=self.step,
                 split=split,
                 temperature=temperature,
-                n_samples=self.n_samples,
-                **_averages(
-                    sorted(self._problems[id], key=lambda problem: problem.row),
-                    pass_at=pass_at,
-                    multiplicity=multiplicity,
-                ),
+                n_samples=self._n_samples,
+                failure=self._failure,
+                sets={
+                    name: EvaluationNumbers(**self._numbers(id, rows, pass_at, multiplicity))
+                    for name, rows in set_rows(sets, self._n_problems).items()
+                },
+                **self._numbers(id, range(self._n_problems), pass_at, multiplicity),
             )
             for id, temperature in self._temperatures.items()
         ]
 
-
-def _averages(
-    problems: Sequence[Evaluated],
-    *,
-    pass_at: Sequence[int],
-    multiplicity: Mapping[str, Sequence[int]],
-) -> dict[str, Any]:
-    """Everything that is averaged over problems."""
-    exist = {name: _mean([m for m in counts if m])[0] for name, counts in multiplicity.items()}
-    primary = next(iter(problems[0].diversity), "") if problems else ""
-    chances = [k for k in pass_at if k <= min((p.n for p in problems), default=0)]
-    passed = (
-        mean_pass_at_k([p.n for p in problems], [p.c for p in problems], chances)
-        if problems
-        else {}
-    )
-    seen = [p.diversity[primary] for p in problems]
-    known = multiplicity.get(primary, ())
-    averaged = {
-        "top_share": _mean([d.top_share for d in seen]),
-        "self_overlap": _mean([d.self_overlap for d in seen]),
-        "normalised_variance": _mean(
-            [
-                normalised_variance(d.self_overlap, known[p.row])
-                for p, d in zip(problems, seen, strict=True)
-                if d.self_overlap is not None and p.row < len(known) and known[p.row]
-            ]
-        ),
-        "entropy": _mean([p.entropy for p in problems]),
-    }
-    counts = [d.distinct for d in seen]
-    # A problem that was not drawn may have one more than any of these.
-    distinct = (
-        bootstrap(counts, seed=0, most=max(counts) + 1) if counts else Estimate(0.0, 0.0, 0.0)
-    )
-    return {
-        "n_problems": len(problems),
-        "pass_at_k": {str(k): estimate.mean for k, estimate in passed.items()},
-        "pass_at_k_interval": {str(k): [e.low, e.high] for k, e in passed.items()},
-        "equivalence": primary,
-        "distinct_correct": distinct.mean,
-        "distinct_correct_interval": [distinct.low, distinct.high],
-        "distinct": {
-            name: _mean([p.diversity[name].distinct for p in problems])[0]
-            for name in (problems[0].diversity if problems else ())
-        },
-        "solution_multiplicity": exist.get(primary),
-        "multiplicity": exist,
-        **{name: mean for name, (mean, _) in averaged.items()},
-        "n_defined": {name: n for name, (_, n) in averaged.items()},
-    }
+    def _numbers(
+        self, id: int, rows: Sequence[int], pass_at: Sequence[int], multiplicity: Multiplicity
+    ) -> dict[str, Any]:
+        there = self._problems[id]
+        problems = [there[row] for row in rows if row in there]
+        return numbers(problems, rows=rows, pass_at=pass_at, multiplicity=multiplicity)
 
 
-def _mean(values: Sequence[float | None]) -> tuple[float | None, int]:
-    """The mean of the values there are, None without one, and their number."""
-    known = [v for v in values if v is not None]
-    return (float(np.mean(known)) if known else None), len(known)
+def set_rows(sets: Sequence[tuple[str, int]], n_problems: int) -> dict[str, list[int]]:
+    """The rows of each set that are among the first `n_problems`; sets without any are left out."""
+    names = chain.from_iterable([name] * n for name, n in sets)
+    found: dict[str, list[int]] = {}
+    for row, name in zip(range(n_problems), names, strict=False):
+        found.setdefault(name, []).append(row)
+    return found

@@ -95,7 +95,10 @@ class Evaluations:
         assert round is not None
         e = self._config.eval
         results = round.results(
-            split=e.split, pass_at=e.pass_at, multiplicity=self._task.multiplicity
+            split=e.split,
+            pass_at=e.pass_at,
+            multiplicity=self._task.multiplicity,
+            sets=self._task.sets,
         )
         for result in results:
             self._journal.finish_evaluation(result)

@@ -102,7 +102,7 @@ class GeneratorService:
         self._introductions.admit(hello)
         if hello.rows != self._parts.task.rows:
             self._parts.leases.failures.expect(Purpose.TRAIN, hello.rows["train"])
-        self._parts.task.told_by_generator(rows=hello.rows, multiplicity=hello.multiplicity)
+        self._parts.task.told_by_generator(hello)
         member = Member(
             name=hello.name,
             incarnation=hello.incarnation,

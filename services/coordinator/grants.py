@@ -118,4 +118,4 @@ class Grants:
         if self._scheduler.admissible(member.version) <= 0:
             return None
         row, attempt = self._prompts.next(self._task.rows["train"])
-        return self._leases.make(Purpose.TRAIN, row, attempt=attempt)
+        return self._leases.make(row, attempt=attempt)

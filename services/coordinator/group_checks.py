@@ -38,7 +38,7 @@ class GroupChecks:
         arrays = unpack_group(group)
         least, most = self._rollout.resolved_min_group, self._rollout.group_size
         if lease.purpose == Purpose.EVAL:
-            least, most = 1, round.n_samples if round is not None else 0
+            least, most = 1, lease.samples or 0
         n = len(arrays.lengths)
         if not least <= n <= most:
             raise ProtocolError(f"{n} completions instead of {least} to {most}")

@@ -65,6 +65,13 @@ class Introductions:
         for split in ("train", self._config.eval.split):
             if hello.rows.get(split, 0) < 1:
                 return f"its task has no rows in the split {split!r}: give the task some"
+        in_sets = sum(n for _, n in hello.sets)
+        if hello.sets and in_sets != hello.rows[self._config.eval.split]:
+            return (
+                f"the evaluation sets of its task have {in_sets} rows, and the split "
+                f"{self._config.eval.split!r} has {hello.rows[self._config.eval.split]}: have "
+                "sets() name all of them"
+            )
         return ""
 
     def _name_problem(self, hello: GeneratorHello) -> str:

@@ -10,25 +10,22 @@ from asyncds.rollout.open_leases import OpenLease
 from services.coordinator.prompts import sampling_seed
 
 
-def lease_for(entry: OpenLease, *, config: RunConfig, samples: int | None) -> Lease:
+def lease_for(entry: OpenLease, *, config: RunConfig) -> Lease:
     """The lease of an entry as it goes over the wire.
 
-    samples: completions of each problem in the evaluation round that is open; None without one.
-    Evaluations of a problem at a temperature always have the same seed, training leases one each.
+    Sample i of a problem at a temperature has the same seed in every evaluation, whichever part it
+    is in; a training lease has one of its own.
     """
     c, train = config, entry.purpose == Purpose.TRAIN
     temperature = c.sampling.temperature if entry.temperature is None else entry.temperature
-    if not train:
-        assert samples is not None, "an evaluation's lease is handed out while its round is open"
+    key = entry.id if train else f"{entry.row}/{temperature}"
     return Lease(
         id=entry.id,
         split="train" if train else c.eval.split,
         row=entry.row,
         attempt=entry.attempt,
-        group_size=c.rollout.group_size if samples is None or train else samples,
-        seed=sampling_seed(
-            c.seed, entry.purpose, entry.id if train else f"{entry.row}/{temperature}"
-        ),
+        group_size=c.rollout.group_size if entry.samples is None else entry.samples,
+        seed=sampling_seed(c.seed, entry.purpose, key) + entry.first,
         temperature=temperature,
         max_tokens=c.sampling.max_tokens,
         top_p=c.sampling.top_p if train else c.eval.top_p,

@@ -20,7 +20,7 @@ from asyncds.rollout.lifecycle import (
 )
 from asyncds.rollout.open_leases import OpenLease, OpenLeases
 from asyncds.rollout.scheduler import Scheduler
-from services.coordinator.evaluation import EvaluationRound
+from services.coordinator.evaluation import EvaluationRound, parts
 from services.coordinator.lease_counts import LeaseCounts
 from services.coordinator.lease_failures import LeaseFailures
 from services.coordinator.lease_for import lease_for, samples_asked
@@ -96,11 +96,13 @@ class LeaseBook:
     def open_round(
         self, *, version: int, step: int, n_samples: int, n_problems: int
     ) -> EvaluationRound:
-        """Start an evaluation at each temperature: one lease per held-out problem.
+        """Start an evaluation at each temperature: leases for each held-out problem.
 
-        One that was under way when the last process ended, if it is kept (`drop_evaluations`) and
-        asked for the same, goes on: what was delivered of it is not sampled again.
+        A problem of many samples has several, none of which is larger than a message may be. One
+        that was under way when the last process ended, if it is kept (`drop_evaluations`) and asked
+        for the same, goes on: what was delivered of it is not sampled again.
         """
+        shares = parts(n_samples, max_tokens=self._config.sampling.max_tokens)
         self.failures.expect(Purpose.EVAL, n_problems)
         temperatures = self._config.eval.temperatures
         asked = samples_asked(self._config, version, step, n_samples, n_problems)
@@ -112,21 +114,23 @@ class LeaseBook:
                 self._journal.add_evaluation(version=version, step=step, n_samples=n_samples)
                 for _ in temperatures
             ]
-        there = [g for id in unfinished for g in self._journal.groups(evaluation=id) if g.payload]
-        sampled = {(group.evaluation, group.row) for group in there}
+        sampled = {part for id in unfinished for part in self._journal.sampled_parts(id)}
         for evaluation, temperature in zip(unfinished, temperatures, strict=True):
             for row in range(n_problems):
-                if (evaluation, row) not in sampled:
-                    self.make(Purpose.EVAL, row, evaluation=evaluation, temperature=temperature)
+                for part in shares:
+                    if (evaluation, row, part.start) not in sampled:
+                        self._make_part(row, part, evaluation=evaluation, temperature=temperature)
         self.round = EvaluationRound(
             version=version,
             step=step,
             n_samples=n_samples,
+            n_problems=n_problems,
             temperatures=dict(zip(unfinished, temperatures, strict=True)),
             leases=self.open,
         )
-        for group in there:
-            self.round.keep(group)
+        for id in unfinished:
+            for group in self._journal.groups(evaluation=id):
+                self.round.keep(group)
         return self.round
 
     def close_round(self) -> None:
@@ -139,34 +143,40 @@ class LeaseBook:
 
     # --- from lease to group --------------------------------------------------------------------
 
-    def make(
-        self,
-        purpose: Purpose,
-        row: int,
-        *,
-        attempt: int = 1,
-        evaluation: int | None = None,
-        temperature: float | None = None,
-    ) -> OpenLease:
-        """Make a lease, which nobody has yet."""
-        entry = self.open.make(
-            purpose=purpose,
-            row=row,
-            attempt=attempt,
-            evaluation=evaluation,
-            temperature=temperature,
+    def make(self, row: int, *, attempt: int = 1) -> OpenLease:
+        """Make a training lease, which nobody has yet."""
+        entry = self.open.make(purpose=Purpose.TRAIN, row=row, attempt=attempt)
+        self._made(entry)
+        return entry
+
+    def _make_part(self, row: int, part: range, *, evaluation: int, temperature: float) -> None:
+        """Make the lease of an evaluation for some of a problem's samples."""
+        self._made(
+            self.open.make(
+                purpose=Purpose.EVAL,
+                row=row,
+                evaluation=evaluation,
+                temperature=temperature,
+                first=part.start,
+                samples=len(part),
+            )
         )
+
+    def _made(self, entry: OpenLease) -> None:
         self._journal.add_lease(
-            id=entry.id, purpose=purpose, row=row, attempt=attempt, evaluation=evaluation
+            id=entry.id,
+            purpose=entry.purpose,
+            row=entry.row,
+            attempt=entry.attempt,
+            evaluation=entry.evaluation,
+            first=entry.first,
         )
         self.counts.events[LeaseEvent.LEASED] += 1
-        return entry
 
     def hand(self, entry: OpenLease, member: Member, *, version: int, now: float) -> Lease:
         """Give a lease to a generator. version: no token of its group can be older."""
         self._journal.granted(entry.id, member.name, entry.attempt)
-        samples = None if self.round is None else self.round.n_samples
-        lease = lease_for(entry, config=self._config, samples=samples)
+        lease = lease_for(entry, config=self._config)
         self.open.hold(entry, lease, holder=member.name, version=version, now=now)
         return lease
 
@@ -225,6 +235,11 @@ class LeaseBook:
         if permanent or entry.budget.failures >= self._config.rollout.max_attempts:
             self.failures.given_up(entry)
             self._settle(entry, reason, drop=drop)
+            if permanent and entry.purpose is Purpose.EVAL:
+                # The other parts have the same prompt.
+                for other in self.open.of_problem(entry):
+                    self._cancel(other)
+                    self._settle(other, reason)
             return
         self.open.try_again(entry)
         self._journal.granted(entry.id, None, entry.attempt)
@@ -298,6 +313,8 @@ class LeaseBook:
         if entry.purpose == Purpose.TRAIN:
             self.counts.events[LeaseEvent.FAILED] += 1
             self.counts.dropped[drop] += 1
+        elif self.round is not None:
+            self.round.failed(reason)
 
     def _cancel(self, entry: OpenLease) -> None:
         member = self._fleet.get(entry.holder) if entry.holder else None

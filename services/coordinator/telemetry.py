@@ -3,7 +3,7 @@
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from asyncds.config.schema import RunConfig
 from asyncds.fleet.membership import Health
 from asyncds.fleet.weight_sync import SyncOutcome, SyncResult
-from asyncds.protocol.records import EvaluationRecord, RunStatus, StepRecord
+from asyncds.protocol.records import EvaluationRecord, HeldOutStatus, RunStatus, StepRecord
 from asyncds.protocol.state import State
 from asyncds.rollout.journal import Journal
 from asyncds.rollout.lifecycle import DropReason, LeaseEvent, OpenState
@@ -195,6 +195,7 @@ class CoordinatorTelemetry:
             lag_max=batch and batch.lag_max,
             pass_=shown[-1].pass_at_k if shown else None,
             base_pass=shown[0].pass_at_k if shown else None,
+            held_out=_held_out(shown),
             history=records.history,
         )
 
@@ -237,6 +238,25 @@ class CoordinatorTelemetry:
     def close(self) -> None:
         """Close the files."""
         self._records.close()
+
+
+def _held_out(evaluations: Sequence[EvaluationRecord]) -> list[HeldOutStatus]:
+    """The newest of evaluations beside the first: over all problems, then each of several sets."""
+    if not evaluations:
+        return []
+    first, last = evaluations[0], evaluations[-1]
+    sets = last.sets if len(last.sets) > 1 else {}
+    pairs = {"": (first, last)} | {name: (first.sets.get(name), its) for name, its in sets.items()}
+    return [
+        HeldOutStatus(
+            name=name,
+            n_problems=now.n_problems,
+            n_failed=now.n_failed,
+            pass_=now.pass_at_k,
+            base_pass=before.pass_at_k if before is not None else {},
+        )
+        for name, (before, now) in pairs.items()
+    ]
 
 
 def _mismatch(measured: Mapping[str, float], generator: str) -> float | None:

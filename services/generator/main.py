@@ -19,7 +19,7 @@ from asyncds.engine.vllm_metrics import VllmMetrics
 from asyncds.protocol.wire import PROTOCOL, Bye, Dump, FromCoordinator, GeneratorHello, Welcome
 from asyncds.scoring.make import make_scorer
 from asyncds.scoring.scorer import Scorer, ScorerUnavailableError
-from asyncds.tasks.base import Row, Split, Task
+from asyncds.tasks.base import Row, Split, Task, evaluation_sets
 from asyncds.tasks.registry import make_task
 from asyncds.telemetry.metrics.registry import build_metrics
 from asyncds.transport.announce import announce
@@ -223,6 +223,7 @@ def _introduction(config: RunConfig, task: Task, tokenizer: Any, name: str) -> G
         data=task.fingerprint(),
         rows={split: len(task.rows(split)) for split in splits},
         multiplicity=_multiplicity(task, task.rows(config.eval.split)[:counted]),
+        sets=evaluation_sets(task, config.eval.split),
         leases=[],
     )
 

@@ -76,6 +76,8 @@ def draw(seed: int) -> Scenario:
         learner__ranks=rng.randint(1, 2),
         weights__publish_every=publish_every,
         checkpoint={"every": rng.randint(1, 3)},
+        # Evaluations with a lease for each problem, or for each sample.
+        sampling={"max_tokens": rng.choice((8, 1_000_000))},
         **SAMPLED,
     )
     return Scenario(seed=seed, generators=rng.randint(1, 12), faults=faults, config=config)

@@ -69,6 +69,7 @@ class SimGenerator(Peer):
             data="d",
             rows={"train": 50, "eval": 5},
             multiplicity={"written": [2] * 5},
+            sets=[("hard", 2), ("easy", 3)],
             leases=self.leases(),
         )
 

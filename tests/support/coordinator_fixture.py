@@ -26,6 +26,7 @@ GENERATOR = wire.GeneratorHello(
     data="d",
     rows={"train": 9, "eval": 3},
     multiplicity={"written": [2, 0]},
+    sets=[],
     leases=[],
 )
 LEARNER = wire.LearnerHello(

@@ -162,7 +162,15 @@ def _evaluate(
             journal.add_lease(id=lease, purpose="eval", row=row, attempt=1, evaluation=evaluation)
             # The same problem at every evaluation.
             _deliver(journal, lease, _group(np.random.default_rng(row), share, step, hostile))
-        result = _result(step, steps, n_samples, temperature, share)
+        sets = {
+            name: evaluation_record(0, _result(step, steps, n_samples, temperature, part * share))
+            for name, part in (("AIME", 0.5), ("MATH", 1.25))
+        }
+        result = _result(step, steps, n_samples, temperature, share) | {
+            "sets": {name: record.result() for name, record in sets.items()},
+            "n_failed": int(step == steps),
+            "failure": "a prompt of 300 tokens" if step == steps else "",
+        }
         journal.finish_evaluation(evaluation_record(evaluation, result))
         ids.append(evaluation)
     return ids

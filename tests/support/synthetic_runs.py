@@ -1,7 +1,7 @@
 """Small run directories to compare: configuration, summary and metrics, without a journal."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,12 @@ def small_run(
     ks: Sequence[int] = KS,
     temperatures: Sequence[float | None] = (1.0,),
     status: State | None = State.FINISHED,
+    sets: Mapping[str, float] = {},
     **settings: Any,
 ) -> Path:
     """A run whose Pass@1 rises by `gain`; the greater `variety`, the faster Pass@k grows with k.
-    Base model and seed move all of it up or down together. status None: no summary yet."""
+    Base model and seed move all of it up or down together. status None: no summary yet. sets:
+    evaluation sets, and how much of the share of all problems each has."""
     directory.mkdir(parents=True)
     config = parse_config(
         {"name": directory.name, "model": base, "seed": seed, "steps": steps, **settings}
@@ -38,10 +40,14 @@ def small_run(
     (directory / "config.yaml").write_text(dump_config(config))
     luck = np.random.default_rng([seed, *base.encode()]).normal(0, 0.02)
     rng = np.random.default_rng([seed, round(1e6 * gain), round(1e6 * variety)])
+
+    def numbers(step: int, part: float, temperature: float | None) -> dict[str, Any]:
+        share = part * (0.16 + luck + gain * _progress(step, steps))
+        return _evaluation(step, steps, share, variety, ks, temperature)
+
     evaluations = [
-        _evaluation(
-            step, steps, 0.16 + luck + gain * _progress(step, steps), variety, ks, temperature
-        )
+        numbers(step, 1.0, temperature)
+        | {"sets": {name: numbers(step, part, temperature) for name, part in sets.items()}}
         for step in (0, steps // 2, steps)
         for temperature in temperatures
     ]

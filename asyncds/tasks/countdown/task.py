@@ -23,7 +23,7 @@ SAMPLED_TRAIN = 20_000
 COUNTED_OPERANDS = 5
 
 
-class CountdownTask:
+class CountdownTask(base.Task):
     """Reach a target from given numbers, each used exactly once.
 
     operands, max_number, max_target, natural: the family of problems (see ``Space``). A small one
@@ -110,9 +110,6 @@ class CountdownTask:
         if len(row.fields["numbers"]) > COUNTED_OPERANDS:
             return None
         return {str(kind): n for kind, n in multiplicity(**row.fields).items()}
-
-    def fingerprint(self) -> str:
-        return base.fingerprint(self)
 
     @cached_property
     def _problems(self) -> dict[Split, list[Problem]]:

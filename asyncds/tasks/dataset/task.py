@@ -74,10 +74,13 @@ class DatasetTask(base.Task):
         forms = ("{}", "<answer>{}</answer>", "\\boxed{{{}}}", "#### {}")
         return [form.format(answer) for form in forms] if answer else ()
 
-    @property
-    def bad_rows(self) -> list[str]:
-        """Rows that are left out, in a sentence for each data set that has some."""
-        return [why for loaded in self._loaded if (why := loaded.sentence())]
+    def sets(self, split: Split) -> Sequence[tuple[str, int]]:
+        """A set for each data set of ``eval``."""
+        if split != "eval" or not self._settings.eval:
+            return ()
+        evaluated = self._loaded[len(self._settings.train) :]
+        names = source.set_names([loaded.source for loaded in evaluated])
+        return [*zip(names, (len(loaded.examples) for loaded in evaluated), strict=True)]
 
     @cached_property
     def _loaded(self) -> list[Loaded]:

@@ -22,7 +22,7 @@ from asyncds.tasks.splits import Rows, hold_out, splits
 SAMPLED_TRAIN = 20_000
 
 
-class KnightsKnavesTask:
+class KnightsKnavesTask(base.Task):
     """Tell from what everyone says who always tells the truth; each puzzle has one solution.
 
     people: 2 to 6. n_train, n_eval, n_validation, seed: the puzzles of up to three people are
@@ -89,9 +89,6 @@ class KnightsKnavesTask:
     def multiplicity(self, row: Row) -> dict[str, int] | None:
         """One: that is the task."""
         return {self.equivalence: 1}
-
-    def fingerprint(self) -> str:
-        return base.fingerprint(self)
 
     @cached_property
     def _puzzles(self) -> dict[Split, list[Puzzle]]:

@@ -2,18 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 from asyncds.tasks import base
 from asyncds.tasks.base import Prompt, Row, Score, Split, make_chat
 from asyncds.tasks.math.dataset import Problem, Source, different, load_problems
 from asyncds.tasks.math.verifier import score_boxed
+from asyncds.tasks.source import set_names
 from asyncds.tasks.splits import Rows, hold_out
 
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 
 
-class MathTask:
+class MathTask(base.Task):
     """Answer a problem; the answer, in a box, is right or wrong.
 
     train, eval: data sets (keyword arguments of ``Source``), one after the other. A problem that is
@@ -69,12 +71,19 @@ class MathTask:
         """One, however many ways there are to write it."""
         return {self.equivalence: 1}
 
-    def fingerprint(self) -> str:
-        return base.fingerprint(self)
+    def sets(self, split: Split) -> Sequence[tuple[str, int]]:
+        """A set for each data set to evaluate on."""
+        if split != "eval":
+            return ()
+        return [*zip(set_names(self._eval), map(len, self._held_out), strict=True)]
+
+    @cached_property
+    def _held_out(self) -> list[list[Problem]]:
+        return [load_problems(source) for source in self._eval]
 
     @cached_property
     def _problems(self) -> dict[Split, list[Problem]]:
-        held_out = [problem for source in self._eval for problem in load_problems(source)]
+        held_out = [*chain.from_iterable(self._held_out)]
         if not self._train:
             return {"train": [], "validation": [], "eval": held_out}
         others = different(

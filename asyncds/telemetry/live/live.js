@@ -112,6 +112,14 @@ function showStatus(s) {
     ["last weight sync", fixed(s.sync_seconds, 2, " s")],
     ["generation paused for it", fixed(s.pause_seconds, 2, " s")],
   ]);
+  const heldOut = s.held_out ?? [];
+  at("heldout").hidden = heldOut.length === 0;
+  table(at("sets"), heldOut.map((set) => [
+    set.name || "all",
+    `${set.n_problems} problems${set.n_failed ? `, ${set.n_failed} left out` : ""}`,
+    ...ends.map((k) => `Pass@${k} ${percent(set.pass[k])}`
+      + (known(set.base_pass[k]) ? ` (${percent(set.base_pass[k])})` : "")),
+  ]));
   const dropped = Object.entries(s.dropped ?? {}).sort((a, b) => b[1] - a[1]);
   table(at("dropped"), dropped.length
     ? dropped.map(([why, n]) => [why.replaceAll("_", " "), number(n)]) : [["none", ""]]);

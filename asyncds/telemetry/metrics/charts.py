@@ -36,6 +36,12 @@ PASS_AT_K_BOUND = Chart(
     "not moved.",
     section=Section.HELD_OUT,
 )
+PASS_BY_SET = Chart(
+    title="Pass@k by evaluation set",
+    note="Each set of held-out problems alone; the pooled curve hides a small one behind a large.",
+    section=Section.HELD_OUT,
+    top=1.0,
+)
 HELD_OUT_DISTINCT = Chart(
     title="Distinct correct answers, held out",
     note="Per held-out problem, by what counts as the same; they grow with the number of samples.",

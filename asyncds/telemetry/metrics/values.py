@@ -18,7 +18,10 @@ def batch_values(line: Mapping[str, Any], role: Role) -> Values:
 
 
 def evaluation_values(result: Mapping[str, Any]) -> Values:
-    """Values in the result of an evaluation, such as `pass@4`, `pass@4/low`, `distinct/NAME`."""
+    """Values in the result of an evaluation by their keys, such as `pass@4` or `pass@4/low`.
+
+    Those of an evaluation set are `sets/SET/pass@4` and so on.
+    """
     return dict(_flat(result))
 
 
@@ -29,6 +32,9 @@ def _flat(result: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         elif name == "pass@k_interval":
             for k, (low, high) in value.items():
                 yield from ((f"pass@{k}/low", low), (f"pass@{k}/high", high))
+        elif name == "sets":
+            for part, numbers in value.items():
+                yield from ((f"sets/{part}/{key}", number) for key, number in _flat(numbers))
         elif isinstance(value, Mapping):
             yield from ((f"{name}/{part}", number) for part, number in value.items())
         else:

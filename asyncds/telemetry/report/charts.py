@@ -13,13 +13,19 @@ from asyncds.telemetry.metrics.declaration import Chart, Metric, Role, Section
 from asyncds.telemetry.metrics.values import Values, batch_values, evaluation_values
 from asyncds.telemetry.numbers import number, percent
 from asyncds.telemetry.report import held_out
+from asyncds.telemetry.report.held_out import COLORS
 
 MOST_PARTS = 5
 """Values of a label, such as lags, that have a curve of their own."""
-COLORS = 6
 
 MetricsLine = dict[str, Any]
 Evaluation = dict[str, Any]
+
+_LINES = {
+    charts.HELD_OUT_DISTINCT: held_out.distinct_lines,
+    charts.PASS_BY_SET: held_out.set_lines,
+}
+"""Charts of evaluations whose lines are chosen, rather than one for each metric."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +62,9 @@ def report_charts(
             continue  # whiskers of Pass@k
         if chart is charts.PASS_AT_K:
             pictures += _by_temperature(chart, evaluations, last)
-        elif chart is charts.HELD_OUT_DISTINCT:
+        elif chart in _LINES:
             pictures += [
-                _picture(chart, held_out.distinct_lines(some), at=at, x_name="version")
+                _picture(chart, _LINES[chart](some), at=at, form=_form(metrics), x_name="version")
                 for at, some in _series(evaluations)
             ]
         elif metrics[0].record == "evaluation":

@@ -9,6 +9,8 @@ import numpy as np
 from asyncds.telemetry.charts import MOST_LABELLED, Interval, Line, bar_chart
 from asyncds.telemetry.numbers import percent
 
+COLORS = 6
+
 Evaluation = dict[str, Any]
 
 
@@ -44,6 +46,27 @@ def pass_lines(evaluations: Sequence[Evaluation]) -> list[Line]:
                 color=i,
                 markers=True,
                 interval=[_interval(e, k) for e in known],
+            )
+        )
+    return lines
+
+
+def set_lines(evaluations: Sequence[Evaluation]) -> list[Line]:
+    """A line for each evaluation set, of the smallest k; none where there is one set only."""
+    sets = list(evaluations[-1].get("sets", {}))
+    if len(evaluations) < 2 or len(sets) < 2:
+        return []
+    lines = []
+    for i, name in enumerate(sets):
+        known = [(e["version"], e["sets"][name]) for e in evaluations if name in e.get("sets", {})]
+        k = next(iter(known[0][1]["pass@k"]), "")
+        lines.append(
+            Line(
+                name=f"{name}, Pass@{k}",
+                x=[version for version, _ in known],
+                y=[its["pass@k"].get(k) for _, its in known],
+                color=i % COLORS,
+                markers=True,
             )
         )
     return lines

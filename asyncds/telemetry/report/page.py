@@ -13,9 +13,10 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from asyncds.rollout.journal import Journal
+from asyncds.rollout.journal_reader import GroupRow
 from asyncds.telemetry.evaluations import by_temperature
 from asyncds.telemetry.files import replace_file
-from asyncds.telemetry.gains import gains
+from asyncds.telemetry.gains import gains, missing_samples, set_gains
 from asyncds.telemetry.metrics.catalogue import drawn
 from asyncds.telemetry.metrics.charts import LEARNER_TIME
 from asyncds.telemetry.numbers import duration, number, percent
@@ -60,6 +61,8 @@ def write_report(run_dir: Path) -> Path:
         status=(summary or {}).get("status", "not finished"),
         tiles=_tiles(summary, lines, evaluations, config),
         comparison=gains(evaluations),
+        sets=set_gains(evaluations),
+        missing=missing_samples(evaluations),
         multiplicity=evaluations[0].get("solution_multiplicity") if evaluations else None,
         summary=_summary_rows(summary),
         charts=by_section(report_charts(lines, evaluations, config)),
@@ -75,7 +78,7 @@ def _journal(path: Path, config: dict[str, Any]) -> tuple[list[Evaluation], list
     """The parts of a report that come from the journal.
 
     Results of evaluations; and per sampled problem its prompt, and the completions of the first and
-    of the last evaluation at the first temperature.
+    of the last evaluation at the first temperature: those of its first lease, of several.
     """
     if not path.exists():
         return [], []
@@ -87,7 +90,10 @@ def _journal(path: Path, config: dict[str, Any]) -> tuple[list[Evaluation], list
         decode = decoder(tokenizer_of(config))
         alike = by_temperature(evaluations)[evaluations[0]["temperature"]]
         both = list({e["id"]: e for e in (alike[0], alike[-1])}.values())
-        by_row = [{g.row: g for g in journal.groups(evaluation=e["id"])} for e in both]
+        by_row: list[dict[int, GroupRow]] = [{} for _ in both]
+        for groups, evaluation in zip(by_row, both, strict=True):
+            for group in journal.groups(evaluation=evaluation["id"]):
+                groups.setdefault(group.row, group)
         rows = sorted(set.intersection(*map(set, by_row)))
         # Evenly spaced, so that nobody picked them.
         chosen = rows[:: max(1, len(rows) // SAMPLE_PROBLEMS)][:SAMPLE_PROBLEMS]

@@ -17,7 +17,8 @@ from asyncds.compare.charts import metric_curves, pass_curves
 from asyncds.compare.comparison import NotComparableError
 from asyncds.compare.estimate import Estimate, estimate, t_quantile
 from asyncds.compare.groups import group_runs, settings
-from asyncds.compare.metrics import Metric
+from asyncds.compare.metrics import Metric, metric_of
+from asyncds.compare.report import markdown
 from asyncds.compare.runs import LeftOut, NotARunError, RunResult, find_runs, read_result
 from tests.support.comparisons import compared, means, results, row, tables, values
 from tests.support.synthetic_runs import small_run
@@ -59,6 +60,53 @@ def test_an_interval_moves_with_its_values(values: list[float], shift: float) ->
     )
     assert there.mean == pytest.approx(here.mean + shift, abs=1e-6)
     assert there.half == pytest.approx(here.half, abs=1e-6)
+
+
+# --- evaluation sets ----------------------------------------------------------------------------
+
+SETS = {"AIME": 0.25, "MATH": 1.5}
+
+
+def test_every_evaluation_set_has_its_own_columns(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        small_run(tmp_path / f"g{seed}", seed=seed, sets=SETS, **GRPO)
+        small_run(tmp_path / f"d{seed}", seed=seed, sets=SETS, gain=0.2, **ds(gamma_p=1))
+    comparison = compared(tmp_path, baseline="advantage.kind=grpo")
+    found = tables(comparison)
+    title = "Result at temperature 1, by evaluation set"
+    assert list(found)[:4] == [
+        "Result at temperature 1",
+        "Result at temperature 1, less advantage.kind=grpo",
+        title,
+        f"{title}, less advantage.kind=grpo",
+    ]
+    assert [column.heading for column in found[title].columns] == [
+        *("AIME Pass@1", "AIME Pass@64", "MATH Pass@1", "MATH Pass@64")
+    ]
+    pooled = means(found["Result at temperature 1"], "advantage.kind=grpo")[0]
+    aime, _, maths, _ = means(found[title], "advantage.kind=grpo")
+    assert (0.25 * pooled.expected, 1.5 * pooled.expected) == (aime, maths)
+    ids = set(comparison.rows["metric"])
+    assert {"AIME:pass@1 T1", "AIME:pass@mean T1", "pass@1 T1"} <= ids
+    for id in ("AIME:pass@1 T1", "MATH:pass@64 T1", "n_failed T1"):
+        assert metric_of(id).id == id
+    assert "AIME Pass@1" in markdown(comparison, [])
+
+
+def test_a_set_that_one_run_lacks_and_a_single_one_have_no_columns(tmp_path: Path) -> None:
+    small_run(tmp_path / "a", sets={"AIME": 0.5}, **GRPO)
+    small_run(tmp_path / "b", sets=SETS, **ds(gamma_p=1))
+    assert not [title for title in tables(compared(tmp_path)) if "evaluation set" in title]
+
+
+def test_problems_that_were_left_out_are_a_column_of_the_comparison(tmp_path: Path) -> None:
+    run = small_run(tmp_path / "a", **GRPO)
+    assert "problems left out" not in markdown(compared(tmp_path), [])
+    edit(run, lambda summary: [e.update(n_failed=3) for e in summary["eval"]])
+    comparison = compared(tmp_path)
+    table = tables(comparison)["Result at temperature 1"]
+    assert table.columns[-1].heading == "problems left out"
+    assert means(table, comparison.groups[0].label)[-1] == 3
 
 
 # --- finding and reading runs -------------------------------------------------------------------

@@ -55,6 +55,7 @@ TO_COORDINATOR = [
         data="d",
         rows={"train": 5, "eval": 2},
         multiplicity={"written": [12, 0]},
+        sets=[("AIME24", 4), ("MATH-500", 0)],
         leases=[1, 2],
     ),
     wire.LearnerHello(
@@ -79,6 +80,7 @@ TO_COORDINATOR = [
     wire.Bye(),
     wire.Observe(),
     wire.Stop(reason="enough"),
+    wire.Starting(name="g", doing="loading the model"),
 ]
 EPISODES = GroupArrays(
     **vars(make_group(n=3, versions=(1, 2)))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from asyncds.config.engines import ScoringConfig
 from asyncds.scoring.process_pool import ProcessPoolScorer
 from asyncds.scoring.scorer import NO_SCORE
-from asyncds.tasks.base import Row, Score, fingerprint
+from asyncds.tasks.base import Row, Score, evaluation_sets, fingerprint
 from asyncds.tasks.math.boxes import boxed
 from asyncds.tasks.math.guard import GeneratedCodeError, no_generated_code
 from asyncds.tasks.math.task import INSTRUCTION, MathTask
@@ -236,6 +236,17 @@ class TestTask:
     def test_an_evaluation_needs_no_problems_to_train_on(self, sets: Sets) -> None:
         task = make_task("math", eval=[sets["math"]])
         assert [len(task.rows("train")), len(task.rows("eval"))] == [0, 2]
+
+    def test_every_data_set_to_evaluate_on_is_a_set(self, sets: Sets) -> None:
+        evaluated = [sets["math"], sets["aime"], sets["math"], {**sets["olympiad"], "name": "hard"}]
+        task = MathTask(train=[sets["dapo"]], eval=evaluated)
+        found = evaluation_sets(task, "eval")
+        assert [name for name, _ in found] == ["math", "aime", "math-test", "hard"]
+        assert sum(n for _, n in found) == len(task.rows("eval"))
+        assert evaluation_sets(task, "train") == []
+        one = MathTask(train=[sets["dapo"]], eval=[sets["math"]])
+        other = MathTask(train=[sets["dapo"]], eval=[{**sets["math"], "name": "hard"}])
+        assert one.fingerprint() != other.fingerprint()
 
     def test_no_problem_is_in_two_splits_or_twice(self, sets: Sets) -> None:
         task = MathTask(train=[sets["dapo"], sets["dapo"]], eval=[sets["math"]], n_validation=1)

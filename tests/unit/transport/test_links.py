@@ -38,6 +38,7 @@ HELLO = wire.GeneratorHello(
     data="d",
     rows={},
     multiplicity={},
+    sets=[],
     leases=[],
 )
 HEARTBEAT = wire.GeneratorHeartbeat(leases=[], stats={})

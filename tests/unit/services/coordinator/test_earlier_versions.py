@@ -96,6 +96,7 @@ def test_its_run_goes_on_to_the_end(desk: Desk) -> None:
         capacity=64,
         rows={"train": 500, "eval": 16},
         multiplicity=dict.fromkeys(EQUIVALENCES, [1] * 16),
+        sets=[],
     )
     desk.say(b"l", REPLACE(LEARNER, incarnation="l2", step=4))
     desk.say(b"g", generator)

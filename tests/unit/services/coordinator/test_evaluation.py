@@ -2,28 +2,38 @@
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
-from itertools import combinations
+from itertools import combinations, count, pairwise
 from pathlib import Path
 from statistics import fmean
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace as replace_fields
 from pydantic import ValidationError
 
-from asyncds.protocol.codec import GroupArrays
+from asyncds.protocol.codec import GroupArrays, encode, pack_group
 from asyncds.protocol.records import EvaluationRecord
+from asyncds.protocol.wire import Lease
 from asyncds.rollout.journal import Journal
 from asyncds.rollout.lifecycle import Purpose
 from asyncds.rollout.open_leases import OpenLeases
 from asyncds.telemetry.metrics.registry import build_metrics
 from services.coordinator.batches import batch_facts
 from services.coordinator.coordinator import Coordinator
-from services.coordinator.evaluation import EvaluationRound, best_step
+from services.coordinator.evaluation import (
+    PART_SAMPLES,
+    PART_TOKENS,
+    EvaluationRound,
+    best_step,
+    parts,
+)
 from services.coordinator.events import EvaluationFinished
 from services.coordinator.leases import LeaseBook
 from services.coordinator.parts import make_parts
@@ -48,19 +58,44 @@ def group(samples: Samples, logprob: float = -0.5) -> GroupArrays:
     return GroupArrays(**(vars(made) | {"answers": answers, "logprobs": logprobs}))
 
 
-def evaluate(problems: list[Samples], *, order: list[int] | None = None) -> EvaluationRecord:
+def evaluate(
+    problems: list[Samples],
+    *,
+    order: list[int] | None = None,
+    cuts: tuple[int, ...] = (),
+    sets: Sequence[tuple[str, int]] = (),
+) -> EvaluationRecord:
+    """The result where each problem's samples come in parts, cut at these places.
+
+    A problem without samples is one that failed.
+    """
     table = OpenLeases()
     leases = [
-        table.make(purpose=Purpose.EVAL, row=row, evaluation=1) for row in range(len(problems))
+        (table.make(purpose=Purpose.EVAL, row=row, evaluation=1), samples[a:b])
+        for row, samples in enumerate(problems)
+        for a, b in pairwise([0, *cuts, len(samples)])
     ]
-    round = EvaluationRound(version=4, step=4, n_samples=4, temperatures={1: 0.7}, leases=table)
-    for row in order or range(len(problems)):
+    round = EvaluationRound(
+        version=4,
+        step=4,
+        n_samples=4,
+        n_problems=len(problems),
+        temperatures={1: 0.7},
+        leases=table,
+    )
+    for place in order or range(len(leases)):
         assert not round.complete
-        table.remove(leases[row])
-        round.add(leases[row], group(problems[row]))
+        lease, samples = leases[place]
+        table.remove(lease)
+        if samples:
+            round.add(lease, group(samples))
+        else:
+            round.failed("the prompt is too long")
     assert round.complete
-    assert round.done == round.total == len(problems)
-    (result,) = round.results(split="eval", pass_at=(1, 2, 4, 5), multiplicity=MULTIPLICITY)
+    assert round.done == round.total == len(leases)
+    (result,) = round.results(
+        split="eval", pass_at=(1, 2, 4, 5), multiplicity=MULTIPLICITY, sets=sets
+    )
     assert result.id == 1
     return result
 
@@ -127,25 +162,94 @@ def test_a_result_is_what_counting_by_hand_gives(some: list[Samples], random: An
     assert result.n_defined["top_share"] == len(shares)
     assert result.top_share == (pytest.approx(fmean(shares)) if shares else None)
     assert result.entropy == pytest.approx(0.5)
-    assert result.solution_multiplicity == 4.5, "of the problems where it is known"
-    assert result.multiplicity == {"written": 4.5, "loose": 1.5}
+    exist_here = {
+        name: fmean(m for m in counts[: len(some)] if m) for name, counts in MULTIPLICITY.items()
+    }
+    assert result.multiplicity == exist_here, "of the problems where it is known"
+    assert result.solution_multiplicity == exist_here["written"]
+
+
+@settings(deadline=None)
+@given(problems, st.sets(st.integers(1, 3)), st.randoms(use_true_random=False))
+def test_in_parts_a_result_is_the_same(some: list[Samples], cuts: set[int], random: Any) -> None:
+    whole = evaluate(some)
+    order = list(range(len(some) * (1 + len(cuts))))
+    random.shuffle(order)
+    in_parts = evaluate(some, order=order, cuts=tuple(sorted(cuts)))
+    assert in_parts == whole
+
+
+@given(st.integers(1, 100_000), st.integers(1, 3_000_000))
+def test_parts_are_all_samples_and_none_is_larger_than_it_may_be(n: int, longest: int) -> None:
+    found = parts(n, max_tokens=longest)
+    assert [i for part in found for i in part] == list(range(n))
+    sizes = [len(part) for part in found]
+    assert min(sizes) >= 1
+    assert max(sizes) - min(sizes) <= 1
+    assert max(sizes) == 1 or max(sizes) * longest <= PART_TOKENS
+    assert max(sizes) <= PART_SAMPLES
+    fewer = -(-n // (len(found) - 1)) if len(found) > 1 else None
+    assert fewer is None or fewer > PART_SAMPLES or fewer * longest > PART_TOKENS, "too many"
+
+
+def test_the_papers_largest_evaluation_is_in_parts_that_fit() -> None:
+    found = parts(8192, max_tokens=4096)
+    assert (len(found), {len(part) for part in found}) == (34, {240, 241})
+
+
+SOLVED: Samples = [("a", True), ("b", True), ("c", False), ("d", False)]
+FAILED: Samples = [("a", False)] * 4
+
+
+def test_every_set_has_a_result_of_its_own() -> None:
+    some = [SOLVED, FAILED, FAILED, SOLVED, SOLVED]
+    result = evaluate(some, sets=[("AIME", 2), ("MATH", 3), ("AMC", 7)])
+    assert list(result.sets) == ["AIME", "MATH"], "of AMC nothing is evaluated"
+    for name, its in (("AIME", some[:2]), ("MATH", some[2:])):
+        alone, found = evaluate(its), result.sets[name]
+        assert found.pass_at_k == alone.pass_at_k
+        assert found.pass_at_k_interval == alone.pass_at_k_interval
+        assert found.distinct == alone.distinct
+        assert (found.n_problems, found.n_failed) == (len(its), 0)
+    assert result.sets["AIME"].multiplicity == {"written": 6, "loose": 2}
+    assert result.sets["MATH"].multiplicity == {"written": 3, "loose": 1}
+    assert result.pass_at_k["1"] == pytest.approx(0.3)
+    again = EvaluationRecord.from_result(result.result())
+    assert again == result
+
+
+def test_parts_of_one_name_are_one_set() -> None:
+    result = evaluate([SOLVED, FAILED, SOLVED], sets=[("AIME", 1), ("MATH", 1), ("AIME", 1)])
+    assert {name: its.n_problems for name, its in result.sets.items()} == {"AIME": 2, "MATH": 1}
+    assert result.sets["AIME"].pass_at_k["4"] == 1.0
+
+
+def test_problems_that_failed_are_counted_with_the_reason() -> None:
+    result = evaluate([SOLVED, [], FAILED, []], sets=[("AIME", 2), ("MATH", 2)])
+    assert (result.n_problems, result.n_failed) == (2, 2)
+    assert result.failure == "the prompt is too long"
+    assert {name: its.n_failed for name, its in result.sets.items()} == {"AIME": 1, "MATH": 1}
+    assert result.result()["n_failed"] == 2
+
+
+def test_an_evaluation_of_an_earlier_version_has_no_sets_and_none_that_failed() -> None:
+    earlier = {k: v for k, v in evaluate([SOLVED]).result().items() if k not in ("sets", "failure")}
+    record = EvaluationRecord.from_result(earlier)
+    assert (record.sets, record.failure, record.n_failed) == ({}, "", 0)
 
 
 def test_a_round_in_which_no_problem_could_be_evaluated() -> None:
-    table = OpenLeases()
-    lease = table.make(purpose=Purpose.EVAL, row=0, evaluation=1)
-    round = EvaluationRound(version=0, step=0, n_samples=4, temperatures={1: 1.0}, leases=table)
-    table.remove(lease)
-    assert round.complete
-    (result,) = round.results(split="eval", pass_at=(1,), multiplicity={})
+    result = evaluate([[]])
     assert (result.n_problems, result.pass_at_k, result.distinct_correct) == (0, {}, 0.0)
     assert result.self_overlap is result.entropy is None
 
 
-def open_round(path: Path, *, n_problems: int = 3, **config: Any) -> tuple[LeaseBook, Journal]:
+def open_round(
+    path: Path, *, n_problems: int = 3, n_samples: int = 2, **config: Any
+) -> tuple[LeaseBook, Journal]:
     settings = make_config(**config)
     journal = Journal(path / "journal.db")
-    parts = make_parts(
+    made = make_parts(
         config=settings,
         journal=journal,
         rejected=RejectedFrames(),
@@ -153,8 +257,51 @@ def open_round(path: Path, *, n_problems: int = 3, **config: Any) -> tuple[Lease
         tell=lambda event: None,
         now=0.0,
     )
-    parts.leases.open_round(version=0, step=0, n_samples=2, n_problems=n_problems)
-    return parts.leases, journal
+    made.leases.open_round(version=0, step=0, n_samples=n_samples, n_problems=n_problems)
+    return made.leases, journal
+
+
+def test_a_problem_of_many_samples_is_leased_in_parts_with_the_seeds_of_the_whole(
+    tmp_path: Path,
+) -> None:
+    member: Any = type("Member", (), {"name": "g"})
+
+    def granted(where: str, max_tokens: int) -> tuple[list[Lease], LeaseBook, Journal]:
+        (tmp_path / where).mkdir()
+        book, journal = open_round(
+            tmp_path / where, n_problems=2, n_samples=5, sampling={"max_tokens": max_tokens}
+        )
+        return [book.hand(e, member, version=0, now=0.0) for e in book.open], book, journal
+
+    whole, _, journal = granted("whole", 8)
+    journal.close()
+    some, book, journal = granted("parts", 500_000)
+    assert [(lease.row, lease.group_size) for lease in whole] == [(0, 5), (1, 5)]
+    assert [(lease.row, lease.group_size) for lease in some] == [
+        *[(0, 1), (0, 2), (0, 2)],
+        *[(1, 1), (1, 2), (1, 2)],
+    ]
+    for one in whole:
+        mine = [lease for lease in some if lease.row == one.row]
+        seeds = [lease.seed + i for lease in mine for i in range(lease.group_size)]
+        assert seeds == [one.seed + i for i in range(5)]
+    entry = book.open.get(some[1].id)
+    assert entry is not None
+    book.retry(entry, "the prompt is too long", permanent=True, now=0.0)
+    assert {e.row for e in book.open} == {1}, "the other parts have the same prompt"
+    assert book.round is not None
+    for lease in some[3:]:
+        left = book.open.get(lease.id)
+        assert left is not None
+        arrays, sent = group([("a", True)] * lease.group_size), SimpleNamespace(name="g")
+        payload = encode(pack_group(arrays))
+        book.deliver(left, arrays, payload=payload, by=sent, attempt=1)  # type: ignore[arg-type]
+    assert book.round.complete
+    (result,) = book.round.results(split="eval", pass_at=(5,), multiplicity={})
+    assert (result.n_problems, result.n_failed, result.pass_at_k) == (1, 1, {"5": 1.0})
+    journal.finish_evaluation(result)
+    assert journal.evaluation_counts(result.id) == [(1, 5, 5)]
+    journal.close()
 
 
 def test_every_problem_is_sampled_at_every_temperature(tmp_path: Path) -> None:
@@ -191,7 +338,7 @@ def test_the_validation_split_is_evaluated_where_it_is_asked_for(tmp_path: Path)
 
 
 def test_every_number_of_an_evaluation_is_a_gauge(tmp_path: Path) -> None:
-    config, metrics = make_config(), build_metrics("coordinator")
+    config, metrics = make_config(eval__temperatures=(0.7,)), build_metrics("coordinator")
     journal = Journal(tmp_path / "journal.db")
     telemetry = CoordinatorTelemetry(
         coordinator=Coordinator(
@@ -203,8 +350,11 @@ def test_every_number_of_an_evaluation_is_a_gauge(tmp_path: Path) -> None:
         metrics=metrics,
     )
 
-    def finish(problems: list[Samples]) -> None:
-        telemetry.tell([EvaluationFinished(record=evaluate(problems))], now=0.0)
+    ids = count(1)
+
+    def finish(problems: list[Samples], sets: Sequence[tuple[str, int]] = ()) -> None:
+        record = replace_fields(evaluate(problems, sets=sets), id=next(ids))
+        telemetry.tell([EvaluationFinished(record=record)], now=0.0)
 
     finish([[("a", True), ("A", True), ("a", True), ("x", False)]])
 
@@ -217,13 +367,28 @@ def test_every_number_of_an_evaluation_is_a_gauge(tmp_path: Path) -> None:
     assert 0 < low < 0.75
     assert gauge("evaluation_distinct", equivalence="written", temperature="0.7") == 2
     assert gauge("evaluation_distinct", equivalence="loose", temperature="0.7") == 1
-    assert gauge("evaluation_multiplicity", equivalence="written") == 4.5
+    assert gauge("evaluation_multiplicity", equivalence="written") == 6.0
     assert gauge("evaluation_self_overlap", temperature="0.7") == pytest.approx(1 / 3)
     assert gauge("evaluation_top_share", temperature="0.7") == pytest.approx(2 / 3)
     variance = gauge("evaluation_normalised_variance", temperature="0.7")
     assert variance == pytest.approx(1 / 18 - 1 / 36)
     assert gauge("evaluation_entropy", temperature="0.7") == pytest.approx(0.5)
+    assert gauge("evaluation_failed_problems", temperature="0.7") == 0
+    finish([SOLVED, FAILED, []], sets=[("AIME", 1), ("MATH", 2)])
+    assert gauge("set_pass_at_k", set="AIME", k="4", temperature="0.7") == 1.0
+    assert gauge("set_pass_at_k", set="MATH", k="4", temperature="0.7") == 0.0
+    assert gauge("set_distinct", set="AIME", equivalence="written", temperature="0.7") == 2
+    assert gauge("set_problems", set="MATH", temperature="0.7") == 1
+    assert gauge("set_failed_problems", set="MATH", temperature="0.7") == 1
+    assert gauge("evaluation_problems", temperature="0.7") == 2
+    assert gauge("evaluation_failed_problems", temperature="0.7") == 1
+    shown = telemetry.status(0.0).held_out
+    assert [(s.name, s.n_problems, s.n_failed) for s in shown] == [
+        *[("", 2, 1), ("AIME", 1, 0), ("MATH", 1, 1)]
+    ]
+    assert (shown[1].pass_["4"], shown[0].base_pass["1"]) == (1.0, 0.75)
     finish([[("a", False)] * 4])
+    assert gauge("evaluation_failed_problems", temperature="0.7") == 0
     assert math.isnan(gauge("evaluation_self_overlap", temperature="0.7") or 0.0)
     telemetry.close()
     journal.close()

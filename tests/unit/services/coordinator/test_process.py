@@ -294,6 +294,7 @@ def late_generator() -> wire.GeneratorHello:
         data="d",
         rows={"train": 50, "eval": 5},
         multiplicity={},
+        sets=[],
         leases=[],
     )
 

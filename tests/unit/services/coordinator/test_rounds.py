@@ -63,6 +63,43 @@ def test_whoever_dies_the_base_model_is_evaluated_first(tmp_path: Path) -> None:
     assert (evaluated[0], evaluated[-1]) == ((0, 0), (6, 6))
 
 
+def test_a_generator_that_dies_costs_the_parts_it_worked_on(tmp_path: Path) -> None:
+    """Each problem's 8 samples are four leases; a simulation with sockets' peers, no engine."""
+    config = make_config(
+        eval={"n_problems": 3, "n_samples": 8, "pass_at": [8]}, sampling={"max_tokens": 500_000}
+    )
+    sim = Simulation(tmp_path, config=config, generators=2)
+
+    def half_done() -> bool:
+        round = sim.coordinator and sim.coordinator.parts.leases.round
+        return round is not None and 0 < round.done < round.total
+
+    sim.run(limit=100, until=half_done)
+    assert sim.coordinator is not None
+    table = sim.coordinator.parts.leases.open
+    assert sim.coordinator.parts.leases.round is not None
+    assert sim.coordinator.parts.leases.round.total == 12
+    dying = next(g for g in sim.generators.values() if table.leases_of(g.name))
+    lost = {entry.id for entry in table.held_by(dying.name)}
+    delivered_before = {g.lease for g in sim.journal.groups(purpose="eval")}
+    sim.kill(dying, back_after=50)
+    sim.run(limit=300)
+    assert sim.coordinator.state is State.FINISHED
+    base, *_, result = sim.journal.evaluations()
+    for evaluation in (base, result):
+        assert (evaluation.n_problems, list(evaluation.pass_at_k)) == (3, ["8"])
+        assert [n for _, n, _ in sim.journal.evaluation_counts(evaluation.id)] == [8, 8, 8]
+        assert {name: its.n_problems for name, its in evaluation.sets.items()} == {
+            "hard": 2,
+            "easy": 1,
+        }
+    repeated = {
+        row.id for row in sim.journal.leases("delivered", purpose="eval") if row.attempt > 1
+    }
+    assert lost <= repeated
+    assert not repeated & delivered_before
+
+
 def test_an_evaluation_on_other_weights_is_malformed(desk: Desk) -> None:
     granted = running(desk, evaluate=False)
     lease = next(g for g in granted if g.split == "eval")

@@ -96,6 +96,25 @@ def test_an_evaluation_goes_on_after_a_restart_with_what_is_missing(
         assert again.journal.counts("eval") == {"delivered": 3, "failed": 1}
 
 
+def test_after_a_restart_the_missing_parts_of_a_problem_are_sampled(tmp_path: Path) -> None:
+    """Each of two samples is a part, with its own seed."""
+    large = {"sampling": {"max_tokens": 1_000_000}}
+    with closing(Desk(tmp_path, steps=0, **large)) as first:
+        granted = leases(first.say(b"g", REPLACE(HELLO, capacity=9)))
+        assert [(lease.row, lease.group_size) for lease in granted] == [
+            *[(0, 1), (0, 1), (1, 1), (1, 1), (2, 1), (2, 1)]
+        ]
+        first.say(b"g", delivered(granted[1], correct=(True,)), delivered(granted[2]))
+    rest = [lease for i, lease in enumerate(granted) if i not in (1, 2)]
+    with closing(Desk(tmp_path, steps=0, **large)) as again:
+        missing = leases(again.say(b"g", REPLACE(HELLO, capacity=9)))
+        assert [(m.row, m.seed) for m in missing] == [(lease.row, lease.seed) for lease in rest]
+        again.say(b"g", *map(delivered, missing))
+        (result,) = again.journal.evaluations()
+        assert again.journal.evaluation_counts(result.id) == [(0, 2, 1), (1, 2, 0), (2, 2, 0)]
+        assert result.pass_at_k["1"] == pytest.approx(1 / 6)
+
+
 def test_an_evaluation_that_lost_its_generator_goes_on_too(desk: Desk) -> None:
     first, *others = leases(desk.say(b"g", HELLO))
     desk.say(b"g", delivered(first))

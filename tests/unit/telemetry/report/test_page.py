@@ -44,12 +44,16 @@ def test_a_finished_run(tmp_path: Path) -> None:
         "groups_per_step: 2",
     ):
         assert title in page.text, title
-    assert page.tags.count("svg") == 25
+    assert page.tags.count("svg") == 27
     for title in (
         "Pass@k while training, T 0.6",
         "Distinct correct answers, held out, T 1",
         "Normalised variance",
         "Pass@64, T 0.6",
+        "Pass@k by evaluation set, T 0.6",
+        "By evaluation set",
+        "AIME, T 0.6",
+        "1 of 13 problems have no samples and are left out of all numbers: a prompt of 300 tokens.",
     ):
         assert title in page.text, title
     # Base and result: four k. While training: Pass@1 … @16 of four evaluations, @64 of two. Held
