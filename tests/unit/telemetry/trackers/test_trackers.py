@@ -26,7 +26,7 @@ from asyncds.telemetry.trackers.follower import (
     unsent,
 )
 from asyncds.telemetry.trackers.make import make_follower, make_tracker, missing_package
-from asyncds.telemetry.trackers.public_config import HIDDEN, public_config
+from asyncds.telemetry.trackers.public_config import HIDDEN, public_config, without_secrets
 from asyncds.telemetry.trackers.tracker import (
     Record,
     evaluation_numbers,
@@ -335,6 +335,13 @@ def test_names_of_numbers() -> None:
         "eval/T0.6/entropy": 1.0,
     }
     assert summary_numbers(SUMMARY) == {"summary/steps": 6.0, "summary/lag/max": 2.0}
+
+
+def test_numbers_are_no_secrets() -> None:
+    assert without_secrets({"max_per_token": 10.0, "hf_token": "x"}) == {
+        "max_per_token": 10.0,
+        "hf_token": HIDDEN,
+    }
 
 
 def test_secrets_are_hidden() -> None:

@@ -1,0 +1,188 @@
+"""`asyncds export`: the directory, its card, and the upload, to a fake hub (tests/support)."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from asyncds.cli.export import export_command
+from asyncds.config.load import dump_config, load_config
+from asyncds.launch.errors import UserError
+from asyncds.rollout.journal import Journal
+from asyncds.tiny.recipe import SHIPPED
+from tests.support.fake_hub import FakeHub, fake_hub
+from tests.support.records import evaluation_record
+from tests.support.synthetic_run import make_run
+
+
+def checkpoint(run: Path, step: int) -> Path:
+    """Put the tiny model in place as the checkpoint of a step."""
+    directory = run / "checkpoints" / f"step-{step}"
+    shutil.copytree(SHIPPED, directory / "hf")
+    files = {
+        str(path.relative_to(directory)): {
+            "bytes": path.stat().st_size,
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        }
+        for path in directory.rglob("*")
+        if path.is_file()
+    }
+    (directory / "manifest.json").write_text(json.dumps({"files": files, "state": {"step": step}}))
+    return directory
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    run = make_run(tmp_path, steps=20)
+    checkpoint(run, 10)
+    checkpoint(run, 20)
+    return run
+
+
+def configure(run: Path, *settings: str) -> None:
+    (run / "config.yaml").write_text(dump_config(load_config(run / "config.yaml", settings)))
+
+
+def export(run: Path, **options: Any) -> Path:
+    return export_command(
+        run_dir=run,
+        **{"step": None, "out": None, "push": None, "public": False} | options,
+    )
+
+
+def test_the_directory_loads_and_holds_the_checkpoint_bit_for_bit(run: Path) -> None:
+    out = export(run)
+    assert out == run / "export" / "step-20"
+    for file in SHIPPED.iterdir():
+        assert (out / file.name).read_bytes() == file.read_bytes()
+    model = AutoModelForCausalLM.from_pretrained(out, dtype="auto")
+    assert (str(model.dtype), model.config.model_type) == ("torch.float32", "qwen2")
+    assert AutoTokenizer.from_pretrained(out).decode([1, 2, 3]) == "1 2 3"
+    assert [p.name for p in out.parent.iterdir()] == ["step-20"], "nothing is left half made"
+
+
+def test_the_card_says_what_the_model_is(run: Path) -> None:
+    base = run.parents[1] / "models" / "tiny-countdown"
+    (base / "README.md").write_text("---\nlicense: other\nlicense_name: mine-1.0\n---\n# Base\n")
+    configure(run, "algorithm.advantage.kind=grpo", "learner.lr=3e-5")
+    card = ModelCard.load(export(run) / "README.md")
+    data = card.data
+    assert (data.license, data.license_name) == ("other", "mine-1.0")
+    assert (data.library_name, data.pipeline_tag) == ("transformers", "text-generation")
+    assert data.base_model is None, "a directory of this machine is no hub id"
+    with closing(Journal(run / "journal.db", read_only=True)) as journal:
+        results = [e for e in journal.evaluations() if e.step == 20]
+    assert {(r.metric_type, r.metric_value) for r in data.eval_results or []} == {
+        (f"pass@{k}", round(share, 4)) for e in results for k, share in e.pass_at_k.items()
+    }
+    first = results[0]
+    low, high = (100 * end for end in first.pass_at_k_interval["1"])
+    shown = f"{100 * first.pass_at_k['1']:.1f} ({low:.1f}–{high:.1f})"
+    assert f"| step 20 | {first.temperature:g} | 12 | 64 | {shown}" in card.text
+    assert "| base | 1 | 12 | 64 |" in card.text
+    assert "kind: grpo" in card.text
+    assert "lr: 3.0e-05" in card.text
+    assert "licence | mine-1.0" in card.text
+    for name in ("asyncds 0", "torch 2", "transformers 5"):
+        assert name in card.text
+    assert str(run.parents[1]) not in card.content, "no paths of this machine"
+
+
+def test_what_is_not_known_is_said_to_be_unknown(run: Path) -> None:
+    card = ModelCard.load(export(run, step=10) / "README.md")
+    assert "unknown: the card of the base model names none" in card.text
+    assert "These weights were not evaluated." in card.text
+    assert card.data.license is None
+
+
+def test_what_was_evaluated_apart_is_on_the_card(run: Path) -> None:
+    apart = run.parent / "quickstart-eval-step-10"
+    apart.mkdir()
+    result = evaluation_record(
+        1, {"pass@k": {"1": 0.25}, "pass@k_interval": {"1": [0.2, 0.5]}}
+    ).result()
+    (apart / "results.json").write_text(json.dumps({"tasks": {"sums": [result]}, "pooled": []}))
+    card = ModelCard.load(export(run, step=10) / "README.md")
+    assert "| sums | 1 | 3 | 2 | 25.0 (20.0–50.0) |" in card.text
+
+
+def test_the_data_of_the_hub_are_named_and_a_template_of_the_run_is_kept(run: Path) -> None:
+    values = yaml.safe_load((run / "config.yaml").read_text())
+    values["task"] = {
+        "kind": "dataset",
+        "train": [{"dataset": "openai/gsm8k", "subset": "main"}, {"dataset": "/secret/rows.jsonl"}],
+        "reward": {"fn": "exact", "options": {"api_key": "hunter2"}},
+        "chat": {"template": "{{ messages }}", "system": "Be brief."},
+    }
+    (run / "config.yaml").write_text(yaml.safe_dump(values))
+    out = export(run)
+    card = ModelCard.load(out / "README.md")
+    assert card.data.datasets == ["openai/gsm8k"]
+    assert (out / "chat_template.jinja").read_text() == "{{ messages }}"
+    assert "with the system text 'Be brief.'" in card.text
+    assert "hunter2" not in card.text
+    assert "/secret" not in card.text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"step": 15}, "no checkpoint of step 15: choose one of 10, 20"),
+        ({"out": "models"}, "models is there already: delete it, or choose another with --out"),
+        ({"push": "me/mine"}, "--push needs a token of the Hugging Face hub"),
+        ({"push": "no id/at/all"}, "--push no id/at/all is no hub id such as me/my-model"),
+    ],
+)
+def test_what_can_not_be_done_is_a_sentence(
+    run: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
+) -> None:
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    if "out" in options:
+        options = {"out": run.parents[1] / "models"}
+    with pytest.raises(UserError, match=message):
+        export(run, **options)
+    assert not (run / "export").exists()
+
+
+def test_a_checkpoint_without_its_export(run: Path) -> None:
+    directory = run / "checkpoints" / "step-20"
+    shutil.rmtree(directory / "hf")
+    (directory / "manifest.json").write_text(json.dumps({"files": {}, "state": {"step": 20}}))
+    with pytest.raises(UserError, match="has no Hugging Face directory hf"):
+        export(run)
+
+
+def pushed(hub: FakeHub, run: Path, *options: str) -> "subprocess.CompletedProcess[str]":
+    """The command in a process of its own, since the library reads its endpoint when imported."""
+    environment = os.environ | {"HF_ENDPOINT": hub.address, "HF_TOKEN": "hf_x"}
+    command = [sys.executable, "-m", "asyncds.cli.main", "export", str(run), *options]
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def test_it_is_uploaded_to_a_hub(run: Path) -> None:
+    with fake_hub() as hub:
+        done = pushed(hub, run, "--push", "me/mine")
+        assert done.returncode == 0, done.stderr
+        assert "uploaded to me/mine" in done.stdout
+        assert hub.tokens == {"Bearer hf_x"}
+        (made,) = hub.repos.values()
+        assert (made["name"], made["visibility"]) == ("mine", "private")
+        assert hub.files["model.safetensors"] == (SHIPPED / "model.safetensors").read_bytes()
+        assert b'from_pretrained("me/mine")' in hub.files["README.md"]
+        hub.refuse = 403
+        done = pushed(hub, run, "--push", "me/mine", "--out", str(run / "again"))
+    assert done.returncode == 2
+    assert "is there, but was not uploaded to me/mine: " in done.stderr
+    assert (run / "again" / "README.md").exists()
