@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from asyncds.cli import files
+from asyncds.cli import files, models
 from asyncds.cli.task_app import task_app
 from asyncds.launch.errors import UserError
 from asyncds.user_code import find_user_code
@@ -373,30 +373,6 @@ def report(run: RunDirectory) -> None:
 
 
 @app.command()
-def export(
-    run: RunDirectory,
-    step: Annotated[
-        int | None, typer.Option(min=1, help="Which checkpoint of RUN; default: the newest.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Default: export/step-<step> in RUN.")
-    ] = None,
-    push: Annotated[
-        str | None, typer.Option(metavar="HUB_ID", help="Upload it there, such as me/my-model.")
-    ] = None,
-    public: Annotated[
-        bool, typer.Option("--public", help="Everybody may see it, if --push makes it.")
-    ] = False,
-) -> None:
-    """Write the model of a checkpoint with a card, for from_pretrained, vLLM and the hub."""
-    from asyncds.cli.export import export_command
-
-    print(export_command(run_dir=run, step=step, out=out, push=push, public=public))
-    if push is not None:
-        print(f"uploaded to {push}")
-
-
-@app.command()
 def compare(
     runs: Annotated[
         list[Path],
@@ -426,6 +402,7 @@ def compare(
     compare_command(runs, baseline=baseline, output=output, pairs=pairs, over=over)
 
 
+app.command()(models.export)
 app.command()(files.keys)
 app.command("tiny-model")(files.tiny_model)
 
