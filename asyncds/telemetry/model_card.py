@@ -180,7 +180,7 @@ def _prompted(asked: Mapping[str, Any]) -> str:
 
 
 def _base_licence(model: str) -> dict[str, str]:
-    """What the base model's card says of its licence, as the hub's metadata name it."""
+    """The licence that the base model's card names, as the metadata of the hub have it."""
     try:
         local = Path(model).expanduser() / "README.md"
         readme = local if Path(model).is_dir() else hf_hub_download(model, "README.md")
