@@ -219,14 +219,11 @@ def learner(arguments: RoleArguments) -> None:
 
 @config_app.command("check")
 def config_check(file: ConfigFile, overrides: Overrides = None) -> None:
-    """Say what would keep a run of FILE from working on this machine."""
-    from asyncds.config.load import load_config
-    from asyncds.launch.preflight import preflight
+    """Say what would keep a run, or a sweep, of FILE from working on this machine."""
+    from asyncds.cli.check import check_command
 
-    config = load_config(file, overrides or [])
-    if problems := preflight(config):
-        raise UserError(*problems)
-    print(f"{file} is fine: a run would be written to {Path(config.runs_dir) / config.name}")
+    for line in check_command(file, overrides or []):
+        print(line)
 
 
 @config_app.command("show")

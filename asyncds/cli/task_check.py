@@ -10,12 +10,13 @@ from typing import Any, get_args
 from asyncds.config.schema import RunConfig
 from asyncds.config.tasks import task_options
 from asyncds.launch.errors import UserError
-from asyncds.launch.model_directory import check_model
 from asyncds.launch.preflight import task_problems
+from asyncds.launch.prompts import not_encoded, room_for_prompts
 from asyncds.scoring.frames import Reply
 from asyncds.scoring.process_pool import ProcessPoolScorer
-from asyncds.tasks.base import Row, Split, Task, encode_prompt
+from asyncds.tasks.base import Row, Split, Task, encode_prompt, evaluation_sets
 from asyncds.tasks.registry import make_task
+from asyncds.tasks.warned import warned
 
 COUNTED_PROMPTS = 2_000
 """Of a larger split only so many prompts are encoded, spread evenly."""
@@ -78,6 +79,13 @@ def check_task(config: RunConfig, *, rows: int, seed: int = 0) -> TaskReport:
 
     rows: how many are drawn, of each split. Raises UserError where it can't be made.
     """
+    with warned() as notes:
+        report = _check_task(config, rows=rows, seed=seed)
+    report.notes[:0] = notes
+    return report
+
+
+def _check_task(config: RunConfig, *, rows: int, seed: int) -> TaskReport:
     if problems := task_problems(config):
         raise UserError(*problems)
     options = task_options(config.task, tokenizer=config.tokenizer or config.model)
@@ -87,7 +95,10 @@ def check_task(config: RunConfig, *, rows: int, seed: int = 0) -> TaskReport:
     except (ValueError, ImportError) as error:
         raise UserError(f"task: {error}") from error
     report = TaskReport(name=task.name, sizes={name: len(found) for name, found in splits.items()})
-    report.notes += getattr(task, "bad_rows", [])
+    for split in splits:
+        if sets := evaluation_sets(task, split):
+            named = ", ".join(f"{name} ({n})" for name, n in sets)
+            report.notes.append(f"{split} consists of {named}")
     draw = random.Random(seed)
     drawn = {name: draw.sample(range(len(s)), min(rows, len(s))) for name, s in splits.items()}
     chosen = {name: [splits[name][i] for i in sorted(places)] for name, places in drawn.items()}
@@ -119,10 +130,7 @@ def _look_at_prompts(
         if tokenizer is not None:
             _measure(config, task, splits, tokenizer, report)
     except Exception as error:  # whatever a template or a tokenizer raises: it is the finding
-        report.problems.append(
-            f"a prompt can't be encoded with the tokenizer of {config.tokenizer or config.model}: "
-            f"{type(error).__name__}: {error}"
-        )
+        report.problems.append(not_encoded(config.tokenizer or config.model, error))
 
 
 def _measure(
@@ -133,7 +141,7 @@ def _measure(
     report: TaskReport,
 ) -> None:
     """Count the tokens of all prompts, and say which are too long."""
-    room = _room(config)
+    room = room_for_prompts(config)
     for split, found in splits.items():
         every = -(-len(found) // COUNTED_PROMPTS) or 1
         lengths = {
@@ -152,15 +160,6 @@ def _measure(
                 "has these)"
             )
     report.lengths.sort()
-
-
-def _room(config: RunConfig) -> int | None:
-    """Tokens that a prompt may have."""
-    longest = config.generator.max_model_len
-    if longest is None:
-        _, facts = check_model(config.model, config.tokenizer)
-        longest = facts.positions if facts else None
-    return None if longest is None else longest - config.sampling.max_tokens
 
 
 def _tokenizer(config: RunConfig, report: TaskReport) -> Any:

@@ -162,6 +162,9 @@ class CheckpointConfig(Section):
     """Steps between checkpoints; one more is written at the end."""
     keep_last: int = Field(2, ge=1)
     """Older ones are deleted."""
+    least_mb_per_second: float = Field(200, gt=0, allow_inf_nan=False)
+    """What all ranks together write and read at least: so much longer than
+    `learner.collective_seconds` they wait for each other, for 7B (126 GB) 11 minutes."""
     keep_best: bool = True
     """Keep one more, if it is older: the one whose weights reached the highest Pass@k of all that
     were evaluated, at the first of eval.pass_at and the first of eval.temperatures. Evaluate every

@@ -32,12 +32,29 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> RunConfig:
         values = read_yaml(path)
     except UnreadableError as error:
         raise ConfigError(str(error)) from error
+    if _is_sweep(values):
+        raise ConfigError(
+            f"{path} is a sweep, of runs of {values['run']}: start it with `asyncds sweep`, and "
+            "check it with `asyncds config check`"
+        )
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold a mapping such as `model: …`, not a {_name(values)}")
     # A named algorithm first: what is set beside it is on top of it, in whatever order.
     for override in sorted(overrides, key=lambda o: not o.startswith("algorithm.kind=")):
         _apply(values, override)
     return parse_config(values)
+
+
+def is_sweep(path: Path) -> bool:
+    """Whether a file is a sweep rather than a run; one that can't be read is none."""
+    try:
+        return _is_sweep(read_yaml(path))
+    except UnreadableError:
+        return False
+
+
+def _is_sweep(values: Any) -> bool:
+    return isinstance(values, dict) and isinstance(values.get("run"), str) and "model" not in values
 
 
 def parse_config(values: dict[str, Any]) -> RunConfig:

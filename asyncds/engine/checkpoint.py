@@ -8,30 +8,31 @@
 
 It is written under another name, flushed to disk and renamed, so that a directory called
 ``step-N`` is complete unless the disk lost something, which the manifest shows. All ranks write to
-the same directory: on several nodes it must be on a shared file system. Rank 0 reads everything
-once for the manifest, and once more before it is loaded, while the others wait.
+the same directory: on several nodes it must be on a shared file system. A rank hashes what
+DeepSpeed writes there while it is written, and rank 0 the export, an eighth of all; before a
+checkpoint is loaded, each rank reads its share of all files.
 """
 
 import errno
-import hashlib
 import json
 import logging
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import deepspeed
 import torch
-import torch.distributed as dist
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers.utils import cached_file
 
 from asyncds.engine.checkpoint_owner import PARTIAL, REPLACED, confirm, put_in_place
+from asyncds.engine.hashes import Files, describe, differences, hashing, share, whole
+from asyncds.engine.process_group import gathered, place
 from asyncds.engine.training import TrainingEngine
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,8 @@ MANIFEST = "manifest.json"
 _DEEPSPEED, _HF = "deepspeed", "hf"
 _TAG = "state"
 _DAMAGED = "damaged-"
-_READERS = 8
+_SHARD = "5GB"
+"""Files of the export are no larger, so that several are hashed at a time."""
 _FULL_BYTES = 1 << 20
 """Free bytes below which a full disk is why writing failed."""
 # Copied byte for byte, so that learner and generators can compare them.
@@ -86,24 +88,30 @@ def save(engine: TrainingEngine, directory: Path, *, state: Mapping[str, Any], o
             (partial / _HF).mkdir(parents=True)
             _look_for_room(root)
 
+    written: Files = {}
+
     def write() -> None:
-        engine.deepspeed.save_checkpoint(
-            str(partial / _DEEPSPEED),
-            tag=_TAG,
-            client_state={"torch_rng_state": torch.get_rng_state()},
-            save_latest=False,
-        )
+        with hashing(engine.deepspeed) as files:
+            engine.deepspeed.save_checkpoint(
+                str(partial / _DEEPSPEED),
+                tag=_TAG,
+                client_state={"torch_rng_state": torch.get_rng_state()},
+                save_latest=False,
+            )
+        written.update({str(Path(name).relative_to(partial)): f for name, f in files.items()})
         export(engine, partial / _HF)
 
     def finish() -> None:
+        everything = whole(gathered(written))
         if engine.rank == 0:
-            manifest = {**_layout(engine), "state": dict(state), "files": _describe(partial)}
+            files = _complete_files(partial, everything)
+            manifest = {**_layout(engine), "state": dict(state), "files": files}
             (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
             _flush(partial)
             put_in_place(partial, directory, owner)
 
     for part in (begin, write, finish):
-        problem = _together(engine, part, root, owner)
+        problem = _together(part, root, owner)
         if problem:
             if engine.rank == 0:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -120,7 +128,7 @@ def export(engine: TrainingEngine, directory: Path) -> None:
     """
     weights = _full_weights(engine)
     if engine.rank == 0:
-        engine.causal_lm.save_pretrained(directory, state_dict=weights)
+        engine.causal_lm.save_pretrained(directory, state_dict=weights, max_shard_size=_SHARD)
         for file in directory.glob("*.safetensors"):
             file.chmod(0o644)  # written for the owner alone; generators may run as another user
         _copy(engine.model_source, ("generation_config.json",), directory)
@@ -186,11 +194,7 @@ def verify(directory: Path) -> dict[str, Any]:
     Returns the manifest. Raises CheckpointError, naming every file that is missing or not whole.
     """
     manifest = _manifest(directory)
-    files = manifest["files"]
-    with ThreadPoolExecutor(_READERS) as readers:
-        found = readers.map(lambda name: _problem(directory / name, files[name]), files)
-        problems = [f"{name} {p}" for name, p in zip(files, found, strict=True) if p]
-    if problems:
+    if problems := differences(directory, manifest["files"]):
         raise CheckpointError(f"{directory}: " + "; ".join(problems))
     return manifest
 
@@ -198,18 +202,18 @@ def verify(directory: Path) -> dict[str, Any]:
 def newest(root: Path) -> Path | None:
     """The checkpoint ``step-N`` with the largest N that is whole, or None without any.
 
-    Newer ones that are damaged are named in the log and set aside as ``damaged-step-N``, so that
-    ``prune`` keeps none of them in place of a good one. To be called by one process, with no save
-    in progress. Raises CheckpointError if there are checkpoints and all are damaged.
+    A collective, where there are several ranks: each reads its share of a checkpoint. Newer ones
+    that are damaged are named in the log and set aside as ``damaged-step-N``, so that ``prune``
+    keeps none of them in place of a good one. No save may be in progress. Raises CheckpointError,
+    on all ranks, if there are checkpoints and all are damaged.
     """
     damaged: dict[Path, str] = {}
-    for directory in reversed(_complete(root)):
-        try:
-            verify(directory)
-        except CheckpointError as error:
-            damaged[directory] = str(error)
+    rank, _ = place()
+    for directory in reversed(gathered(_complete(root))[0]):
+        if problem := "; ".join(chain.from_iterable(gathered(_problems_here(directory)))):
+            damaged[directory] = f"{directory}: {problem}"
             continue
-        for bad, problem in damaged.items():
+        for bad, problem in damaged.items() if rank == 0 else ():
             aside = bad.with_name(_DAMAGED + bad.name)
             shutil.rmtree(aside, ignore_errors=True)
             bad.rename(aside)
@@ -240,7 +244,7 @@ def prune(root: Path, *, keep_last: int, keep: Collection[int] = ()) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _together(engine: TrainingEngine, action: Callable[[], None], root: Path, owner: str) -> str:
+def _together(action: Callable[[], None], root: Path, owner: str) -> str:
     """Do it on every rank; returns how the disk of `root` was full for one of them, or ""."""
     problem = ""
     try:
@@ -252,11 +256,7 @@ def _together(engine: TrainingEngine, action: Callable[[], None], root: Path, ow
         if not missing and shutil.disk_usage(_existing(root)).free > _FULL_BYTES:
             raise
         problem = " ".join((getattr(error, "strerror", None) or str(error)).split())[:200]
-    problems = [problem]
-    if engine.ranks > 1:
-        problems *= engine.ranks
-        dist.all_gather_object(problems, problem)
-    return next(filter(None, problems), "")
+    return next(filter(None, gathered(problem)), "")
 
 
 def _look_for_room(root: Path) -> None:
@@ -285,18 +285,30 @@ def _manifest(directory: Path) -> dict[str, Any]:
     return manifest
 
 
-def _problem(file: Path, expected: Mapping[str, Any]) -> str:
-    """The fault of a file in a sentence, or ""."""
+def _problems_here(directory: Path) -> list[str]:
+    """The faults of this rank's share of a checkpoint, a sentence each."""
+    rank, ranks = place()
     try:
-        if not file.is_file():
-            return "is missing"
-        if (size := file.stat().st_size) != expected["bytes"]:
-            return f"has {size} of {expected['bytes']} bytes"
-        if "sha256" in expected and _sha256(file) != expected["sha256"]:
-            return "has other content than was written"
-    except OSError as error:
-        return f"cannot be read: {error}"
-    return ""
+        files = _manifest(directory)["files"]
+    except CheckpointError as error:
+        return [str(error)]
+    return differences(directory, share(files, rank=rank, ranks=ranks))
+
+
+def _complete_files(partial: Path, written: Files) -> Files:
+    """The entries of all files: those that ranks have written, and the others, which are read.
+
+    Raises CheckpointError where a file of another rank is not here.
+    """
+    there = [path for path in sorted(partial.rglob("*")) if path.is_file()]
+    names = {str(path.relative_to(partial)) for path in there}
+    if missing := sorted(written.keys() - names):
+        raise CheckpointError(
+            f"{missing[0]} was written by another rank and is not in {partial}: give all ranks the "
+            "same runs_dir, on a shared file system"
+        )
+    others = [path for path in there if str(path.relative_to(partial)) not in written]
+    return dict(sorted({**written, **describe(others, below=partial)}.items()))
 
 
 def _complete(root: Path) -> list[Path]:
@@ -324,21 +336,6 @@ def _full_weights(engine: TrainingEngine) -> dict[str, Tensor]:
                 # Copied: the gathered memory is freed on leaving.
                 weights[name] = parameter.detach().to("cpu", copy=True)
     return weights
-
-
-def _describe(directory: Path) -> dict[str, dict[str, Any]]:
-    files = sorted(path for path in directory.rglob("*") if path.is_file())
-    with ThreadPoolExecutor(_READERS) as readers:
-        hashes = readers.map(_sha256, files)
-        return {
-            str(file.relative_to(directory)): {"bytes": file.stat().st_size, "sha256": digest}
-            for file, digest in zip(files, hashes, strict=True)
-        }
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _flush(directory: Path) -> None:

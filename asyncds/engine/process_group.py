@@ -1,13 +1,17 @@
 """The learner's ranks as one torch.distributed group, with a deadline on every collective."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from typing import TypeVar
 
 import deepspeed
 import torch
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import _set_pg_timeout
+
+T = TypeVar("T")
 
 
 def join(*, deadline_s: float) -> torch.device:
@@ -38,7 +42,40 @@ def join(*, deadline_s: float) -> torch.device:
     return device
 
 
-def set_deadline(groups: Iterable[dist.ProcessGroup], *, deadline_s: float) -> None:
-    """Set the deadline of groups that exist; DeepSpeed creates its own with torch's 30 minutes."""
-    for group in groups:
-        _set_pg_timeout(timedelta(seconds=deadline_s), group)
+def place() -> tuple[int, int]:
+    """The rank of this process, and how many there are; (0, 1) where there is no group."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def gathered(value: T) -> list[T]:
+    """The value of every rank, in their order. A collective."""
+    _, ranks = place()
+    values = [value] * ranks
+    if ranks > 1:
+        dist.all_gather_object(values, value)
+    return values
+
+
+class Patience:
+    """The deadline of the collectives of groups that exist, which may be longer for a while.
+
+    DeepSpeed creates groups of its own with torch's 30 minutes.
+    """
+
+    def __init__(self, groups: Iterable[dist.ProcessGroup], *, usual_s: float) -> None:
+        self._groups = [*groups]
+        self._usual = usual_s
+        self._set(usual_s)
+
+    @contextmanager
+    def longer(self, seconds: float) -> Iterator[None]:
+        """Meanwhile collectives have so many seconds beside the usual ones."""
+        self._set(self._usual + seconds)
+        try:
+            yield
+        finally:
+            self._set(self._usual)
+
+    def _set(self, seconds: float) -> None:
+        for group in self._groups:
+            _set_pg_timeout(timedelta(seconds=seconds), group)

@@ -28,7 +28,7 @@ from asyncds.engine.deepspeed_config import DType, deepspeed_config, lr_factor
 from asyncds.engine.micro_batches import MicroBatch, ShardIndex, plan_micro_batches, plan_updates
 from asyncds.engine.optimizer import make_optimizer
 from asyncds.engine.policy_model import PolicyModel, TokenScores, check_head
-from asyncds.engine.process_group import join, set_deadline
+from asyncds.engine.process_group import Patience, join
 from asyncds.protocol.batch import Float32, Int32, Shard
 
 
@@ -118,8 +118,7 @@ class TrainingEngine:
         self.device = join(deadline_s=settings.collective_seconds)
         self.rank, self.ranks = dist.get_rank(), dist.get_world_size()
         self._temperature = temperature
-        self._micro_batch_tokens = settings.micro_batch_tokens
-        self._max_grad_norm = settings.max_grad_norm
+        self._settings = settings
         torch.manual_seed(seed)
 
         load = functools.partial(_load_policy, dtype, config, settings.logprob_chunk_tokens)
@@ -133,16 +132,23 @@ class TrainingEngine:
             lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, factor),
             config=config,
         )
-        groups = {
-            dist.group.WORLD,
-            self.deepspeed.data_parallel_group,
-            self.deepspeed.seq_data_parallel_group,
-        }
-        set_deadline(groups, deadline_s=settings.collective_seconds)
+        self.patience = Patience(
+            {
+                dist.group.WORLD,
+                self.deepspeed.data_parallel_group,
+                self.deepspeed.seq_data_parallel_group,
+            },
+            usual_s=settings.collective_seconds,
+        )
         self._finish(self.deepspeed)
         self._reference: nn.Module | None = None
         if reference_model is not None:
             self._reference = self._frozen(load(reference_model), config)
+
+    @property
+    def size(self) -> int:
+        """Parameters of the whole model."""
+        return _size(self.deepspeed.module)
 
     @property
     def causal_lm(self) -> PreTrainedModel:
@@ -267,7 +273,7 @@ class TrainingEngine:
 
     def _plan(self, shard: Shard, rows: Int32) -> list[Int32]:
         plan = plan_micro_batches(
-            shard.table, rows, ranks=self.ranks, token_budget=self._micro_batch_tokens
+            shard.table, rows, ranks=self.ranks, token_budget=self._settings.micro_batch_tokens
         )
         return plan[self.rank]
 
@@ -307,7 +313,7 @@ class TrainingEngine:
     def _step(self, step: int) -> float:
         """Apply the accumulated gradient and return its norm. Raises NonFiniteError."""
         if self.zero_stage == 0:
-            limit = self._max_grad_norm or math.inf
+            limit = self._settings.max_grad_norm or math.inf
             norm = nn.utils.clip_grad_norm_(self.deepspeed.module.parameters(), limit).item()
             applied = math.isfinite(norm)
             if applied:
@@ -323,7 +329,7 @@ class TrainingEngine:
         return norm
 
     def _clipped_share(self, norms: list[float]) -> float:
-        limit = self._max_grad_norm or math.inf
+        limit = self._settings.max_grad_norm or math.inf
         return sum(norm > limit for norm in norms) / len(norms)
 
     def _frozen(self, policy: PolicyModel, config: dict[str, Any]) -> nn.Module:

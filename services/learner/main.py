@@ -100,7 +100,7 @@ def _serve(config: RunConfig) -> int:
         checkpoints = Checkpoints(
             run_directory(config) / "checkpoints",
             engine=engine,
-            keep_last=config.checkpoint.keep_last,
+            config=config.checkpoint,
             metrics=metrics,
         )
         checkpoints.restore()

@@ -340,6 +340,13 @@ def test_a_checkpoint_continues_in_a_new_process(
             assert after["lr"] == before["lr"] == 1e-3
             np.testing.assert_array_equal(after["loaded"], before["exported"])
             np.testing.assert_array_equal(after["probe"], before["probe"])
+        files = verify(checkpoint)["files"]
+        written = {name for name in files if name.endswith(".pt")}
+        assert len(written) >= (1 if stage == 0 else 2), "each rank's part"
+        read, nothing = (list(saved["read"]) for saved in results(f"save{stage}"))
+        assert nothing == []
+        assert written.isdisjoint(read), "what is hashed while it is written is not read again"
+        assert set(read) == files.keys() - written
 
         exported = AutoModelForCausalLM.from_pretrained(checkpoint / "hf")
         ids = torch.from_numpy(PROBE).long()[None]

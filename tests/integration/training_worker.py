@@ -243,9 +243,17 @@ def do_save(engine: TrainingEngine, job: dict[str, Any]) -> dict[str, Any]:
     update(engine)
     exported = engine.probe(PROBE)
     _take_over(engine, Path(job["directory"]).parent)
+    read: list[str] = []
+    describe = checkpoint.describe
+
+    def describing(files: list[Path], *, below: Path) -> Any:
+        read.extend(str(file.relative_to(below)) for file in files)
+        return describe(files, below=below)
+
+    checkpoint.describe = describing
     checkpoint.save(engine, Path(job["directory"]), state={"version": 5}, owner=OWNER)
     lr = update(engine)[0].lr
-    return {"exported": exported, "probe": engine.probe(PROBE), "lr": lr}
+    return {"exported": exported, "probe": engine.probe(PROBE), "lr": lr, "read": read}
 
 
 def _take_over(engine: TrainingEngine, root: Path) -> None:

@@ -11,22 +11,26 @@ import pytest
 from asyncds.engine.checkpoint import (
     MANIFEST,
     CheckpointError,
-    _describe,
     load,
     newest,
     prune,
     verify,
 )
+from asyncds.engine.hashes import Files, describe
 from asyncds.engine.training import TrainingEngine
 
 LAYOUT = {"ranks": 2, "zero_stage": 3, "dtype": "float32"}
+
+
+def described(directory: Path) -> Files:
+    return describe([path for path in directory.rglob("*") if path.is_file()], below=directory)
 
 
 def write(directory: Path) -> Path:
     (directory / "hf").mkdir(parents=True)
     (directory / "hf" / "model.safetensors").write_bytes(b"weights")
     (directory / "optimizer.pt").write_bytes(b"moments")
-    manifest = {**LAYOUT, "state": {}, "files": _describe(directory)}
+    manifest = {**LAYOUT, "state": {}, "files": described(directory)}
     (directory / MANIFEST).write_text(json.dumps(manifest))
     return directory
 
@@ -75,7 +79,7 @@ def test_large_files_are_hashed_too_and_not_read_at_once(tmp_path: Path) -> None
     with (checkpoint / "optimizer.pt").open("wb") as file:
         file.truncate(size)
     tracemalloc.start()
-    files = _describe(checkpoint)
+    files = described(checkpoint)
     (checkpoint / MANIFEST).write_text(json.dumps({**LAYOUT, "state": {}, "files": files}))
     verify(checkpoint)
     _, most = tracemalloc.get_traced_memory()

@@ -11,6 +11,7 @@ from prometheus_client import generate_latest
 
 from asyncds.config.schema import RunConfig
 from asyncds.engine.checkpoint import NoRoomError
+from asyncds.engine.process_group import Patience
 from asyncds.engine.training import LossFunction, UpdateMetrics
 from asyncds.protocol.batch import Shard
 from asyncds.protocol.codec import pack_shard
@@ -34,6 +35,7 @@ class MockEngine:
     """Its policy is the behaviour policy, moved by 0.1 nats a token; it doesn't learn."""
 
     rank, ranks, device, causal_lm = 0, 1, torch.device("cpu"), None
+    size, patience = 1, Patience([], usual_s=1.0)
 
     def probe(self, token_ids: object) -> None:
         return None
@@ -125,7 +127,7 @@ def make_learner(
     )
     engine = cast(Any, MockEngine())
     checkpoints = Checkpoints(
-        path / "checkpoints", engine=engine, keep_last=config.checkpoint.keep_last, metrics=metrics
+        path / "checkpoints", engine=engine, config=config.checkpoint, metrics=metrics
     )
     checkpoints.newest = step or -1
     return Learner(
