@@ -10,7 +10,7 @@ from rich.console import Console
 from asyncds.cli.eval_view import results_table
 from asyncds.cli.slots import is_finished, problems_of, run_all
 from asyncds.cli.sweep_view import outcome_line
-from asyncds.config.load import load_config
+from asyncds.config.load import load_config, read_values
 from asyncds.config.schema import RunConfig
 from asyncds.launch import local
 from asyncds.launch.errors import UserError
@@ -141,13 +141,16 @@ def _subject(source: str, step: int | None, overrides: Sequence[str]) -> Subject
 
 def _of_run(run_dir: Path, step: int | None) -> Subject:
     checkpoint = find_checkpoint(run_dir, step)
-    run = load_config(run_dir / "config.yaml")
-    model = _model(str(checkpoint.model), run.tokenizer or run.model, run.dtype)
+    values = read_values(run_dir / "config.yaml", ())
+    model = _model(
+        str(checkpoint.model), values.get("tokenizer") or values["model"], values["dtype"]
+    )
     return Subject(
         name=f"{run_dir.resolve().name}-eval-step-{checkpoint.step}",
         runs_dir=run_dir.resolve().parent,
         model=model,
-        config=run_dir / "config.yaml",
+        # That of supervised training asks nothing.
+        config=run_dir / "config.yaml" if "task" in values else None,
         # The run may be going on.
         settings=[*model, "coordinator.port=0", "telemetry.port=0"],
     )

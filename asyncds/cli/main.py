@@ -400,6 +400,7 @@ def compare(
 
 
 app.command()(models.export)
+app.command()(models.sft)
 app.command()(files.keys)
 app.command("tiny-model")(files.tiny_model)
 

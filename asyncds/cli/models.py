@@ -1,4 +1,4 @@
-"""Commands that make models: exports of checkpoints."""
+"""Commands that make models: supervised training, and exports of checkpoints."""
 
 from pathlib import Path
 from typing import Annotated
@@ -27,3 +27,19 @@ def export(
     print(export_command(run_dir=run, step=step, out=out, push=push, public=public))
     if push is not None:
         print(f"uploaded to {push}")
+
+
+def sft(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A YAML file: docs/sft.md.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]…", help="Overrides such as learner.lr=1e-5."),
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Delete what is there of that name first.")
+    ] = False,
+) -> None:
+    """Train on answers, supervised: a warm start for a run. What was interrupted goes on."""
+    from asyncds.cli.sft import sft_command
+
+    raise typer.Exit(sft_command(file=file, overrides=overrides or [], replace=replace))

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -18,6 +18,9 @@ class ConfigError(Exception):
     """The configuration can't be used; the message says what is wrong and how to mend it."""
 
 
+C = TypeVar("C", bound=BaseModel)
+
+
 def load_config(path: Path, overrides: Iterable[str] = ()) -> RunConfig:
     """Read ``path``, apply overrides such as ``learner.lr=1e-4``, validate.
 
@@ -28,6 +31,11 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> RunConfig:
     Raises:
         ConfigError: the file can't be read, or a value is refused; one line per problem.
     """
+    return parse_config(read_values(path, overrides))
+
+
+def read_values(path: Path, overrides: Iterable[str]) -> dict[str, Any]:
+    """The values of a file with overrides applied. Raises ConfigError."""
     try:
         values = read_yaml(path)
     except UnreadableError as error:
@@ -42,7 +50,7 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> RunConfig:
     # A named algorithm first: what is set beside it is on top of it, in whatever order.
     for override in sorted(overrides, key=lambda o: not o.startswith("algorithm.kind=")):
         _apply(values, override)
-    return parse_config(values)
+    return values
 
 
 def is_sweep(path: Path) -> bool:
@@ -61,13 +69,19 @@ def parse_config(values: dict[str, Any]) -> RunConfig:
     """Validate plain values. Raises ConfigError with one line per problem."""
     if "algorithm" in values:
         values = {**values, "algorithm": with_bundle(values["algorithm"])}
+    return parse_as(RunConfig, values)
+
+
+def parse_as(kind: type[C], values: dict[str, Any]) -> C:
+    """Validate plain values as a configuration of a kind. Raises ConfigError."""
     try:
-        return RunConfig.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(_sentence(e, values) for e in error.errors())) from error
+        sentences = [_sentence(e, values, kind) for e in error.errors()]
+        raise ConfigError("\n".join(sentences)) from error
 
 
-def dump_config(config: RunConfig) -> str:
+def dump_config(config: BaseModel) -> str:
     """YAML with every default written out."""
     return write_yaml(config.model_dump(mode="json"))
 
@@ -94,12 +108,12 @@ def _apply(values: dict[str, Any], override: str) -> None:
     node[leaf] = value
 
 
-def _sentence(error: Any, values: dict[str, Any]) -> str:
+def _sentence(error: Any, values: dict[str, Any], kind: type[BaseModel]) -> str:
     tags = _tags(values, error["loc"])
     where = [part for i, part in enumerate(error["loc"]) if i not in tags]
     path = ".".join(str(p) for p in where)
     if error["type"] == "extra_forbidden":
-        return f"unknown key {path}{_suggestion(where)}"
+        return f"unknown key {path}{_suggestion(where, kind)}"
     if error["type"] == "missing":
         return f"{path} is missing: set it in the file or with {path}=…"
     message = str(error.get("ctx", {}).get("error", "")) or error["msg"]
@@ -125,20 +139,20 @@ def _tags(values: Any, loc: tuple[Any, ...]) -> set[int]:
     return tags
 
 
-def _suggestion(where: list[Any]) -> str:
+def _suggestion(where: list[Any], kind: type[BaseModel]) -> str:
     *parents, leaf = [str(p) for p in where if not isinstance(p, int)]
-    known = _fields(parents)
+    known = _fields(parents, kind)
     if near := difflib.get_close_matches(leaf, known, n=1, cutoff=0.5):
         return f": did you mean {'.'.join([*map(str, where[:-1]), near[0]])}?"
-    elsewhere = [p for p in _all_paths(RunConfig) if p.rsplit(".", 1)[-1] == leaf]
+    elsewhere = [p for p in _all_paths(kind) if p.rsplit(".", 1)[-1] == leaf]
     if elsewhere:
         return f": did you mean {elsewhere[0]}?"
     return f": {'.'.join(parents) or 'a run'} has {', '.join(sorted(known))}" if known else ""
 
 
-def _fields(parents: list[str]) -> list[str]:
+def _fields(parents: list[str], kind: type[BaseModel]) -> list[str]:
     prefix = "".join(p + "." for p in parents)
-    paths = {p for p in _all_paths(RunConfig) if p.startswith(prefix)}
+    paths = {p for p in _all_paths(kind) if p.startswith(prefix)}
     return list(dict.fromkeys(p[len(prefix) :].split(".")[0] for p in paths))
 
 

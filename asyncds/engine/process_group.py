@@ -79,3 +79,11 @@ class Patience:
     def _set(self, seconds: float) -> None:
         for group in self._groups:
             _set_pg_timeout(timedelta(seconds=seconds), group)
+
+
+def agree_on(value: str) -> str:
+    """Return rank 0's value, on every rank."""
+    values = [value]
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.broadcast_object_list(values, src=0)
+    return values[0]

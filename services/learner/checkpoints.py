@@ -7,11 +7,10 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-import torch.distributed as dist
-
 from asyncds.config.engines import CheckpointConfig
 from asyncds.engine import checkpoint
 from asyncds.engine.checkpoint_owner import take_over
+from asyncds.engine.process_group import agree_on
 from asyncds.engine.training import TrainingEngine
 from asyncds.telemetry.metrics.registry import Metrics
 
@@ -83,11 +82,3 @@ class Checkpoints:
         """Wait as long for each other as a checkpoint may take."""
         rate = 1e6 * self._config.least_mb_per_second
         return self._engine.patience.longer(BYTES_PER_PARAMETER * self._engine.size / rate)
-
-
-def agree_on(value: str) -> str:
-    """Return rank 0's value, on every rank."""
-    values = [value]
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        dist.broadcast_object_list(values, src=0)
-    return values[0]

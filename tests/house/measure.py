@@ -29,6 +29,7 @@ ROOMS = (
         "telemetry",
         "compare",
         "launch",
+        "sft",
         "cli",
     ),
     "services",

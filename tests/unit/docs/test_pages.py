@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import typer
 import yaml
 from pydantic import BaseModel
 
@@ -62,3 +63,16 @@ def test_every_command_that_is_named_exists(page: Path) -> None:
 def test_pages_speak_the_glossary_and_no_dialect(page: Path) -> None:
     dialect = r"\b(desks?|gangs?|unjudged|kept engine|tries of a group)\b"
     assert re.findall(dialect, page.read_text(), re.I) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_option_of_a_command_that_is_named_exists(page: Path) -> None:
+    known = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    wrong = [
+        f"{name} {option}"
+        for name, rest in re.findall(r"^asyncds ([a-z-]+)(.*)$", code(page), re.M)
+        for option in re.findall(r"(?:^| )(--[a-z-]+)", rest.partition("#")[0])
+        if not hasattr(known[name], "commands")
+        and option not in {o for p in known[name].params for o in (*p.opts, *p.secondary_opts)}
+    ]
+    assert wrong == []

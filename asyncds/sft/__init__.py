@@ -1,0 +1,1 @@
+"""Supervised training on answers, with the learner's engine."""
