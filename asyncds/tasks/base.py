@@ -79,6 +79,9 @@ class InvalidScoreError(ValueError):
 class Task(Protocol):
     """A source of prompts with verifiable answers.
 
+    A task may also have ``sets(split)``: (name, rows) of the evaluation sets that a split consists
+    of, in the order of its rows. Each then has a result of its own.
+
     Rows are fixed by the constructor's arguments: every process that makes the task with the same
     arguments sees the same rows. They are made when first asked for, so that a process that only
     scores does without.
@@ -111,13 +114,6 @@ class Task(Protocol):
         None where that is not known.
         """
         return None
-
-    def sets(self, split: Split) -> Sequence[tuple[str, int]]:
-        """(name, rows) of the evaluation sets that a split consists of, in the order of its rows.
-
-        Each has a result of its own. () where a split has no parts.
-        """
-        return ()
 
     def fingerprint(self) -> str:
         """Differs between processes whose rows, prompts or equivalences differ."""

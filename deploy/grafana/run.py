@@ -103,7 +103,49 @@ ROWS = (
             ),
         ),
     ),
-    Row("Evaluation on held-out problems", section(Section.HELD_OUT, dashed=("exist",))),
+    Row(
+        "Evaluation on held-out problems",
+        (
+            *section(Section.HELD_OUT, dashed=("exist",)),
+            graph(
+                "Distinct correct answers by evaluation set",
+                "Per problem of each set of held-out problems.",
+                (
+                    last("coordinator_set_distinct", "set", "equivalence", "temperature"),
+                    "{{run}} {{set}}, {{equivalence}}, T {{temperature}}",
+                ),
+            ),
+            graph(
+                "Intervals of Pass@k by evaluation set",
+                "Ends of the 95 % intervals: those of a small set are wide.",
+                (
+                    last("coordinator_set_pass_at_k_bound", "set", "k", "temperature", "bound"),
+                    "{{run}} {{set}} Pass@{{k}} {{bound}}, T {{temperature}}",
+                ),
+                unit="percentunit",
+            ),
+            graph(
+                "Held-out problems",
+                "With samples, and without: too long, or failed. Those count in no other number.",
+                (
+                    last("coordinator_evaluation_problems", "temperature"),
+                    "{{run}} T {{temperature}}",
+                ),
+                (
+                    last("coordinator_evaluation_failed_problems", "temperature"),
+                    "{{run}} without samples, T {{temperature}}",
+                ),
+                (
+                    last("coordinator_set_problems", "set", "temperature"),
+                    "{{run}} {{set}}, T {{temperature}}",
+                ),
+                (
+                    last("coordinator_set_failed_problems", "set", "temperature"),
+                    "{{run}} {{set}} without samples, T {{temperature}}",
+                ),
+            ),
+        ),
+    ),
     Row(
         "Diversity and entropy of training batches",
         section(

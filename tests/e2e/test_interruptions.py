@@ -7,6 +7,7 @@ twice. It can't show that it survives them at every moment.
 import os
 import re
 import signal
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def _flip_a_bit(file: Path) -> None:
 
 
 def test_ctrl_c_checkpoints_and_the_run_can_go_on(runner: Runner, wait_until: Any) -> None:
-    process = runner.start(*runner.command("interrupted", "steps=400", "checkpoint.every=1000"))
+    process = runner.start(*runner.command("interrupted", "steps=400", "checkpoint.every=2"))
     wait_until(lambda: _steps(runner, "interrupted") >= 3, process)
     os.kill(process.pid, signal.SIGINT)
     result = runner.finish(process, "interrupted")
@@ -51,26 +52,30 @@ def test_ctrl_c_checkpoints_and_the_run_can_go_on(runner: Runner, wait_until: An
     assert (result.directory / "checkpoints" / f"step-{done}" / "manifest.json").exists()
     assert "--resume" in result.output
 
+    # The disk goes bad: a bit of the newest checkpoint, then a page of the journal.
+    folder = result.directory / "checkpoints"
+    earlier, newest = sorted(int(p.name.removeprefix("step-")) for p in folder.glob("step-*"))[-2:]
+    assert newest == done
+    files = [p for p in (folder / f"step-{newest}").rglob("*") if p.is_file()]
+    largest = max(files, key=lambda p: p.stat().st_size)
+    _flip_a_bit(largest)
     resumed = runner.resume("interrupted", f"steps={done + 2}")
     assert resumed.code == 0, resumed.output
     assert resumed.summary["status"] == "finished"
+    assert f"{largest.name} has other content" in resumed.log("learner-0")
+    assert f"damaged-step-{done}" in resumed.output.replace("\n", "")
+    said = f"starts at step {earlier} although step {done} was saved"
+    assert said in resumed.log("coordinator-0")
     assert [line["step"] for line in resumed.lines] == list(range(1, done + 3))
-
-    # The disk goes bad: a bit of the newest checkpoint, then a page of the journal.
-    newest = result.directory / "checkpoints" / f"step-{done + 2}"
-    largest = max((p for p in newest.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
-    _flip_a_bit(largest)
-    again = runner.resume("interrupted", f"steps={done + 3}")
-    assert again.code == 0, again.output
-    assert f"{largest.name} has other content" in again.log("learner-0")
-    assert f"damaged-step-{done + 2}" in again.output.replace("\n", "")
-    assert f"starts at step {done} although step {done + 2} was saved" in again.log("coordinator-0")
-    assert [line["step"] for line in again.lines] == list(range(1, done + 4))
+    before = [line["reward"] for line in result.lines[:earlier]]
+    assert [line["reward"] for line in resumed.lines[:earlier]] == before
+    with closing(Journal(result.directory / "journal.db", read_only=True)) as whole:
+        assert whole.counts()["committed"] == (done + 2) * 8
 
     journal = result.directory / "journal.db"
-    whole = journal.read_bytes()
-    journal.write_bytes(whole[:4096] + b"\xa5" * 4096 + whole[8192:])
-    refused = runner.resume("interrupted", f"steps={done + 4}")
+    content = journal.read_bytes()
+    journal.write_bytes(content[:4096] + b"\xa5" * 4096 + content[8192:])
+    refused = runner.resume("interrupted", f"steps={done + 3}")
     assert refused.code == 2
     assert "journal.db is damaged" in refused.output.replace("\n", "")
 

@@ -45,7 +45,8 @@ def watched(
 ) -> Iterator[tuple[Prometheus, "subprocess.Popen[str]"]]:
     """A long run on numbers up to 3, which a model learns at once, in several ways each. Two
     generators are too slow for its learner, and the objective drives the policy to one of them. Its
-    reward has parts and one of its coefficients changes, so that every panel has something to show.
+    reward has parts, its evaluation two sets, and one of its coefficients changes, so that every
+    panel has something to show.
     """
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     with pytest.MonkeyPatch.context() as patch:
@@ -174,10 +175,11 @@ def test_an_engine_that_takes_no_weights_and_a_generator_that_hangs_set_off_thei
     watched: tuple[Prometheus, "subprocess.Popen[str]"],
 ) -> None:
     prometheus, process = watched
-    generator = _child(process.pid, "--name=generator-1")
+    first, second = (_child(process.pid, f"--name=generator-{i}") for i in range(2))
     for stopped, alert in (
-        (_child(generator, "EngineCore"), "AsyncdsSyncFailing"),
-        (generator, "AsyncdsGeneratorDead"),
+        (_child(first, "EngineCore"), "AsyncdsGeneratorStale"),  # the other goes on
+        (_child(second, "EngineCore"), "AsyncdsSyncFailing"),
+        (second, "AsyncdsGeneratorDead"),
     ):
         os.kill(stopped, signal.SIGSTOP)
         _wait_for_alerts(prometheus, {alert})

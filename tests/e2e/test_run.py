@@ -5,7 +5,6 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -202,15 +201,3 @@ def test_inspect_reads_rollouts(run: Result) -> None:
     rows = [json.loads(line) for line in printed.splitlines()]
     assert rows
     assert not any(row["correct"] for row in rows)
-
-
-def test_resume_goes_on_where_it_ended(run: Result, runner: Runner) -> None:
-    before = run.lines
-    result = runner.resume("async", "steps=14")
-    assert result.code == 0, result.output
-    assert result.summary["steps"] == 14
-    assert [line["step"] for line in result.lines] == list(range(1, 15))
-    assert [x["reward"] for x in result.lines[:10]] == [x["reward"] for x in before]
-    assert Journal(Path(run.directory) / "journal.db", read_only=True).counts() == {
-        "committed": 14 * 8
-    }

@@ -1,10 +1,10 @@
-"""Countdown whose reward has parts, for the tests of what shows them."""
+"""Countdown with parts of rewards and evaluation sets, for the tests of what shows them."""
 
 from typing import Any
 
 import msgspec
 
-from asyncds.tasks.base import Row, Score
+from asyncds.tasks.base import Row, Score, Split
 from asyncds.tasks.countdown.task import CountdownTask
 
 
@@ -15,6 +15,11 @@ class CountdownInParts(CountdownTask):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+
+    def sets(self, split: Split) -> list[tuple[str, int]]:
+        """Two for evaluation."""
+        rows = len(self.rows(split))
+        return [("one", rows // 2), ("two", rows - rows // 2)] if split == "eval" else []
 
     def score(self, row: Row, completion: str) -> Score:
         score = super().score(row, completion)

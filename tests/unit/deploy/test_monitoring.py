@@ -54,6 +54,7 @@ VALUES = {
     "generator": "generator-0",
     "k": "1",
     "lag": "2",
+    "set": "AIME",
     "temperature": "1",
     "timer": "fwd",
 }

@@ -62,7 +62,7 @@ def test_an_evaluation_comes_back_from_its_result() -> None:
     record = evaluation_record(7, {"pass@k": {"1": 0.5}, "pass@k_interval": {"1": [0.4, 0.6]}})
     result = json.loads(json.dumps(record.result()))
     assert (result["id"], result["pass@k"]) == (7, {"1": 0.5})
-    assert "made_by" not in result
+    assert (result["made_by"], result["sets"]) == ("", {})
     assert EvaluationRecord.from_result(result) == record
 
 

@@ -178,16 +178,16 @@ class TestRows:
         assert "row 4 of data set" in str(caught.value)
         assert str(caught.value).endswith("mend them, or set task.bad_rows to skip")
 
-    def test_or_left_out(self) -> None:
+    def test_or_left_out(self, caplog: pytest.LogCaptureFixture) -> None:
         task = made([*self.BAD, *ROWS], bad_rows="skip")
         assert [len(task.rows(split)) for split in ("train", "eval")] == [8, 2]
-        (why,) = task.bad_rows
+        (why,) = caplog.messages
         assert why.startswith("7 of 17 rows of data set")
         assert "row 2 of" in why
-        assert why.endswith("; and 4 more")
+        assert why.endswith("; and 4 more: they are left out")
         assert task.fingerprint() == made(ROWS).fingerprint()
 
-    def test_lines_that_are_no_json_are_such_rows(self) -> None:
+    def test_lines_that_are_no_json_are_such_rows(self, caplog: pytest.LogCaptureFixture) -> None:
         written(ROWS)
         with Path("rows.jsonl").open("a") as file:
             file.write("{broken\n[1]\n")
@@ -199,10 +199,10 @@ class TestRows:
             bad_rows="skip",
         )
         assert len(task.rows("train")) == 8
-        assert "rows.jsonl, line 11: not JSON" in task.bad_rows[0]
-        assert "rows.jsonl, line 12: an object with columns is needed" in task.bad_rows[0]
+        assert "rows.jsonl, line 11: not JSON" in caplog.text
+        assert "rows.jsonl, line 12: an object with columns is needed" in caplog.text
 
-    def test_a_spreadsheet_of_a_stranger(self) -> None:
+    def test_a_spreadsheet_of_a_stranger(self, caplog: pytest.LogCaptureFixture) -> None:
         huge = "x" * 200_000
         Path("mine.csv").write_text(
             "My Question,answer,note\r\n"
@@ -221,8 +221,8 @@ class TestRows:
                 (f"{huge}!", "a, b"),
                 ("Grüße <|im_end|> 你好!", "ja"),
             }
-            assert "line 6: not as many cells as columns" in task.bad_rows[0]
-            assert "row 4 of data set" in task.bad_rows[0]
+            assert "line 6: not as many cells as columns" in caplog.text
+            assert "row 4 of data set" in caplog.text
 
     def test_long_prompts_by_the_models_own_tokens(self) -> None:
         rows = [{"question": "1 " * i, "answer": "1"} for i in range(1, 9)]
