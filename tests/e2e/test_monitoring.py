@@ -176,11 +176,13 @@ def test_an_engine_that_takes_no_weights_and_a_generator_that_hangs_set_off_thei
 ) -> None:
     prometheus, process = watched
     first, second = (_child(process.pid, f"--name=generator-{i}") for i in range(2))
-    for stopped, alert in (
-        (_child(first, "EngineCore"), "AsyncdsGeneratorStale"),  # the other goes on
-        (_child(second, "EngineCore"), "AsyncdsSyncFailing"),
-        (second, "AsyncdsGeneratorDead"),
-    ):
-        os.kill(stopped, signal.SIGSTOP)
-        _wait_for_alerts(prometheus, {alert})
-    assert process.poll() is None
+    with ExitStack() as stack:
+        for stopped, alert in (
+            (_child(first, "EngineCore"), "AsyncdsGeneratorStale"),  # the other goes on
+            (_child(second, "EngineCore"), "AsyncdsSyncFailing"),
+            (second, "AsyncdsGeneratorDead"),
+        ):
+            os.kill(stopped, signal.SIGSTOP)
+            stack.callback(os.kill, stopped, signal.SIGCONT)  # so that the run ends at once
+            _wait_for_alerts(prometheus, {alert})
+        assert process.poll() is None
