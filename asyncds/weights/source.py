@@ -1,4 +1,4 @@
-"""The weights of a model in training, by Hugging Face name, and each rank's part of them."""
+"""The weights of a model in training, by the names of its files, and each rank's part of them."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -8,21 +8,33 @@ from typing import Any
 import torch
 
 from asyncds.weights.buckets import TensorSpec
+from asyncds.weights.names import Sent, sent_as
 
 
 def weight_specs(model: torch.nn.Module, *, prefix: str = "") -> tuple[TensorSpec, ...]:
     """Describe the tensors that ``iterate_weights`` will yield, without gathering anything.
 
-    Under ZeRO-3 a partitioned parameter is empty, its true shape is ``ds_shape``.
+    Raises UnknownNamesError for a model whose parameters are no tensors of its files.
     """
+    in_memory = _specs_in_memory(model, prefix)
+    sent = sent_as(model, {spec.name: spec.shape for spec in in_memory})
     return tuple(
+        TensorSpec(part.name, spec.dtype, part.shape)
+        for spec in in_memory
+        for part in sent[spec.name]
+    )
+
+
+def _specs_in_memory(model: torch.nn.Module, prefix: str) -> list[TensorSpec]:
+    """Parameters as in memory; of one that ZeRO-3 partitions, the true shape is ``ds_shape``."""
+    return [
         TensorSpec(
             name,
             str(parameter.dtype).removeprefix("torch."),
             tuple(getattr(parameter, "ds_shape", parameter.shape)),
         )
         for name, parameter in _named_weights(model, prefix).items()
-    )
+    ]
 
 
 @dataclass(frozen=True)
@@ -42,9 +54,10 @@ def iterate_weights(
     place: int | None = 0,
     places: int = 1,
 ) -> Iterator[Piece]:
-    """Yield the ``place``-th of ``places`` parts of every parameter.
+    """Yield the ``place``-th of ``places`` parts of every parameter, as pieces of what is sent.
 
-    All parts together are the model, with a tied weight once, under its first name.
+    All parts together are the model, with a tied weight once, under its first name. There is a
+    piece of every tensor of ``weight_specs``, in their order, be it an empty one.
 
     prefix: removed from the names, e.g. ``"module."``. place: None for a rank that has no part.
     gather_bytes: the bound of what is gathered at a time under ZeRO-3. Nothing is where every rank
@@ -55,7 +68,9 @@ def iterate_weights(
     gather, so a consumer copies what it wants to keep.
     """
     parameters = _named_weights(model, prefix)
-    for specs in _groups(weight_specs(model, prefix=prefix), max_bytes=gather_bytes):
+    in_memory = _specs_in_memory(model, prefix)
+    sent = sent_as(model, {spec.name: spec.shape for spec in in_memory})
+    for specs in _groups(in_memory, max_bytes=gather_bytes):
         members = {spec.name: parameters[spec.name] for spec in specs}
         partitioned = [p for p in members.values() if hasattr(p, "ds_id")]
         held = place is not None and all(_partitions(p) == places for p in partitioned)
@@ -66,11 +81,22 @@ def iterate_weights(
                     # What lies beyond the parameter is padding, at the last partitions.
                     start = min(place * parameter.ds_tensor.numel(), parameter.ds_numel)
                     held_values = parameter.ds_tensor.detach()[: parameter.ds_numel - start]
-                    yield Piece(name, start, held_values)
+                    yield from _pieces(sent[name], start, held_values)
                 else:
                     flat = parameter.detach().reshape(-1)
                     start, end = (n * flat.numel() // places for n in (place, place + 1))
-                    yield Piece(name, start, flat[start:end])
+                    yield from _pieces(sent[name], start, flat[start:end])
+
+
+def _pieces(parts: Iterable[Sent], start: int, values: torch.Tensor) -> Iterator[Piece]:
+    """A piece of every part, of a run of a parameter's elements from the ``start``-th on."""
+    end = start + values.numel()
+    for part in parts:
+        low, high = min(max(start, part.start), part.end), max(min(end, part.end), part.start)
+        if high <= low:
+            yield Piece(part.name, low - part.start, values[:0])
+        else:
+            yield Piece(part.name, low - part.start, values[low - start : high - start])
 
 
 def _partitions(parameter: Any) -> int:

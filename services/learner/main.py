@@ -34,6 +34,7 @@ from asyncds.transport.announce import announce
 from asyncds.transport.keys import ClientKeys, KeyFileError
 from asyncds.transport.link import Link, LinkLostError, RefusedError
 from asyncds.weights.communicator import TransferFailed
+from asyncds.weights.names import check_names
 from asyncds.weights.probe import probe_tokens
 from asyncds.weights.sender import WeightSender
 from asyncds.weights.source import weight_specs
@@ -96,6 +97,8 @@ def _serve(config: RunConfig) -> int:
         engine = _make_engine(config)
         if engine.rank == 0:
             try_export(engine)
+            names = (spec.name for spec in weight_specs(engine.causal_lm))
+            check_names(names, config.model, prefix=engine.causal_lm.base_model_prefix)
         metrics = build_metrics("learner")
         checkpoints = Checkpoints(
             run_directory(config) / "checkpoints",

@@ -62,6 +62,7 @@ REFUSED: list[tuple[Change, str]] = [
     (config(compression_config={"format": "x"}), "is quantised (by what its files say)"),
     (written("quantize_config.json", {"bits": 4}), "is quantised"),
     (config(model_type="t5"), "is a t5, of which transformers has no causal language model"),
+    (config(model_type="mistral3"), "is a mistral3, of which transformers has no causal language"),
     (config(model_type="own", auto_map={"AutoModel": "m.M"}), "code of its own is not run"),
     (config(is_encoder_decoder=True), "with an encoder"),
     (written("config.json", {"hidden_size": 1}), "has no model_type"),
