@@ -27,7 +27,7 @@ def sft_command(*, file: Path, overrides: Sequence[str], replace: bool) -> int:
 
     Raises ConfigError and UserError before anything is trained.
     """
-    config = parse_as(SftConfig, read_values(file, overrides))
+    config = _absolute(parse_as(SftConfig, read_values(file, overrides)))
     run_dir = Path(config.runs_dir) / config.name
     is_rank = "RANK" in os.environ
     if not is_rank and _is_finished(run_dir, config, replace=replace):
@@ -100,6 +100,13 @@ def _train(config: SftConfig, rows: "Rows", run_dir: Path) -> int:
         else:
             print(f"model: {run_dir / 'checkpoints' / f'step-{training.step}' / 'hf'}")
     return 0 if state is State.FINISHED else 1
+
+
+def _absolute(config: SftConfig) -> SftConfig:
+    """The configuration with its model's directories as absolute paths, to be read from anywhere."""
+    places = {"model": config.model, "tokenizer": config.tokenizer}
+    here = {key: str(Path(p).resolve()) for key, p in places.items() if p and Path(p).is_dir()}
+    return config.model_copy(update=here)
 
 
 def _is_finished(run_dir: Path, config: SftConfig, *, replace: bool) -> bool:

@@ -146,12 +146,16 @@ def _losses(run_dir: Path, step: int) -> Iterator[_Table]:
     lines = read_run_log(run_dir / "metrics.jsonl")
     known = [line for line in lines if line.get("learner/eval_loss") is not None]
     rows = [
-        [str(line["step"]), f"{line['learner/eval_loss']:.4f}", f"{line['learner/loss']:.4f}"]
+        [str(line["step"]), _nats(line["learner/eval_loss"]), _nats(line.get("learner/loss"))]
         for line in known
         if line["step"] == step or line is known[0]
     ]
     if any(line["step"] == step for line in known):
         yield _Table(title="Loss:", columns=["step", "held-out rows", "batch"], rows=rows)
+
+
+def _nats(loss: float | None) -> str:
+    return "–" if loss is None else f"{loss:.4f}"
 
 
 def _hub_results(

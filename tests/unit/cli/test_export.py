@@ -16,7 +16,8 @@ from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from asyncds.cli.export import export_command
-from asyncds.config.load import dump_config, load_config
+from asyncds.config.load import dump_config, load_config, parse_as
+from asyncds.config.sft import SftConfig
 from asyncds.launch.errors import UserError
 from asyncds.rollout.journal import Journal
 from asyncds.tiny.recipe import SHIPPED
@@ -132,6 +133,22 @@ def test_the_data_of_the_hub_are_named_and_a_template_of_the_run_is_kept(run: Pa
     assert "with the system text 'Be brief.'" in card.text
     assert "hunter2" not in card.text
     assert "/secret" not in card.text
+
+
+def test_a_supervised_training_has_a_card_with_its_losses(run: Path) -> None:
+    values = {"model": "org/base", "name": "warm", "data": {"train": "org/rows"}}
+    (run / "config.yaml").write_text(dump_config(parse_as(SftConfig, values)))
+    lines = [
+        {"step": 0, "learner/eval_loss": 2.0},
+        {"step": 1, "learner/loss": 1.5},
+        {"step": 20, "learner/loss": 0.5, "learner/eval_loss": 0.75},
+    ]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    card = ModelCard.load(export(run) / "README.md")
+    assert "20 steps of supervised training" in card.text
+    assert "| 0 | 2.0000 | – |\n| 20 | 0.7500 | 0.5000 |" in card.text
+    assert (card.data.base_model, card.data.datasets) == ("org/base", ["org/rows"])
+    assert "[org/base](https://huggingface.co/org/base)" in card.text
 
 
 @pytest.mark.parametrize(
