@@ -103,7 +103,7 @@ def _train(config: SftConfig, rows: "Rows", run_dir: Path) -> int:
 
 
 def _absolute(config: SftConfig) -> SftConfig:
-    """The configuration with its model's directories as absolute paths, to be read from anywhere."""
+    """The configuration with its model's directories as absolute paths."""
     places = {"model": config.model, "tokenizer": config.tokenizer}
     here = {key: str(Path(p).resolve()) for key, p in places.items() if p and Path(p).is_dir()}
     return config.model_copy(update=here)
