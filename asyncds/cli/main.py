@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,6 +16,9 @@ from asyncds.cli import files, models
 from asyncds.cli.task_app import task_app
 from asyncds.launch.errors import UserError
 from asyncds.user_code import find_user_code
+
+if TYPE_CHECKING:
+    from asyncds.launch.site import Site
 
 app = typer.Typer(
     help="Asynchronous reinforcement learning of language models with differential smoothing.",
@@ -68,8 +71,11 @@ def run(
         bool, typer.Option("--trace", help="Write a timeline of all processes, for Perfetto.")
     ] = False,
     on: Annotated[
-        Literal["slurm"] | None,
-        typer.Option(help="Spread the run over the machines of this Slurm job."),
+        str | None,
+        typer.Option(
+            metavar="slurm|ray[=ADDRESS]",
+            help="Spread the run over the machines of this Slurm job, or of a Ray cluster.",
+        ),
     ] = None,
 ) -> None:
     """Train: the whole system on this machine, or on several, with live progress."""
@@ -84,20 +90,28 @@ def run(
     overrides = values if resume else values[1:]
     if trace:
         overrides = [*overrides, "telemetry.traces.timeline=true"]
-    site = None
-    if on == "slurm":
-        from asyncds.launch.slurm import SlurmSite
-
-        site = SlurmSite()
     code = run_command(
         config=config,
         overrides=overrides,
         resume=resume,
         replace=replace,
         go_on=go_on,
-        site=site,
+        site=None if on is None else _site(on),
     )
     raise typer.Exit(code)
+
+
+def _site(on: str) -> "Site":
+    kind, _, address = on.partition("=")
+    if on == "slurm":
+        from asyncds.launch.slurm import SlurmSite
+
+        return SlurmSite()
+    if kind != "ray":
+        raise UserError(f"--on {on} is not known: give slurm, ray or ray=ADDRESS")
+    from asyncds.launch.ray_site import RaySite
+
+    return RaySite(address or "auto")
 
 
 @app.command(name="eval")

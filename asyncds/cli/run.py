@@ -21,7 +21,7 @@ from asyncds.launch.children import Children
 from asyncds.launch.errors import UserError
 from asyncds.launch.interrupts import interrupts
 from asyncds.launch.preflight import preflight
-from asyncds.launch.site import Site, children, placed, prepared
+from asyncds.launch.site import Site
 from asyncds.protocol.records import RunStatus
 from asyncds.telemetry.summary import read_summary
 
@@ -51,10 +51,9 @@ def run_command(
     if go_on and there:
         resume = run_dir
     replace = replace and resume is None and there
-    places = None if site is None else placed(run, site)
     if site is not None:
-        run = prepared(run, site)
-    if problems := preflight(run, resume=resume is not None or replace, placed=places is not None):
+        run = site.prepared(run)
+    if problems := preflight(run, resume=resume is not None or replace, placed=site is not None):
         raise UserError(*problems)
     if replace:
         shutil.rmtree(run_dir)
@@ -68,9 +67,7 @@ def run_command(
     with interrupts() as signals:
         active = ActiveRun(
             children=Children(
-                local.children(run, port=port)
-                if site is None or places is None
-                else children(run, port=port, site=site, places=places),
+                (local if site is None else site).children(run, port=port),
                 supervision=run.supervision,
             ),
             address=f"tcp://{run.coordinator.host}:{port}",

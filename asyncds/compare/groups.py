@@ -13,7 +13,7 @@ NOT_COMPARED = frozenset(
     (
         *("name", "label", "runs_dir", "model", "tokenizer", "seed", "coordinator", "telemetry"),
         *("generator.model", "generator.gpu_memory_utilization", "generator.kv_cache_gb"),
-        *("generator.cpu_threads", "generator.start_seconds", "scoring.ray_address"),
+        *("generator.cpu_threads", "generator.start_seconds", "scoring.ray_address", "ray"),
         *("learner.cpu_threads", "learner.batch_seconds", "learner.collective_seconds"),
         *("weights.host", "weights.prepare_seconds", "weights.transfer_seconds"),
     )

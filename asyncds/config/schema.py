@@ -23,6 +23,7 @@ from asyncds.config.engines import (
     WeightsConfig,
 )
 from asyncds.config.operation import CoordinatorConfig, SupervisionConfig, TelemetryConfig
+from asyncds.config.ray import RayConfig
 from asyncds.config.sampling import EvalConfig, RolloutConfig, SamplingConfig
 from asyncds.config.section import Section
 from asyncds.config.tasks import NO_TRAINING_DATA, AnyTask, CountdownTask, can_be_trained_on
@@ -63,6 +64,7 @@ class RunConfig(Section):
     coordinator: CoordinatorConfig = CoordinatorConfig()
     supervision: SupervisionConfig = SupervisionConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
+    ray: RayConfig = RayConfig()
 
     @property
     def trains(self) -> bool:

@@ -73,8 +73,7 @@ class ActiveRun:
 
     def _loading(self, answer: RunStatus | None) -> str:
         """Whose model or engine is being loaded, which takes half a minute and more."""
-        names = self._children.loading(answer) if answer else {}
-        return ", ".join(f"{name} is loading ({seconds:.0f} s)" for name, seconds in names.items())
+        return ", ".join(self._children.loading(answer)) if answer else ""
 
     def _keep_alive(self, answer: RunStatus | None) -> list[str]:
         """Start again what died or left too early; from the first that can't be, the run ends."""

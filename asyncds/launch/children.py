@@ -25,6 +25,9 @@ FULL_BYTES = 1 << 20
 """Free bytes below which a full disk is why a process failed, and its log can't say so."""
 LOG_LINES = 5
 """Lines of a failed process's log that are shown where none says why it failed."""
+WAITING = "waiting for "
+"""Begins the line of a process that can't start yet, such as one that a cluster has no room for."""
+WAITING_BYTES = 1024
 HURRY_SECONDS = 2.0
 """Seconds for processes to leave that were told to, when somebody waits for it."""
 
@@ -106,6 +109,16 @@ class Child:
         said = cause(self._said())
         return f"died ({said})" if said else "died"
 
+    def waiting(self) -> str:
+        """What it waits for before it can start, as the last line of its log says; or ""."""
+        try:
+            with self.log.open("rb") as opened:
+                opened.seek(max(self.log_begins, self.log.stat().st_size - WAITING_BYTES))
+                lines = opened.read().decode(errors="replace").splitlines()
+        except FileNotFoundError:
+            return ""
+        return lines[-1] if lines and lines[-1].startswith(WAITING) else ""
+
     def _said(self) -> str:
         """The log of the present process."""
         with self.log.open("rb") as opened:
@@ -152,20 +165,20 @@ class Children:
         self._left = {name: self._left.get(name, now) for name in gone}
         return {name: now - since for name, since in self._left.items()}
 
-    def loading(self, status: RunStatus) -> dict[str, float]:
-        """The processes beside the coordinator that run and have not been heard of.
+    def loading(self, status: RunStatus) -> list[str]:
+        """The processes beside the coordinator that run and have not been heard of, in words.
 
-        Each with the seconds since its start. status: the coordinator's answer.
+        status: the coordinator's answer.
         """
         heard = {member.name for member in status.fleet}
         if status.learner.last_seen is not None:
             heard.add(LEARNER)
         now = time.monotonic()
-        return {
-            child.name: now - child.started
+        return [
+            f"{child.name} is {child.waiting() or 'loading'} ({now - child.started:.0f} s)"
             for child in self._children[1:]
             if child.code is None and child.name not in heard
-        }
+        ]
 
     def end_hung(self, status: RunStatus | None) -> list[str]:
         """Kill what has been silent for too long; returns what happened, a sentence each.

@@ -140,15 +140,17 @@ def learner(
     devices: Sequence[str] | None = None,
     nodes: int = 1,
     address: str = "127.0.0.1",
+    one_rank: bool = False,
 ) -> list[Child]:
     """The learner of a run, if there is anything to train; with several ranks, torchrun.
 
     nodes: the machines that its ranks are on, of which this is the first; address: of this one.
+    one_rank: the command of a single rank, whose group something else makes.
     """
     if not run.trains:
         return []
     command = ["asyncds.cli.main", "learner", *arguments(run, port=port)]
-    if run.learner.ranks > 1:
+    if run.learner.ranks > 1 and not one_rank:
         command = [
             "torch.distributed.run",
             f"--nnodes={nodes}",

@@ -1,6 +1,7 @@
 """A run on several machines: the same processes as on one, each started where it was placed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -8,10 +9,8 @@ from typing import Protocol
 
 from asyncds.config.operation import LOOPBACK, CurveConfig
 from asyncds.config.schema import RunConfig
-from asyncds.launch import local
 from asyncds.launch.children import Child
 from asyncds.launch.errors import UserError
-from asyncds.launch.nodes import Node, Place, PlacementError, Spread, spread
 from asyncds.transport.keys import KeyFileError, make_keys
 
 CLIENT = "run"
@@ -19,42 +18,51 @@ CLIENT = "run"
 
 
 class Site(Protocol):
-    """The machines of a run, of which this is the first, and a way to start processes on them.
+    """Machines that a run is spread over, of which this is one.
 
-    All see the same files under the same paths: the program, models, data and run directories.
+    All see the same files under the same paths: models, data and run directories.
     """
 
-    @property
-    def nodes(self) -> Sequence[Node]:
-        """The machines; the first is this one."""
+    def prepared(self, run: RunConfig) -> RunConfig:
+        """The configuration for these machines. Raises UserError where they can't take the run."""
 
-    def command(self, places: Sequence[Place], command: Sequence[str], *, name: str) -> list[str]:
-        """Make the command that runs ``command`` once on each of the machines of ``places``.
+    def children(self, run: RunConfig, *, port: int) -> list[Child]:
+        """The processes of a run that is prepared, each with a command that starts it in its place.
 
-        It passes on what ``command`` prints, and ends with its exit code. PET_NODE_RANK, which
-        torchrun reads, says which of the machines it is on. A command that is killed ends what it
-        started. name: of the process, for people.
+        The command passes on what the process prints, and ends with its exit code; one that is
+        killed ends what it started. port: of the coordinator, on this machine.
         """
 
-    def lacking(self, path: Path) -> list[str]:
-        """Name the machines that don't see a file. Raises UserError if they can't be asked."""
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """What the machines of a run say.
+
+    here: the address of this one for the others. problems: of those that can't take part, a
+    sentence each.
+    """
+
+    here: str
+    problems: list[str]
 
 
-def prepared(run: RunConfig, site: Site) -> RunConfig:
-    """The configuration with the addresses of this site, and with keys.
+def reachable(run: RunConfig, survey: Callable[[Path], Survey]) -> RunConfig:
+    """The configuration with the address of this machine, and with keys.
 
-    There are no keys where the site is only this machine. Raises UserError where machines don't
-    see the files of this one.
+    There are no keys where nobody but this machine can reach it. survey: of a file that all
+    machines must see. Raises UserError where one has a problem.
     """
     parent = Path(run.runs_dir).resolve()
     parent.mkdir(parents=True, exist_ok=True)
     with NamedTemporaryFile(dir=parent, prefix=".seen-by-all-") as file:
-        if lacking := site.lacking(Path(file.name)):
-            raise UserError(
-                f"{', '.join(lacking)} don't see the files in {parent}: set runs_dir to a "
-                "directory of a file system that all machines of the run share"
-            )
-    here = site.nodes[0].address
+        found = survey(Path(file.name))
+    if found.problems:
+        raise UserError(
+            *found.problems,
+            f"set runs_dir (now {parent}) to a directory of a file system that all machines of the "
+            "run share, and have the program on each of them",
+        )
+    here = found.here
     coordinator = run.coordinator.model_copy(update={"host": here})
     if coordinator.curve is None and not coordinator.allow_unencrypted and not _loopback(here):
         keys = parent / f"{run.name}.keys"
@@ -72,38 +80,6 @@ def prepared(run: RunConfig, site: Site) -> RunConfig:
         coordinator = coordinator.model_copy(update={"curve": curve})
     weights = run.weights.model_copy(update={"host": here})
     return run.model_copy(update={"coordinator": coordinator, "weights": weights})
-
-
-def placed(run: RunConfig, site: Site) -> Spread:
-    """Where everything of a run is put. Raises UserError where it doesn't fit."""
-    c = run.generator
-    try:
-        return spread(
-            site.nodes,
-            ranks=run.learner_ranks,
-            replicas=c.replicas,
-            per_engine=c.tensor_parallel * c.pipeline_parallel,
-        )
-    except PlacementError as error:
-        raise UserError(str(error)) from error
-
-
-def children(run: RunConfig, *, port: int, site: Site, places: Spread) -> list[Child]:
-    """The processes of a run. port: of the coordinator, on this machine."""
-    here = site.nodes[0]
-    learner = local.learner(run, port=port, nodes=max(1, len(places.learner)), address=here.address)
-    generators = local.generators(run, port=port)
-    for child, at in [
-        *((child, places.learner) for child in learner),
-        *((child, (place,)) for child, place in zip(generators, places.generators, strict=True)),
-    ]:
-        if at[0].devices:
-            child.environment["CUDA_VISIBLE_DEVICES"] = ",".join(at[0].devices)
-        if [place.node for place in at] != [here]:
-            # A scheduler may set variables of its own, such as CUDA_VISIBLE_DEVICES, over ours.
-            settings = [f"{name}={value}" for name, value in child.environment.items()]
-            child.command = site.command(at, ["env", *settings, *child.command], name=child.name)
-    return [local.coordinator(run, port=port), *learner, *generators]
 
 
 def _loopback(address: str) -> bool:

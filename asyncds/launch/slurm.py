@@ -8,8 +8,12 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from asyncds.config.schema import RunConfig
+from asyncds.launch import local
+from asyncds.launch.children import Child
 from asyncds.launch.errors import UserError
-from asyncds.launch.nodes import Node, Place
+from asyncds.launch.nodes import Node, Place, PlacementError, Spread, spread
+from asyncds.launch.site import Survey, reachable
 
 ANSWER_SECONDS = 60.0
 """For Slurm to answer, and for a step that does nothing to have run on every machine."""
@@ -40,11 +44,45 @@ class SlurmSite:
         ]
         """The job's machines, all with as many GPUs as this one, which is the first."""
 
-    def command(self, places: Sequence[Place], command: Sequence[str], *, name: str) -> list[str]:
-        """Make the command of a job step of that name.
+    def prepared(self, run: RunConfig) -> RunConfig:
+        """The configuration for these machines. Raises UserError where they can't take the run."""
+        self._spread(run)
 
-        It shares the job's resources with the other steps, since which
-        process has which GPU is decided by its environment; srun that is killed ends it.
+        def survey(path: Path) -> Survey:
+            lacking = ", ".join(self._lacking(path))
+            return Survey(
+                here=self.nodes[0].address,
+                problems=[f"{lacking} don't see the files in {path.parent}"] if lacking else [],
+            )
+
+        return reachable(run, survey)
+
+    def children(self, run: RunConfig, *, port: int) -> list[Child]:
+        """The processes of a run, those on other machines as job steps."""
+        here, places = self.nodes[0], self._spread(run)
+        learner = local.learner(
+            run, port=port, nodes=max(1, len(places.learner)), address=here.address
+        )
+        generators = local.generators(run, port=port)
+        at_learner = [(child, places.learner) for child in learner]
+        at_engines = [(c, (place,)) for c, place in zip(generators, places.generators, strict=True)]
+        for child, at in (*at_learner, *at_engines):
+            if at[0].devices:
+                child.environment["CUDA_VISIBLE_DEVICES"] = ",".join(at[0].devices)
+            if [place.node for place in at] != [here]:
+                # Slurm may set variables of its own, such as CUDA_VISIBLE_DEVICES, over ours.
+                settings = [f"{name}={value}" for name, value in child.environment.items()]
+                child.command = self.command(
+                    at, ["env", *settings, *child.command], name=child.name
+                )
+        return [local.coordinator(run, port=port), *learner, *generators]
+
+    def command(self, places: Sequence[Place], command: Sequence[str], *, name: str) -> list[str]:
+        """Make the command of a job step of that name, on each of the machines of ``places``.
+
+        PET_NODE_RANK, which torchrun reads, says which of the machines it is on. It shares the
+        job's resources with the other steps, since which process has which GPU is decided by its
+        environment; srun that is killed ends it.
         """
         return [
             *("srun", "--overlap", "--kill-on-bad-exit=1", "--unbuffered", "--input=none"),
@@ -54,7 +92,20 @@ class SlurmSite:
             *("sh", "-c", 'export PET_NODE_RANK="$SLURM_PROCID"; exec "$@"', "sh", *command),
         ]
 
-    def lacking(self, path: Path) -> list[str]:
+    def _spread(self, run: RunConfig) -> Spread:
+        """Where everything of a run is put. Raises UserError where it doesn't fit."""
+        c = run.generator
+        try:
+            return spread(
+                self.nodes,
+                ranks=run.learner_ranks,
+                replicas=c.replicas,
+                per_engine=c.tensor_parallel * c.pipeline_parallel,
+            )
+        except PlacementError as error:
+            raise UserError(str(error)) from error
+
+    def _lacking(self, path: Path) -> list[str]:
         """The names of the machines that don't see a file."""
         number = str(len(self.nodes))
         seen = _ask(

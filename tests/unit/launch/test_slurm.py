@@ -13,7 +13,6 @@ from asyncds.config.load import load_config
 from asyncds.config.schema import RunConfig
 from asyncds.launch.errors import UserError
 from asyncds.launch.nodes import Node, Place
-from asyncds.launch.site import children, placed, prepared
 from asyncds.launch.slurm import SlurmSite
 
 SCONTROL = """#!/bin/sh
@@ -93,14 +92,13 @@ def test_a_step_runs_the_command_where_it_was_placed() -> None:
 def test_a_run_is_told_where_it_is(tmp_path: Path) -> None:
     site = SlurmSite(JOB)
     run = config(tmp_path, "learner.ranks=4", "generator.replicas=2")
-    places = placed(run, site)
-    run = prepared(run, site)
+    run = site.prepared(run)
     assert (run.coordinator.host, run.weights.host) == ("10.0.0.2", "10.0.0.2")
     assert run.coordinator.curve is not None
     assert Path(run.coordinator.curve.client_secret).stat().st_mode & 0o077 == 0
-    again = prepared(run, site)
+    again = site.prepared(run)
     assert again.coordinator.curve == run.coordinator.curve
-    coordinator, learner, *generators = children(run, port=5555, site=site, places=places)
+    coordinator, learner, *generators = site.children(run, port=5555)
     assert "srun" not in coordinator.command
     assert learner.command[0] == "srun"
     assert "--nodelist=b,a" in learner.command
@@ -113,12 +111,12 @@ def test_a_run_is_told_where_it_is(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("slurm")
 def test_a_directory_that_not_all_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEEN_ON", "b")
-    with pytest.raises(UserError, match=r"a, c don't see the files in .*runs: set runs_dir"):
-        prepared(config(tmp_path), SlurmSite(JOB))
+    with pytest.raises(UserError, match=r"a, c don't see the files in .*runs\nset runs_dir"):
+        SlurmSite(JOB).prepared(config(tmp_path))
     assert list((tmp_path / "runs").iterdir()) == []
 
 
 @pytest.mark.usefixtures("slurm")
 def test_too_few_gpus(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"generator.replicas is 6: lower it"):
-        placed(config(tmp_path, "generator.replicas=6"), SlurmSite(JOB))
+        SlurmSite(JOB).prepared(config(tmp_path, "generator.replicas=6"))
