@@ -24,23 +24,7 @@ def join_arguments(run_dir: Path, overrides: Sequence[str]) -> list[str]:
     Its metrics are on a port that is free, unless `overrides` say otherwise. Raises ConfigError,
     and UserError if nobody answers there or the run is over.
     """
-    if not (run_dir / "config.yaml").is_file():
-        raise UserError(f"{run_dir} is not a run directory: it has no config.yaml")
-    where = run_dir.resolve()
-    arguments = [
-        str(where / "config.yaml"),
-        f"coordinator.port={_port(where)}",
-        "telemetry.port=0",
-        f"runs_dir={where.parent}",
-        f"name={where.name}",
-        *overrides,
-    ]
-    run = load_config(Path(arguments[0]), arguments[1:])
-    address = f"tcp://{run.coordinator.host}:{run.coordinator.port}"
-    try:
-        observer = Observer(address, keys=local.client_keys(run))
-    except KeyFileError as error:
-        raise UserError(str(error)) from error
+    arguments, address, observer = open_run(run_dir, ["telemetry.port=0", *overrides])
     with closing(observer):
         status = observer.status(ANSWER_SECONDS)
     if status is None:
@@ -53,6 +37,29 @@ def join_arguments(run_dir: Path, overrides: Sequence[str]) -> list[str]:
     for name, value in local.SETTINGS.items():
         os.environ.setdefault(name, value)
     return arguments
+
+
+def open_run(run_dir: Path, overrides: Sequence[str] = ()) -> tuple[list[str], str, Observer]:
+    """Arguments for a role of the run in a directory, its coordinator's address, and a way to ask.
+
+    Raises ConfigError, and UserError where none has started there.
+    """
+    if not (run_dir / "config.yaml").is_file():
+        raise UserError(f"{run_dir} is not a run directory: it has no config.yaml")
+    where = run_dir.resolve()
+    arguments = [
+        str(where / "config.yaml"),
+        f"coordinator.port={_port(where)}",
+        f"runs_dir={where.parent}",
+        f"name={where.name}",
+        *overrides,
+    ]
+    run = load_config(Path(arguments[0]), arguments[1:])
+    address = f"tcp://{run.coordinator.host}:{run.coordinator.port}"
+    try:
+        return arguments, address, Observer(address, keys=local.client_keys(run))
+    except KeyFileError as error:
+        raise UserError(str(error)) from error
 
 
 def joiner_name() -> str:

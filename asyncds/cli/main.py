@@ -77,6 +77,9 @@ def run(
             help="Spread the run over the machines of this Slurm job, or of a Ray cluster.",
         ),
     ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Leave it to itself once everything is checked.")
+    ] = False,
 ) -> None:
     """Train: the whole system on this machine, or on several, with live progress."""
     from asyncds.cli.run import run_command
@@ -97,8 +100,39 @@ def run(
         replace=replace,
         go_on=go_on,
         site=None if on is None else _site(on),
+        detach=detach,
     )
     raise typer.Exit(code)
+
+
+@app.command()
+def attach(run: RunDirectory) -> None:
+    """Follow RUN, wherever it was started, until it is over; Ctrl-C leaves it alone."""
+    from asyncds.cli.attach import attach_command
+
+    raise typer.Exit(attach_command(run))
+
+
+@app.command()
+def stop(run: RunDirectory) -> None:
+    """End RUN in good order: checkpoint, drain, summary; it can go on later."""
+    from asyncds.cli.attach import attach_command
+
+    raise typer.Exit(attach_command(run, stop=True))
+
+
+@app.command()
+def scale(
+    run: RunDirectory,
+    generators: Annotated[str, typer.Argument(metavar="generators=N", help="How many.")],
+) -> None:
+    """Change the number of generators of RUN while it goes on."""
+    from asyncds.launch.scaling import ask_for
+
+    name, _, number = generators.partition("=")
+    if name != "generators" or not number.isdecimal() or int(number) < 1:
+        raise UserError(f"{generators} is not generators=N with a number of at least 1")
+    print(ask_for(run, int(number)))
 
 
 def _site(on: str) -> "Site":

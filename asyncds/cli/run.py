@@ -1,5 +1,6 @@
 """`asyncds run`: the whole system, on this machine or started from it."""
 
+import os
 import shutil
 import sys
 import time
@@ -17,10 +18,11 @@ from asyncds.config.load import load_config
 from asyncds.config.schema import RunConfig
 from asyncds.launch import local
 from asyncds.launch.active_run import ABORTED, ActiveRun
-from asyncds.launch.children import Children
+from asyncds.launch.children import Child, Children
 from asyncds.launch.errors import UserError
 from asyncds.launch.interrupts import interrupts
-from asyncds.launch.preflight import preflight
+from asyncds.launch.preflight import device_problems, preflight
+from asyncds.launch.scaling import Scaling
 from asyncds.launch.site import Site
 from asyncds.protocol.records import RunStatus
 from asyncds.telemetry.summary import read_summary
@@ -38,11 +40,13 @@ def run_command(
     replace: bool = False,
     go_on: bool = False,
     site: Site | None = None,
+    detach: bool = False,
 ) -> int:
     """Run a configuration, or go on with a run directory. Returns the exit code.
 
     replace: delete a run directory of that name first. go_on: go on with it, if there is one.
-    site: where its processes are put; default: all on this machine. Raises ConfigError and
+    site: where its processes are put; default: all on this machine. detach: in a process of its
+    own, which outlives this one and the terminal. Raises ConfigError and
     UserError before anything is started.
     """
     run = local.absolute_paths(_load(config, overrides, resume))
@@ -64,12 +68,25 @@ def run_command(
     console.print(f"run directory {run_dir}; logs in {run_dir / 'logs'}")
     for sentence in lost:
         print(sentence, file=sys.stderr)
+    if detach and _detached(run_dir, console):
+        return 0
+
+    def generators(n: int) -> list[Child]:
+        more = run.model_copy(
+            update={"generator": run.generator.model_copy(update={"replicas": n})}
+        )
+        if site is None and (problems := device_problems(more)):
+            raise UserError(*problems)
+        every = (local if site is None else site).children(more, port=port)
+        return [child for child in every if child.name.startswith("generator-")]
+
+    children = Children(
+        (local if site is None else site).children(run, port=port), supervision=run.supervision
+    )
     with interrupts() as signals:
         active = ActiveRun(
-            children=Children(
-                (local if site is None else site).children(run, port=port),
-                supervision=run.supervision,
-            ),
+            children=children,
+            scaling=Scaling(run_dir, generators=generators, children=children),
             address=f"tcp://{run.coordinator.host}:{port}",
             run_dir=run_dir,
             keys=local.client_keys(run),
@@ -78,7 +95,25 @@ def run_command(
             _watch(active, signals, console)
         finally:
             active.end(hurry=lambda: bool(signals))
-    return _conclude(run_dir, active.problem, console)
+    return conclude(run_dir, active.problem, console)
+
+
+def _detached(run_dir: Path, console: Console) -> bool:
+    """Go on in a process of its own, whose output is a log: True in the one that is left."""
+    log = run_dir / "logs" / "run.log"
+    sys.stdout.flush()
+    if os.fork():
+        console.print(
+            f"it goes on by itself (output: {log}); asyncds attach {run_dir} follows it, "
+            f"asyncds stop {run_dir} ends it"
+        )
+        return True
+    os.setsid()
+    with open(os.devnull, "rb") as nothing, log.open("ab") as output:
+        os.dup2(nothing.fileno(), 0)
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+    return False
 
 
 def _load(config: Path | None, overrides: Sequence[str], resume: Path | None) -> RunConfig:
@@ -98,7 +133,7 @@ def _load(config: Path | None, overrides: Sequence[str], resume: Path | None) ->
 
 def _watch(active: ActiveRun, signals: list[int], console: Console) -> None:
     """Show progress until the run is over. signals: those that arrive; they are taken out."""
-    with _display(console) as show:
+    with display(console) as show:
         while not active.over:
             if signals:
                 signals.pop()
@@ -110,7 +145,7 @@ def _watch(active: ActiveRun, signals: list[int], console: Console) -> None:
 
 
 @contextmanager
-def _display(console: Console) -> Iterator[Any]:
+def display(console: Console) -> Iterator[Any]:
     """A function that shows a status: in place on a terminal, else a line now and then."""
     if console.is_terminal:
         with Live(render(RunStatus()), console=console, refresh_per_second=4) as live:
@@ -130,7 +165,8 @@ def _display(console: Console) -> Iterator[Any]:
     yield line
 
 
-def _conclude(run_dir: Path, problem: str, console: Console) -> int:
+def conclude(run_dir: Path, problem: str, console: Console) -> int:
+    """Show how a run ended. Returns the exit code. problem: why it could not go on, or ""."""
     summary = read_summary(run_dir / "summary.json")
     status = "ended without a summary" if summary is None else summary["status"]
     if summary is not None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from asyncds.launch.children import ChildFailedError, Children
+from asyncds.launch.scaling import Scaling
 from asyncds.protocol.records import RunStatus
 from asyncds.transport.keys import ClientKeys
 from asyncds.transport.observer import Observer
@@ -26,9 +27,19 @@ class ActiveRun:
     """
 
     def __init__(
-        self, *, children: Children, address: str, run_dir: Path, keys: ClientKeys | None
+        self,
+        *,
+        children: Children,
+        scaling: Scaling | None = None,
+        address: str,
+        run_dir: Path,
+        keys: ClientKeys | None,
     ) -> None:
-        """address: of the coordinator's control plane. keys: to it, if its links are encrypted."""
+        """address: of the coordinator's control plane. keys: to it, if its links are encrypted.
+
+        scaling: for the number of generators to change while it goes on.
+        """
+        self._scaling = scaling
         self._children = children
         self._summary = run_dir / "summary.json"
         self._observer = Observer(address, keys=keys)
@@ -60,6 +71,8 @@ class ActiveRun:
             news = self._children.end_hung(answer)
             if not self.problem:
                 news += self._keep_alive(answer)
+                if self._scaling is not None and (scaled := self._scaling.turn()):
+                    news.append(scaled)
             self._message = "; ".join(news) or self._message
             if self._stopping:
                 self._observer.stop(self._stopping, failed=bool(self.problem))

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,11 +135,11 @@ class Children:
     ) -> None:
         """supervision: default, that of a configuration that says nothing."""
         self._children = list(children)
+        self._leaving: list[Child] = []
         limits = supervision or SupervisionConfig()
-        self._restarts = {
-            child.name: Restarts(most=limits.max_restarts, seconds=limits.window_seconds)
-            for child in children
-        }
+        self._restarts: defaultdict[str, Restarts] = defaultdict(
+            lambda: Restarts(most=limits.max_restarts, seconds=limits.window_seconds)
+        )
         self._left: dict[str, float] = {}
         self._liveness = LivenessMonitor(
             silent_seconds=limits.silent_seconds, start_seconds=limits.start_seconds
@@ -149,6 +150,28 @@ class Children:
         """Start all."""
         for child in self._children:
             child.start()
+
+    @property
+    def names(self) -> list[str]:
+        """The names of those that are to live as long as the run does."""
+        return [child.name for child in self._children]
+
+    @property
+    def leaving(self) -> list[str]:
+        """The names of those that were told to leave and are still here."""
+        return [child.name for child in self._leaving if child.code is None]
+
+    def join(self, child: Child) -> None:
+        """Start one more."""
+        self._children.append(child)
+        child.start()
+
+    def leave(self, name: str) -> None:
+        """Tell a process to leave, for good."""
+        (child,) = (child for child in self._children if child.name == name)
+        self._children.remove(child)
+        self._leaving.append(child)
+        child.signal(signal.SIGTERM)
 
     @property
     def coordinator(self) -> Child:
@@ -221,6 +244,7 @@ class Children:
 
         hurry: whether to tell them to, and make them, without waiting any longer.
         """
+        self._children += self._leaving
         for number in (None, signal.SIGTERM, signal.SIGKILL):
             for child in self._children:
                 if number is not None and child.code is None:

@@ -50,11 +50,16 @@ def preflight(config: RunConfig, *, resume: bool = False, placed: bool = False) 
         *_passed_on(config),
         *task_problems(config),
         *_kinds(config),
-        *([] if placed else _devices(config, gpus() if uses_cuda() else [])),
+        *([] if placed else device_problems(config)),
         *_ports(config),
         *_keys(config),
         *_run_directory(config, facts, resume=resume),
     ]
+
+
+def device_problems(config: RunConfig) -> list[str]:
+    """Whether the GPUs and the memory of this machine are enough for a run."""
+    return _devices(config, gpus() if uses_cuda() else [])
 
 
 def _models(config: RunConfig) -> tuple[list[str], ModelFacts | None]:

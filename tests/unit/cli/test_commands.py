@@ -121,7 +121,7 @@ def test_run(asyncds: Command, calls: list[dict[str, object]]) -> None:
     assert asyncds("run", "--replace", "a.yaml", "steps=3", "name=x")[0] == 1
     assert asyncds("run", "--resume", "runs/a", "steps=9")[0] == 1
     assert asyncds("run", "--continue", "a.yaml")[0] == 1
-    here = {"site": None, "resume": None, "replace": False, "go_on": False}
+    here = {"site": None, "resume": None, "replace": False, "go_on": False, "detach": False}
     fresh = {"config": Path("a.yaml"), "overrides": ["steps=3", "name=x"]}
     resumed = {"config": None, "overrides": ["steps=9"]}
     assert calls == [
