@@ -10,7 +10,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help quickstart tiny-model study study-pages test test-unit chaos simulate elastic network slurm fuzz k8s-lab tools manifests policy-check image chart image-check docs lint house env install-gpu lock clean
+.PHONY: help quickstart tiny-model study study-pages test test-unit chaos simulate elastic network slurm ray fuzz k8s-lab tools manifests policy-check image chart image-check docs lint house env install-gpu lock clean
 
 ARGS ?=
 ALGO ?= ds_grpo
@@ -84,6 +84,9 @@ network: $(INSTALLED) ## a run on three machines whose cables fail, as root on L
 
 slurm: $(INSTALLED) ## a run on a real Slurm of three machines on this one, as root (some minutes)
 	$(RUN) pytest tests/slurm -s -m long $(ARGS)
+
+ray: $(INSTALLED) ## a run on a real Ray cluster of three nodes on this machine, two of which are lost (some minutes)
+	$(RUN) pytest tests/ray -s -m long $(ARGS)
 
 fuzz: $(INSTALLED) ## a million hostile frames against a live coordinator; ARGS="--fuzz-seed 7"
 	$(RUN) pytest tests/fuzz -s -o timeout=7200 --frames 1000000 --fuzz-seed $$RANDOM $(ARGS)

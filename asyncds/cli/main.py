@@ -8,17 +8,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from asyncds.cli import files, models
+from asyncds.cli.going_app import going_app
 from asyncds.cli.task_app import task_app
 from asyncds.launch.errors import UserError
 from asyncds.user_code import find_user_code
-
-if TYPE_CHECKING:
-    from asyncds.launch.site import Site
 
 app = typer.Typer(
     help="Asynchronous reinforcement learning of language models with differential smoothing.",
@@ -29,6 +27,7 @@ app = typer.Typer(
 config_app = typer.Typer(help="Read, check and explain configurations.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 app.add_typer(task_app, name="task")
+app.add_typer(going_app)
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="FILE", help="A YAML file of a run.")]
 Overrides = Annotated[
@@ -83,6 +82,7 @@ def run(
 ) -> None:
     """Train: the whole system on this machine, or on several, with live progress."""
     from asyncds.cli.run import run_command
+    from asyncds.cli.sites import site
 
     if replace and go_on:
         raise UserError("--replace deletes the run that --continue goes on with: give one of them")
@@ -99,53 +99,10 @@ def run(
         resume=resume,
         replace=replace,
         go_on=go_on,
-        site=None if on is None else _site(on),
+        site=None if on is None else site(on),
         detach=detach,
     )
     raise typer.Exit(code)
-
-
-@app.command()
-def attach(run: RunDirectory) -> None:
-    """Follow RUN, wherever it was started, until it is over; Ctrl-C leaves it alone."""
-    from asyncds.cli.attach import attach_command
-
-    raise typer.Exit(attach_command(run))
-
-
-@app.command()
-def stop(run: RunDirectory) -> None:
-    """End RUN in good order: checkpoint, drain, summary; it can go on later."""
-    from asyncds.cli.attach import attach_command
-
-    raise typer.Exit(attach_command(run, stop=True))
-
-
-@app.command()
-def scale(
-    run: RunDirectory,
-    generators: Annotated[str, typer.Argument(metavar="generators=N", help="How many.")],
-) -> None:
-    """Change the number of generators of RUN while it goes on."""
-    from asyncds.launch.scaling import ask_for
-
-    name, _, number = generators.partition("=")
-    if name != "generators" or not number.isdecimal() or int(number) < 1:
-        raise UserError(f"{generators} is not generators=N with a number of at least 1")
-    print(ask_for(run, int(number)))
-
-
-def _site(on: str) -> "Site":
-    kind, _, address = on.partition("=")
-    if on == "slurm":
-        from asyncds.launch.slurm import SlurmSite
-
-        return SlurmSite()
-    if kind != "ray":
-        raise UserError(f"--on {on} is not known: give slurm, ray or ray=ADDRESS")
-    from asyncds.launch.ray_site import RaySite
-
-    return RaySite(address or "auto")
 
 
 @app.command(name="eval")

@@ -54,8 +54,8 @@ WAIT_SECONDS = 30.0
 END_SECONDS = 15.0
 """For the other ranks to leave when one has failed, and for a process that lost its actor."""
 GUARD = (
-    'exec 3<&0; (read -r _ <&3; kill -TERM -- "-$0" && sleep '
-    f'{END_SECONDS:.0f} && kill -KILL -- "-$0") >/dev/null 2>&1 &'
+    'exec 3<&0; (read -r _ <&3; kill -s TERM -- "-$0" && sleep '
+    f'{END_SECONDS:.0f} && kill -s KILL -- "-$0") >/dev/null 2>&1 &'
 )
 """Ends a process's session when the standard input closes, which it does with the actor, however
 that ends. In the background, since Ray ends the children of an actor."""
