@@ -7,12 +7,9 @@ import typer
 
 from asyncds.launch.errors import UserError
 
-going_app = typer.Typer()
-
 RunDirectory = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 
 
-@going_app.command()
 def attach(run: RunDirectory) -> None:
     """Follow RUN, wherever it was started, until it is over; Ctrl-C leaves it alone."""
     from asyncds.cli.attach import attach_command
@@ -20,7 +17,6 @@ def attach(run: RunDirectory) -> None:
     raise typer.Exit(attach_command(run))
 
 
-@going_app.command()
 def stop(run: RunDirectory) -> None:
     """End RUN in good order: checkpoint, drain, summary; it can go on later."""
     from asyncds.cli.attach import attach_command
@@ -28,7 +24,6 @@ def stop(run: RunDirectory) -> None:
     raise typer.Exit(attach_command(run, stop=True))
 
 
-@going_app.command()
 def scale(
     run: RunDirectory,
     generators: Annotated[str, typer.Argument(metavar="generators=N", help="How many.")],
