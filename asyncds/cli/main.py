@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import typer
 
 from asyncds.cli import files, models
+from asyncds.cli.going import attach, scale, stop
 from asyncds.cli.task_app import task_app
 from asyncds.launch.errors import UserError
 from asyncds.user_code import find_user_code
@@ -26,7 +27,7 @@ app = typer.Typer(
 config_app = typer.Typer(help="Read, check and explain configurations.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 app.add_typer(task_app, name="task")
-for command in (going.attach, going.stop, going.scale):
+for command in (attach, stop, scale):
     app.command()(command)
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="FILE", help="A YAML file of a run.")]
