@@ -10,7 +10,7 @@ Resources = dict[str, Annotated[float, Field(ge=0)]]
 
 
 class RayConfig(Section):
-    """What `asyncds run --on ray` asks the cluster for. Nothing else reads it."""
+    """Requests of `asyncds run --on ray` to the cluster. Nothing else reads it."""
 
     rank: Resources = Field(default_factory=dict)
     """Ray's resources that each learner rank reserves besides its GPU: `{CPU: 8, H100: 1}`.

@@ -111,7 +111,7 @@ class Child:
         return f"died ({said})" if said else "died"
 
     def waiting(self) -> str:
-        """What it waits for before it can start, as the last line of its log says; or ""."""
+        """Words on what it waits for before it can start, the last line of its log; or ""."""
         try:
             with self.log.open("rb") as opened:
                 opened.seek(max(self.log_begins, self.log.stat().st_size - WAITING_BYTES))

@@ -1,4 +1,4 @@
-"""What a run asks a Ray cluster for, and what its processes are told there."""
+"""Requests of a run to a Ray cluster, and what its processes are told there."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -55,7 +55,7 @@ class Seat(Struct, frozen=True, kw_only=True):
 
 
 def resources(run: RunConfig, *, gpus: bool) -> tuple[dict[str, float], dict[str, float]]:
-    """What a rank of the learner reserves, and what a generator does. gpus: whether there are."""
+    """Resources that a rank reserves, and those of a generator. gpus: whether there are any."""
     engine = run.generator.tensor_parallel * run.generator.pipeline_parallel
     rank = {"CPU": float(run.learner.cpu_threads)} | run.ray.rank
     generator = {"CPU": float(run.generator.cpu_threads or 1)} | run.ray.generator
@@ -115,5 +115,5 @@ def shown(amounts: Resources) -> str:
 
 
 def _size(amounts: Resources) -> tuple[float, float, float]:
-    """For comparisons: GPUs count most, then CPUs."""
+    """A size to compare by: GPUs count most, then CPUs."""
     return amounts.get("GPU", 0.0), amounts.get("CPU", 0.0), sum(amounts.values())

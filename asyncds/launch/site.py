@@ -36,7 +36,7 @@ class Site(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """What the machines of a run say.
+    """Answers of the machines of a run.
 
     here: the address of this one for the others. problems: of those that can't take part, a
     sentence each.
