@@ -96,7 +96,7 @@ class Host:
         self._guard.wait()
 
     def read(self) -> tuple[bytes, int | None]:
-        """Output since the last call, and the exit code if it has ended: waits a little for either."""
+        """Output since the last call, and the exit code at the end: waits a little for either."""
         assert self._process.stdout is not None
         deadline = time.monotonic() + READ_SECONDS
         while True:
