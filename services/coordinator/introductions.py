@@ -62,7 +62,8 @@ class Introductions:
                 "its task data differs from the other generators': give every generator the same "
                 "task configuration and data set"
             )
-        for split in ("train", self._config.eval.split):
+        trained = ["train"] if self._config.trains else []
+        for split in (*trained, self._config.eval.split):
             if hello.rows.get(split, 0) < 1:
                 return f"its task has no rows in the split {split!r}: give the task some"
         in_sets = sum(n for _, n in hello.sets)

@@ -129,3 +129,8 @@ def test_an_evaluation_that_asks_for_something_else_begins_anew(desk: Desk, tmp_
     desk.close()
     with closing(Desk(tmp_path, steps=0, eval__temperatures=(0.5,))) as other:
         assert [lease.row for lease in leases(other.say(b"g", HELLO))] == [0, 1, 2]
+
+
+def test_a_task_without_rows_to_train_on_is_evaluated(desk: Desk) -> None:
+    granted = leases(desk.say(b"g", REPLACE(HELLO, rows={"train": 0, "eval": 3})))
+    assert [lease.row for lease in granted] == [0, 1, 2]
