@@ -81,7 +81,8 @@ class ActiveRun:
                     "that)"
                 )
         status = answer or self.status
-        message = self._message or self._loading(answer) or status.message
+        said = [part for part in (self._message, self._loading(answer)) if part]
+        message = "; ".join(said) or status.message
         self.status = replace(status, message=message)
 
     def _loading(self, answer: RunStatus | None) -> str:

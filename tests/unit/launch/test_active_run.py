@@ -241,3 +241,16 @@ def test_who_is_loading_is_shown_until_it_is_heard(
     answers.answer = answer(over=False)
     active.turn(0.01)
     assert not active.status.message
+
+
+def test_what_has_happened_does_not_hide_what_is_waited_for(
+    start: Callable[..., tuple[ActiveRun, Answers]],
+) -> None:
+    active, answers = start(LIVES, "print('waiting for CPU 1', flush=True); " + LIVES)
+    answers.answer = answer(over=False, learner_seen=None)
+    waits = "learner is waiting for CPU 1 ("
+    turn_until(active, lambda: active.status.message.startswith(waits))
+    active._children._children[1].signal(signal.SIGKILL)
+    turn_until(active, lambda: "learner died and is started again" in active.status.message)
+    turn_until(active, lambda: waits in active.status.message)
+    assert "learner died and is started again" in active.status.message
