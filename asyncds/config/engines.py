@@ -109,7 +109,8 @@ class LearnerConfig(Section):
     """Threads per rank where there is no GPU."""
     deepspeed: dict[str, Any] = Field(default_factory=dict)
     """Merged into the DeepSpeed configuration (offload to the CPU, communication settings, …). What
-    has a setting here is refused by name."""
+    has a setting here is refused by name. `{zero_optimization: {offload_optimizer: {device: cpu}}}`
+    keeps the optimizer in main memory, and needs a C++ compiler at its first start."""
     batch_seconds: Seconds = 1800
     """Deadline for a batch to arrive; over it the learner stops with a message."""
     collective_seconds: Seconds = 600

@@ -28,6 +28,9 @@ from asyncds.config.sampling import EvalConfig, RolloutConfig, SamplingConfig
 from asyncds.config.section import Section
 from asyncds.config.tasks import NO_TRAINING_DATA, AnyTask, CountdownTask, can_be_trained_on
 
+GROUP_TOKENS = 1 << 24
+"""Of a training group: some 128 MB, half of the largest message. Evaluations come in parts."""
+
 
 class RunConfig(Section):
     """A run."""
@@ -124,6 +127,15 @@ class RunConfig(Section):
                 "transfer_seconds), and a generator that hangs in one would end the learner after "
                 f"learner.collective_seconds {self.learner.collective_seconds:g}: raise that, or "
                 "lower weights.transfer_seconds"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_group_fits_into_a_message(self) -> "RunConfig":
+        if (tokens := self.rollout.group_size * self.sampling.max_tokens) > GROUP_TOKENS:
+            raise ValueError(
+                f"a group may have {tokens:,} tokens (rollout.group_size × sampling.max_tokens), "
+                f"and a message holds {GROUP_TOKENS:,} at most: lower one of them"
             )
         return self
 

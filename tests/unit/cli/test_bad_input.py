@@ -227,6 +227,10 @@ OVERRIDES = [
     ("sampling.max_tokens=300", "leaves no room for a prompt"),
     ("rollout.target_lag=9", "lower target_lag"),
     ("rollout.group_size=1; algorithm.advantage.kind=grpo", "nothing can be learnt"),
+    (
+        "rollout.group_size=65536; sampling.max_tokens=512; generator.max_model_len=1024",
+        "a message holds 16,777,216 at most",
+    ),
     ("coordinator.host=0.0.0.0", "allow_unencrypted"),
     ("algorithm.correction.kind=tis", "algorithm.loss.ratio to proximal"),
     ("weights.transport=nccl", "nccl"),
