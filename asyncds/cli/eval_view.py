@@ -39,7 +39,7 @@ def _rows(results: Mapping[str, Any]) -> Iterator[tuple[Text, Mapping[str, Any]]
                 at = {key: one[key] for key in ("temperature", "n_samples")}
                 yield Text(f"  {name}", "dim"), at | of_set
     for one in results["pooled"]:
-        yield Text("all together", "bold"), one
+        yield Text("all", "bold"), one
 
 
 def _share(result: Mapping[str, Any], k: str) -> Text:

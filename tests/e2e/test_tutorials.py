@@ -83,7 +83,7 @@ def test_evaluating_a_model(tmp_path: Path) -> None:
         ]
     assert [(e["temperature"], e["n_problems"]) for e in results["pooled"]] == [(0.6, 6), (1.0, 6)]
     (table,) = (text for command, text in printed.items() if command.startswith("asyncds eval"))
-    assert "all together" in table
+    assert "\nall  " in table
     samples = [
         json.loads(x) for x in (evaluated / "sums" / "samples.jsonl").read_text().split("\n") if x
     ]

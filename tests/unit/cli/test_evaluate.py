@@ -179,6 +179,6 @@ def test_the_table_has_every_task_set_and_temperature(tmp_path: Path) -> None:
         *("maths 1 1,000 4 50.0", "25.0–100.0"),
         *("aime 1 1,000 4 25.0", "12.5–100.0"),
         *("math [green] 1 1,000 4 75.0", "37.5–100.0"),
-        "all together 1 1,000 4 –",
+        "all 1 1,000 4 –",
         "Pass@k in percent; below it, its 95 % interval over problems",
     ]
