@@ -189,18 +189,18 @@ class Children:
         return {name: now - since for name, since in self._left.items()}
 
     def loading(self, status: RunStatus) -> list[str]:
-        """The processes beside the coordinator that run and have not been heard of, in words.
+        """The processes beside the coordinator that were not heard of since they started, in words.
 
         status: the coordinator's answer.
         """
-        heard = {member.name for member in status.fleet}
-        if status.learner.last_seen is not None:
-            heard.add(LEARNER)
         now = time.monotonic()
+        seen: dict[str, float | None] = {m.name: m.last_seen for m in status.fleet}
+        seen[LEARNER] = status.learner.last_seen
+        heard = {name: now - ago for name, ago in seen.items() if ago is not None}
         return [
             f"{child.name} is {child.waiting() or 'loading'} ({now - child.started:.0f} s)"
             for child in self._children[1:]
-            if child.code is None and child.name not in heard
+            if child.code is None and heard.get(child.name, 0.0) <= child.started
         ]
 
     def end_hung(self, status: RunStatus | None) -> list[str]:

@@ -252,5 +252,7 @@ def test_what_has_happened_does_not_hide_what_is_waited_for(
     turn_until(active, lambda: active.status.message.startswith(waits))
     active._children._children[1].signal(signal.SIGKILL)
     turn_until(active, lambda: "learner died and is started again" in active.status.message)
+    # The coordinator still says when it last heard the one that died.
+    answers.answer = answer(over=False, learner_seen=600.0)
     turn_until(active, lambda: waits in active.status.message)
     assert "learner died and is started again" in active.status.message
