@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from fnmatch import fnmatchcase
+from operator import attrgetter
 from pathlib import Path
 
 import yaml
@@ -155,8 +156,8 @@ def _base_evaluation(run_dir: Path, *, like: RunConfig) -> list[EvaluationRecord
     if summary is None or summary["status"] != "finished":
         return []
     there = load_config(run_dir / "config.yaml")
-    alike = ("model", "tokenizer", "dtype", "task", "eval")
-    if any(getattr(there, key) != getattr(like, key) for key in alike):
+    alike = ("model", "tokenizer", "dtype", "task", "eval", "sampling.max_tokens")
+    if any(attrgetter(key)(there) != attrgetter(key)(like) for key in alike):
         return []
     try:
         made = [EvaluationRecord.from_result(result) for result in summary["eval"]]

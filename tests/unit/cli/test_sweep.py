@@ -137,12 +137,13 @@ def test_a_base_evaluation_is_shared_by_runs_that_would_make_the_same(file: Path
     journal.close()
 
 
-def test_a_base_evaluation_of_another_kind_is_not_shared(file: Path) -> None:
+@pytest.mark.parametrize("other", ["eval.n_samples=32", "sampling.max_tokens=7", "dtype=float32"])
+def test_a_base_evaluation_of_another_kind_is_not_shared(file: Path, other: str) -> None:
     finish(file, "a")
-    _, runs = load_sweep(file, ["eval.n_samples=32"])
-    other = runs[1].config
-    (Path(other.runs_dir) / other.name).mkdir()
-    share_base_evaluation(other)
-    journal = Journal(Path(other.runs_dir) / other.name / "journal.db", read_only=True)
+    _, runs = load_sweep(file, [other])
+    run = runs[1].config
+    (Path(run.runs_dir) / run.name).mkdir()
+    share_base_evaluation(run)
+    journal = Journal(Path(run.runs_dir) / run.name / "journal.db", read_only=True)
     assert journal.evaluations() == []
     journal.close()
