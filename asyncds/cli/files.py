@@ -27,7 +27,7 @@ def keys(
 def tiny_model(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Directory of the model.")],
     task: Annotated[
-        Literal["countdown", "knights_knaves"], typer.Option(help="What it learns.")
+        Literal["countdown", "calculator", "knights_knaves"], typer.Option(help="What it learns.")
     ] = "countdown",
     operands: Annotated[
         int, typer.Option(min=3, max=4, help="How many numbers a Countdown problem has.")

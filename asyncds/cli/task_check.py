@@ -14,7 +14,8 @@ from asyncds.launch.preflight import task_problems
 from asyncds.launch.prompts import not_encoded, room_for_prompts
 from asyncds.scoring.frames import Reply
 from asyncds.scoring.process_pool import ProcessPoolScorer
-from asyncds.tasks.base import Row, Split, Task, encode_prompt, evaluation_sets
+from asyncds.tasks.base import Row, Split, Task, evaluation_sets
+from asyncds.tasks.encoding import encode_prompt
 from asyncds.tasks.registry import make_task
 from asyncds.tasks.warned import warned
 

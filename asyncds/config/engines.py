@@ -63,8 +63,12 @@ class ScoringConfig(Section):
     """CPUs of the Ray cluster that a scorer process reserves."""
     workers: int = Field(1, ge=1)
     """Scorer processes per generator."""
+    episodes: int = Field(32, ge=1, le=4096)
+    """Episodes of an environment that are open at once in a generator, each in a process of its
+    own; further ones wait. These processes are started as they are needed."""
     timeout_seconds: Seconds = 10
-    """Longest time for one completion; over it the reward is 0 and the error is counted."""
+    """Longest time for one completion, or for an environment's start, step or close; over it the
+    reward is 0 and the error is counted."""
     memory_mb: int = Field(1024, ge=64)
     """Address space a scorer process may use, in MiB."""
 

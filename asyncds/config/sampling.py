@@ -16,7 +16,8 @@ class SamplingConfig(Section):
     temperature: Temperature = 1.0
     """Logits are divided by this; the learner divides its own by the same."""
     max_tokens: int = Field(8, ge=1)
-    """Longest completion, in tokens."""
+    """Longest completion, in tokens; of an episode all that follows its prompt, with what its
+    environment says."""
     top_p: float = 1.0
     """Must be 1: truncated sampling makes the recorded behaviour log-probability wrong."""
     top_k: int = -1
@@ -112,6 +113,21 @@ class RolloutConfig(Section):
                 f"{self.straggler_seconds:g}, or no straggling group could deliver its survivors"
             )
         return self
+
+
+class EpisodesConfig(Section):
+    """Limits of an episode, where the task is an environment (docs/environments.md)."""
+
+    max_turns: int = Field(8, ge=1)
+    """Times that the policy may speak."""
+    turn_tokens: int | None = Field(None, ge=1)
+    """Longest turn, in tokens; default: what sampling.max_tokens leaves."""
+    seconds: Seconds = 60
+    """No turn begins later than this after the episode's beginning. Time in which its engine was
+    paused for new weights does not count."""
+    rewritten_history: Literal["refuse", "keep"] = "refuse"
+    """What becomes of a chat template that shows a model its earlier turns otherwise than it wrote
+    them, without their thinking say: the run is refused, or transcripts keep what was sampled."""
 
 
 class EvalConfig(Section):

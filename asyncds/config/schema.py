@@ -24,7 +24,7 @@ from asyncds.config.engines import (
 )
 from asyncds.config.operation import CoordinatorConfig, SupervisionConfig, TelemetryConfig
 from asyncds.config.ray import RayConfig
-from asyncds.config.sampling import EvalConfig, RolloutConfig, SamplingConfig
+from asyncds.config.sampling import EpisodesConfig, EvalConfig, RolloutConfig, SamplingConfig
 from asyncds.config.section import Section
 from asyncds.config.tasks import NO_TRAINING_DATA, AnyTask, CountdownTask, can_be_trained_on
 
@@ -56,6 +56,7 @@ class RunConfig(Section):
     task: AnyTask = CountdownTask()
     """What is trained on."""
     sampling: SamplingConfig = SamplingConfig()
+    episodes: EpisodesConfig = EpisodesConfig()
     rollout: RolloutConfig = RolloutConfig()
     algorithm: AlgorithmConfig = AlgorithmConfig()
     generator: GeneratorConfig = GeneratorConfig()

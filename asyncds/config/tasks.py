@@ -37,10 +37,9 @@ class _PlainOrChat(Section):
         return self
 
 
-class CountdownTask(_PlainOrChat):
-    """Reach a target number from given numbers, each used exactly once, with + - * and ( )."""
+class _CountdownProblems(Section):
+    """Problems of Countdown."""
 
-    kind: Literal["countdown"] = "countdown"
     operands: int = Field(3, ge=2, le=6)
     """How many numbers a problem gives."""
     max_number: int = Field(10, ge=2)
@@ -57,17 +56,29 @@ class CountdownTask(_PlainOrChat):
     """Problems held out besides, to tune on (`eval.split`); never trained on."""
     seed: int = 0
     """Decides which problems are held out."""
-    prompt_style: Literal["plain", "chat"] = "plain"
-    """`plain`: `2 5 10 = 30 :`, the answer is the whole completion. `chat`: a user turn that asks
-    for `<think>` and `<answer>`; a wrong but well-formed answer earns 0.1."""
     equivalence: Literal["written", "commutative", "associative"] = "written"
     """Which correct answers count as the same one: those written the same, or the same up to the
     order of operands, or up to their grouping too."""
+
+
+class CountdownTask(_CountdownProblems, _PlainOrChat):
+    """Reach a target number from given numbers, each used exactly once, with + - * and ( )."""
+
+    kind: Literal["countdown"] = "countdown"
+    prompt_style: Literal["plain", "chat"] = "plain"
+    """`plain`: `2 5 10 = 30 :`, the answer is the whole completion. `chat`: a user turn that asks
+    for `<think>` and `<answer>`; a wrong but well-formed answer earns 0.1."""
     dataset: str | None = None
     """A data set with the columns `nums` and `target` instead of generated problems: a hub id, a
     directory, or a file."""
     dataset_operands: int | None = Field(None, ge=2, le=6)
     """Only the problems of the data set with so many numbers; default: all."""
+
+
+class CalculatorTask(_CountdownProblems):
+    """Countdown as an environment: a turn that ends in `=` is answered by a calculator."""
+
+    kind: Literal["calculator"]
 
 
 class KnightsKnavesTask(_PlainOrChat):
@@ -247,12 +258,20 @@ class DatasetTask(Section):
 
 
 TaskConfig = (
-    CountdownTask | DatasetTask | KnightsKnavesTask | MathTask | ReasoningGymTask | OpenKind
+    CalculatorTask
+    | CountdownTask
+    | DatasetTask
+    | KnightsKnavesTask
+    | MathTask
+    | ReasoningGymTask
+    | OpenKind
 )
 if TYPE_CHECKING:
     AnyTask = TaskConfig
 else:
-    AnyTask = one_of((CountdownTask, DatasetTask, KnightsKnavesTask, MathTask, ReasoningGymTask))
+    AnyTask = one_of(
+        (CalculatorTask, CountdownTask, DatasetTask, KnightsKnavesTask, MathTask, ReasoningGymTask)
+    )
 
 
 def task_options(task: TaskConfig, *, tokenizer: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Self
 from uuid import uuid4
@@ -24,6 +24,7 @@ from vllm.v1.metrics.loggers import StatLoggerBase
 from asyncds.config.engines import GeneratorConfig
 from asyncds.engine.sampling_clock import SamplingClock
 from asyncds.engine.weight_update import UpdateResult, call, receive
+from asyncds.protocol.spans import NONE
 from asyncds.weights.communicator import TransferFailed
 from asyncds.weights.plugin import BACKEND
 from asyncds.weights.vllm_transfer import WORKER_EXTENSION
@@ -36,11 +37,12 @@ ACTIVATION_SECONDS = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Completion:
-    """One sampled completion of T tokens. All arrays have shape [T].
+    """One completion of T tokens, of which S were sampled: all of them, but in an episode.
 
-    token_ids: int32, with the end-of-sequence token where one was sampled. logprobs: float32, in
-    nats, of the sampled tokens under the distribution they were sampled from (temperature and
-    truncation applied). versions: int32, of the weights that sampled each token.
+    token_ids: int32 [T], with the end-of-sequence token where one was sampled. given: int32 [k, 2],
+    spans (start, count) of what was not sampled. logprobs: float32 [S], in nats, of the sampled
+    tokens under the distribution they were sampled from (temperature and truncation applied).
+    versions: int32 [S], of the weights that sampled each of them.
     finish_reason: ``"stop"``, ``"length"`` or ``"abort"``. text: without special tokens.
     queue_seconds: how long it waited in the engine before its first token was worked on.
     """
@@ -51,6 +53,7 @@ class Completion:
     finish_reason: str
     text: str
     queue_seconds: float = 0.0
+    given: npt.NDArray[np.int32] = field(default_factory=NONE.copy)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,8 +170,12 @@ class GenerationEngine:
         min_p: float = 0.0,
         seed: int | None = None,
         ignore_eos: bool = False,
+        stop: Sequence[str] = (),
     ) -> Completion:
-        """Sample one completion. Cancelling the call aborts the request."""
+        """Sample one completion. Cancelling the call aborts the request.
+
+        stop: texts that end it, and are its end.
+        """
         output = await self._run(
             prompt_ids,
             SamplingParams(
@@ -179,9 +186,11 @@ class GenerationEngine:
                 min_p=min_p,
                 seed=seed,
                 ignore_eos=ignore_eos,
+                stop=list(stop),
+                include_stop_str_in_output=True,
                 logprobs=0,
                 flat_logprobs=True,
-                detokenize=False,
+                detokenize=bool(stop),
                 output_kind=RequestOutputKind.FINAL_ONLY,
                 skip_clone=True,
             ),

@@ -23,6 +23,7 @@ from asyncds.launch.machine import (
 from asyncds.launch.model_directory import ModelFacts, chat_template_problems, check_model
 from asyncds.plan.disk import checkpoint_bytes, kept_checkpoints
 from asyncds.tasks import data
+from asyncds.tasks.environment import Environment
 from asyncds.tasks.registry import make_task
 from asyncds.telemetry.traces import traces
 from asyncds.telemetry.trackers.make import missing_package
@@ -117,10 +118,35 @@ def task_problems(config: RunConfig) -> list[str]:
             task.rows("train")
     except (ValueError, ImportError) as error:
         return [f"task: {error}"]
+    if isinstance(task, Environment) and (problem := _environment_problem(config, task)):
+        return [problem]
     chat = getattr(config.task, "chat", None)
     if chat is None or not makes_chats(config.task) or chat.template is not None:
         return []
     return chat_template_problems(config.tokenizer or config.model)
+
+
+def _environment_problem(config: RunConfig, task: Environment) -> str:
+    """Why a run can't play episodes of an environment with its model's chat template, or ""."""
+    if config.scoring.backend != "processes":
+        return "task: an environment needs scoring.backend processes: set it to that"
+    rows = task.rows("train") or task.rows("eval")
+    if not rows or isinstance(prompt := task.prompt(rows[0]), str):
+        return ""
+    from asyncds.engine.tokenizer import load_tokenizer
+    from asyncds.tasks.encoding import Conversation, RewrittenHistoryError, TemplateError
+
+    try:
+        tokenizer = load_tokenizer(config.tokenizer or config.model)
+    except Exception:  # transformers raises anything; what is wrong with a model is said elsewhere
+        return ""
+    try:
+        Conversation(task, tokenizer).check(prompt)
+    except RewrittenHistoryError as error:
+        return f"task: {error}" if config.episodes.rewritten_history == "refuse" else ""
+    except TemplateError as error:
+        return f"task: {error}"
+    return ""
 
 
 def _packages(config: RunConfig) -> list[str]:

@@ -7,7 +7,8 @@ from typing import Any, get_args
 from asyncds.config.schema import RunConfig
 from asyncds.config.tasks import data_sets, task_options
 from asyncds.launch.model_directory import check_model
-from asyncds.tasks.base import Row, Split, Task, encode_prompt
+from asyncds.tasks.base import Row, Split, Task
+from asyncds.tasks.encoding import encode_prompt
 from asyncds.tasks.registry import make_task
 
 TRIED = 8

@@ -12,6 +12,7 @@ import msgspec
 
 from asyncds.scoring.scorer import Reason
 from asyncds.tasks.base import Row, Score
+from asyncds.tasks.environment import Answer
 
 MAX_BYTES = 64 * 2**20
 _LENGTH = struct.Struct("<I")
@@ -34,17 +35,43 @@ class Ready(msgspec.Struct):
     error: str = ""
 
 
-class Request(msgspec.Struct):
+class Request(msgspec.Struct, tag=True):
     """Completions of one row; the worker answers with one ``Reply`` for each, in order."""
 
     row: Row
     completions: list[str]
 
 
+class Begin(msgspec.Struct, tag=True):
+    """Start an episode of a row, which a worker has one of at a time."""
+
+    row: Row
+
+
+class Step(msgspec.Struct, tag=True):
+    """A completion for the episode."""
+
+    completion: str
+
+
+class CutOff(msgspec.Struct, tag=True):
+    """Judge the episode, which a limit has ended."""
+
+
+class Close(msgspec.Struct, tag=True):
+    """End the episode."""
+
+
+EpisodeRequest = Begin | Step | CutOff | Close
+AnyRequest = Request | EpisodeRequest
+"""What a worker is asked; to each part of an episode it says one ``Reply``."""
+
+
 class Reply(msgspec.Struct):
-    """A judgement, or why there is none."""
+    """A judgement or an environment's answer, or why there is none; nothing for a thing done."""
 
     score: Score | None = None
+    answer: Answer | None = None
     reason: Reason | None = None
     detail: str = ""
 
@@ -57,8 +84,8 @@ def pack(message: msgspec.Struct) -> bytes:
     return _LENGTH.pack(len(body)) + body
 
 
-def read(stream: BinaryIO, kind: type[T]) -> T | None:
-    """The next frame of a blocking stream, or None at its end."""
+def read(stream: BinaryIO, kind: Any) -> Any:
+    """The next frame of a blocking stream, of a kind or a union of kinds, or None at its end."""
     head = stream.read(_LENGTH.size)
     if len(head) < _LENGTH.size:
         return None

@@ -8,13 +8,16 @@ from asyncds.scoring.pool import PoolScorer
 from asyncds.scoring.process_pool import ProcessPoolScorer
 
 
-def make_scorer(settings: ScoringConfig, *, kind: str, options: Mapping[str, Any]) -> PoolScorer:
+def make_scorer(
+    settings: ScoringConfig, *, kind: str, options: Mapping[str, Any], episodes: bool = False
+) -> PoolScorer:
     """Make the scorer of a task (kind, options), to be entered with ``async with``.
 
-    Raises ScorerUnavailableError if the backend is ray and the package is missing.
+    episodes: the task is an environment, which needs the backend processes. Raises
+    ScorerUnavailableError if the backend is ray and the package is missing.
     """
     if settings.backend == "processes":
-        return ProcessPoolScorer(kind=kind, options=options, settings=settings)
+        return ProcessPoolScorer(kind=kind, options=options, settings=settings, episodes=episodes)
     from asyncds.scoring.ray_pool import RayScorer
 
     return RayScorer(kind=kind, options=options, settings=settings)

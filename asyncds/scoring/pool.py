@@ -4,11 +4,12 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol, Self
 
-from asyncds.scoring.frames import Reply
+from asyncds.scoring.episode import OpenEpisode
+from asyncds.scoring.frames import EpisodeRequest, Reply
 from asyncds.scoring.scorer import NO_SCORE, GroupScores, Reason, ScorerUnavailableError
 from asyncds.tasks.base import Row, Score
 
@@ -31,6 +32,10 @@ class Worker(Protocol):
         """One reply after the other, in order; the last one, perhaps too early, where it broke."""
         ...
 
+    async def ask(self, request: EpisodeRequest) -> Reply:
+        """The reply to a part of an episode."""
+        ...
+
     @property
     def is_idle(self) -> bool:
         """Whether it can take a row: alive, and nothing it was asked is still unanswered."""
@@ -46,24 +51,48 @@ class Worker(Protocol):
         ...
 
 
+def group_scores(row: Row, replies: Iterable[Reply]) -> GroupScores:
+    """The scores of a group, and the failures among the replies, which are logged."""
+    scores: list[Score] = []
+    errors: Counter[Reason] = Counter()
+    error = ""
+    for reply in replies:
+        if reply.score is None:
+            reason = reply.reason or "crash"
+            errors[reason] += 1
+            error = f"{reason} {reply.detail}".strip()
+            log.warning("row %d: a completion has no score: %s", row.index, error)
+        scores.append(reply.score or NO_SCORE)
+    return GroupScores(scores, errors, error)
+
+
 class PoolScorer(ABC):
     """A ``Scorer`` over workers that each make the task once.
 
     A completion that hangs, crashes or exhausts its worker costs only itself: the worker is
     replaced, and the completions after it are scored by the new one.
 
-    workers: how many rows are scored at the same time. start_seconds, close_seconds: deadlines, see
-    START_SECONDS and CLOSE_SECONDS.
+    workers: how many rows are scored, or episodes played, at the same time. started: how many of
+    them ``start`` starts; the others start when they are needed. start_seconds, close_seconds:
+    deadlines, see START_SECONDS and CLOSE_SECONDS.
     """
 
-    def __init__(self, *, workers: int, start_seconds: float, close_seconds: float) -> None:
+    def __init__(
+        self,
+        *,
+        workers: int,
+        start_seconds: float,
+        close_seconds: float,
+        started: int | None = None,
+    ) -> None:
         self._start_seconds = start_seconds
         self._close_seconds = close_seconds
         self._closed = False
         self._workers: list[Worker] = []
         # One place per worker; None stands for a worker that is still to be started.
-        self._places: asyncio.Queue[Worker | None] = asyncio.Queue()
-        self._n_workers = workers
+        # Those that were started last are taken first, so that no more are started than needed.
+        self._places: asyncio.Queue[Worker | None] = asyncio.LifoQueue()
+        self._n_started = started or workers
         for _ in range(workers):
             self._places.put_nowait(None)
 
@@ -79,12 +108,12 @@ class PoolScorer(ABC):
         await self.close()
 
     async def start(self) -> None:
-        """Start every worker now rather than when it is first needed.
+        """Start workers now rather than when they are first needed.
 
         Raises ScorerUnavailableError, with the reason, if one can't make the task or is not ready
         in time; then none is left running.
         """
-        everybody_started = asyncio.Barrier(self._n_workers)
+        everybody_started = asyncio.Barrier(self._n_started)
 
         async def start_one() -> None:
             async with self._worker():
@@ -92,7 +121,7 @@ class PoolScorer(ABC):
 
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(self._n_workers):
+                for _ in range(self._n_started):
                     group.create_task(start_one())
         except ExceptionGroup as error:
             # Not `except*`: some versions of Python put what is raised in it into a group again.
@@ -103,17 +132,7 @@ class PoolScorer(ABC):
             raise failures.exceptions[0] from None
 
     async def score(self, row: Row, completions: Sequence[str]) -> GroupScores:
-        scores: list[Score] = []
-        errors: Counter[Reason] = Counter()
-        error = ""
-        async for reply in self.judge(row, completions):
-            if reply.score is None:
-                reason = reply.reason or "crash"
-                errors[reason] += 1
-                error = f"{reason} {reply.detail}".strip()
-                log.warning("row %d: a completion has no score: %s", row.index, error)
-            scores.append(reply.score or NO_SCORE)
-        return GroupScores(scores, errors, error)
+        return group_scores(row, [reply async for reply in self.judge(row, completions)])
 
     async def judge(self, row: Row, completions: Sequence[str]) -> AsyncIterator[Reply]:
         """Yield one reply per completion, in order; to be read to its end.
@@ -126,6 +145,17 @@ class PoolScorer(ABC):
                 async for reply in worker.judge(row, completions[done:]):
                     done += 1
                     yield reply
+
+    @asynccontextmanager
+    async def episode(self, row: Row) -> AsyncIterator[OpenEpisode]:
+        async with self._worker() as worker:
+            episode = OpenEpisode(worker)
+            try:
+                await episode.begin(row)
+                yield episode
+            finally:
+                if not episode.is_closed:
+                    worker.kill()
 
     async def close(self) -> None:
         self._closed = True

@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Any
 
 from asyncds.config.engines import ScoringConfig
-from asyncds.scoring.frames import Reply
+from asyncds.scoring.frames import EpisodeRequest, Reply
 from asyncds.scoring.pool import CLOSE_SECONDS, START_SECONDS, PoolScorer
 from asyncds.scoring.process_pool import ProcessPoolScorer
 from asyncds.scoring.scorer import ScorerUnavailableError
@@ -153,6 +153,9 @@ class RayWorker:
             if not self._alive:
                 return
         self._busy = False
+
+    async def ask(self, request: EpisodeRequest) -> Reply:
+        raise ScorerUnavailableError("environments need scoring.backend processes")
 
     @property
     def is_idle(self) -> bool:

@@ -1,14 +1,20 @@
 """The interface of a scorer: completions in, judgements out, whatever the verifier does."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from asyncds.tasks.base import Row, Score
 
+if TYPE_CHECKING:
+    from asyncds.scoring.episode import OpenEpisode
+
 Reason = Literal["timeout", "memory", "crash", "exception", "invalid", "output"]
 """Why a verifier gave no judgement: it took too long, too much memory, ended, raised, returned what
-is none, or printed too much."""
+is none, or printed or said too much."""
 
 NO_SCORE = Score(0.0, False)
 """The score of a completion whose verifier gave no judgement."""
@@ -37,6 +43,13 @@ class Scorer(Protocol):
         """Judge every completion. Raises ScorerUnavailableError.
 
         One gets NO_SCORE where the verifier hung, crashed, ran out of memory or raised.
+        """
+        ...
+
+    def episode(self, row: Row) -> AbstractAsyncContextManager[OpenEpisode]:
+        """Enter an episode of a row, once there is a place for it. Raises ScorerUnavailableError.
+
+        Left without being closed, its process is ended.
         """
         ...
 

@@ -1,7 +1,7 @@
 """A scorer process: ``python -m asyncds.scoring.worker``, driven over its standard streams.
 
 It limits itself before it reads any text of a model: its address space, no core dump, and for every
-completion a watchdog that ends the process. The watchdog is a thread in C: neither a loop that
+action a watchdog that ends the process. The watchdog is a thread in C: neither a loop that
 never returns to Python nor an orphan whose parent was killed survives it, and verifiers may use
 SIGALRM for themselves. At the end of its input the process ends.
 """
@@ -11,10 +11,26 @@ import os
 import resource
 import sys
 import traceback
+from collections.abc import Callable, Iterator
+from functools import partial
 
-from asyncds.scoring.checked import checked
-from asyncds.scoring.frames import Ready, Reply, Request, Setup, pack, read
+from asyncds.scoring.checked import AnswerTooLongError, checked, checked_answer
+from asyncds.scoring.frames import (
+    AnyRequest,
+    Begin,
+    Close,
+    CutOff,
+    EpisodeRequest,
+    Ready,
+    Reply,
+    Request,
+    Setup,
+    Step,
+    pack,
+    read,
+)
 from asyncds.tasks.base import InvalidScoreError, Row, Task
+from asyncds.tasks.environment import Answer, Environment, Episode
 from asyncds.tasks.registry import make_task
 from asyncds.user_code import find_user_code
 
@@ -42,20 +58,68 @@ def main() -> None:
         replies.write(pack(Ready(error=f"{type(error).__name__}: {error}")))
         return
     replies.write(pack(Ready()))
-    while (request := read(requests, Request)) is not None:
-        for completion in request.completions:
-            reply = _judge(task, request.row, completion, setup.time_limit)
+    player = Player(task)
+    while (request := read(requests, AnyRequest)) is not None:
+        for action in _actions(task, player, request):
+            reply = _guarded(action, setup.time_limit)
             replies.write(pack(reply))
             if reply.reason == "memory":
                 return
 
 
-def _judge(task: Task, row: Row, completion: str, time_limit: float) -> Reply:
+def _actions(task: Task, player: "Player", request: AnyRequest) -> Iterator[Callable[[], Reply]]:
+    """Actions that are asked for, one for every reply."""
+    if not isinstance(request, Request):
+        yield partial(player.play, request)
+        return
+    for completion in request.completions:
+        yield partial(_judge, task, request.row, completion)
+
+
+def _judge(task: Task, row: Row, completion: str) -> Reply:
+    return Reply(score=checked(task, task.score(row, completion)))
+
+
+class Player:
+    """Plays episodes of an environment, one at a time."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._episode: Episode | None = None
+
+    def play(self, request: EpisodeRequest) -> Reply:
+        """Do what is asked; raises whatever the environment raises."""
+        match request:
+            case Begin(row=row):
+                if not isinstance(self._task, Environment):
+                    raise InvalidScoreError("the task is no environment")
+                self._episode = self._task.start(row)
+            case Step(completion=completion):
+                said = checked_answer(self._task, self._open().step(completion))
+                return Reply(answer=said) if isinstance(said, Answer) else Reply(score=said)
+            case CutOff():
+                return Reply(score=checked(self._task, self._open().cut_off()))
+            case Close():
+                episode, self._episode = self._episode, None
+                if episode is not None:
+                    episode.close()
+        return Reply()
+
+    def _open(self) -> Episode:
+        if self._episode is None:
+            raise InvalidScoreError("no episode was started")
+        return self._episode
+
+
+def _guarded(action: Callable[[], Reply], time_limit: float) -> Reply:
+    """The reply of an action, under the watchdog, or why there is none."""
     faulthandler.dump_traceback_later(time_limit, exit=True)
     try:
-        return Reply(score=checked(task, task.score(row, completion)))
+        return action()
     except MemoryError:
         return Reply(reason="memory")
+    except AnswerTooLongError as error:
+        return Reply(reason="output", detail=str(error))
     except InvalidScoreError as error:
         return Reply(reason="invalid", detail=str(error)[:500])
     except Exception as error:

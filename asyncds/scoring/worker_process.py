@@ -6,7 +6,17 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from typing import Self
 
-from asyncds.scoring.frames import Ready, Reply, Request, Setup, pack, receive
+from asyncds.scoring.frames import (
+    AnyRequest,
+    Begin,
+    EpisodeRequest,
+    Ready,
+    Reply,
+    Request,
+    Setup,
+    pack,
+    receive,
+)
 from asyncds.scoring.output import Output
 from asyncds.scoring.scorer import Reason, ScorerUnavailableError
 from asyncds.scoring.worker import WATCHDOG_EXIT
@@ -33,6 +43,7 @@ class WorkerProcess:
         output.on_too_much = self.kill
         self._outstanding = 0
         self._broken = False
+        self._killed = False
 
     @classmethod
     async def spawn(cls, setup: Setup) -> Self:
@@ -73,12 +84,23 @@ class WorkerProcess:
 
     async def judge(self, row: Row, completions: Sequence[str]) -> AsyncIterator[Reply]:
         """One reply after the other, in order; the last one, perhaps too early, where it broke."""
-        self._outstanding = len(completions)
         self._output.next_row()
-        request = pack(Request(row, list(completions)))
+        request = Request(row, list(completions))
+        async for reply in self._asked(request, replies=len(completions)):
+            yield reply
+
+    async def ask(self, request: EpisodeRequest) -> Reply:
+        """The reply to a part of an episode."""
+        if isinstance(request, Begin):
+            self._output.next_row()
+        [reply] = [reply async for reply in self._asked(request, replies=1)]
+        return reply
+
+    async def _asked(self, request: AnyRequest, *, replies: int) -> AsyncIterator[Reply]:
+        self._outstanding = replies
         try:
             async with asyncio.timeout(self._setup.time_limit + GRACE_SECONDS):
-                self._requests.write(request)
+                self._requests.write(pack(request))
                 await self._requests.drain()
             while self._outstanding and not self._broken:
                 self._output.next_completion()
@@ -104,13 +126,14 @@ class WorkerProcess:
     @property
     def is_idle(self) -> bool:
         """Whether it can take a row: alive, and nothing it was asked is still unanswered."""
-        return self.is_alive and not self._broken and self._outstanding == 0
+        return self.is_alive and not self._broken and not self._killed and self._outstanding == 0
 
     @property
     def is_alive(self) -> bool:
         return self._process.returncode is None
 
     def kill(self) -> None:
+        self._killed = True
         if self.is_alive:
             self._process.kill()
 

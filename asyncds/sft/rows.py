@@ -11,9 +11,10 @@ from asyncds.config.sft import SftConfig, SftData
 from asyncds.config.tasks import DataSource
 from asyncds.protocol.batch import Int32
 from asyncds.tasks import data, source
-from asyncds.tasks.base import Prompt, Row, encode_prompt, make_chat
+from asyncds.tasks.base import Prompt, Row, make_chat
 from asyncds.tasks.dataset.examples import Loaded
 from asyncds.tasks.dataset.prompts import Template
+from asyncds.tasks.encoding import encode_prompt
 from asyncds.tasks.source import Source
 from asyncds.tasks.splits import hold_out
 

@@ -1,7 +1,6 @@
 """The interface of tasks: rows, the prompt of each, and the judgement of a completion."""
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypedDict, get_args
@@ -145,100 +144,21 @@ def evaluation_sets(task: Task, split: Split) -> list[tuple[str, int]]:
     return found
 
 
-class ChatTokenizer(Protocol):
-    """The part of a Hugging Face tokenizer that ``encode_prompt`` uses."""
-
-    def encode(
-        self, text: str, *, add_special_tokens: bool, split_special_tokens: bool = False
-    ) -> list[int]: ...
-
-    def apply_chat_template(
-        self,
-        conversation: list[Message],
-        *,
-        add_generation_prompt: bool,
-        return_dict: bool = True,
-        tokenize: bool = True,
-        **arguments: Any,
-    ) -> Any: ...
-
-
-def encode_prompt(task: Task, row: Row, tokenizer: ChatTokenizer) -> list[int]:
-    """Token ids of a row's prompt.
-
-    Plain text gets no special tokens. A chat goes through the tokenizer's template, as the task's
-    attribute ``chat`` says (a Chat, if it has one), and ends where the assistant begins; ValueError
-    (from the tokenizer) where there is no template. A control token that is written inside a prompt
-    is text.
-    """
-    prompt = task.prompt(row)
-    if isinstance(prompt, str):
-        return _encoded(prompt, tokenizer)
-    chat = _chat(task)
-    if chat.system is not None:
-        others = [turn for turn in prompt if turn["role"] != "system"]
-        prompt = [{"role": "system", "content": chat.system}, *others]
-    ids = _templated(prompt, chat, tokenizer)
-    return ids + _encoded(chat.prefix, tokenizer, control=True) if chat.prefix else ids
-
-
-def _chat(task: Task) -> Chat:
+def chat_of(task: Task) -> Chat:
+    """How a task's chats are put into words: its attribute ``chat``, if it has one."""
     chat = getattr(task, "chat", None)
     return chat if isinstance(chat, Chat) else Chat()
 
 
-_MARK = re.compile("\ue000(\\d+)\ue001")
-
-
-def _templated(turns: list[Message], chat: Chat, tokenizer: ChatTokenizer) -> list[int]:
-    arguments = dict(chat.arguments)
-    if chat.template is not None:
-        arguments["chat_template"] = chat.template
-    control = _control_tokens(tokenizer)
-    marked: list[Message] = [
-        turn
-        if not any(token in turn["content"] for token in control)
-        else {"role": turn["role"], "content": f"\ue000{i}\ue001"}
-        for i, turn in enumerate(turns)
-    ]
-    if marked == turns:
-        ids: list[int] = tokenizer.apply_chat_template(
-            turns, add_generation_prompt=True, return_dict=False, **arguments
-        )
-        return ids
-    text = tokenizer.apply_chat_template(
-        marked, add_generation_prompt=True, tokenize=False, **arguments
-    )
-    pieces = _MARK.split(text)
-    encoded = [
-        _encoded(turns[int(piece)]["content"], tokenizer)
-        if i % 2
-        else _encoded(piece, tokenizer, control=True)
-        for i, piece in enumerate(pieces)
-    ]
-    return [token for ids in encoded for token in ids]
-
-
-def _encoded(text: str, tokenizer: ChatTokenizer, *, control: bool = False) -> list[int]:
-    """Token ids of a text. control: whether a control token's text stands for the token."""
-    if control or not any(token in text for token in _control_tokens(tokenizer)):
-        return tokenizer.encode(text, add_special_tokens=False)
-    return tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
-
-
-def _control_tokens(tokenizer: ChatTokenizer) -> list[str]:
-    # A tokenizer that doesn't tell them has no text for them either.
-    added = getattr(tokenizer, "added_tokens_decoder", {})
-    return [str(token.content) for token in added.values() if token.special]
-
-
 def fingerprint(task: Task) -> str:
-    """16 hex digits over a task's name, equivalences, rows, sets and prompts, and its ``chat``."""
+    """16 hex digits over a task's name, equivalences, rows, sets, prompts, ``chat``, ``tools``."""
     digest = hashlib.sha256(task.name.encode())
     encoder = msgspec.msgpack.Encoder()
     digest.update(encoder.encode((task.equivalences, task.equivalence)))
-    if (chat := _chat(task)) != Chat():
+    if (chat := chat_of(task)) != Chat():
         digest.update(encoder.encode(chat))
+    if tools := getattr(task, "tools", ()):
+        digest.update(encoder.encode(list(tools)))
     splits: tuple[Split, ...] = get_args(Split)
     for split in splits:
         digest.update(split.encode())

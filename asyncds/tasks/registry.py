@@ -9,6 +9,7 @@ from asyncds.choices.open_kind import prepare
 from asyncds.tasks.base import Task
 
 KINDS = {
+    "calculator": "asyncds.tasks.countdown.calculator:CalculatorTask",
     "countdown": "asyncds.tasks.countdown.task:CountdownTask",
     "dataset": "asyncds.tasks.dataset.task:DatasetTask",
     "knights_knaves": "asyncds.tasks.knights_knaves.task:KnightsKnavesTask",

@@ -32,7 +32,7 @@ def main(
 
     The default one comes with the package and is copied, unless ``remake``.
     """
-    size = operands if task == "countdown" else 3
+    size = 3 if task == "knights_knaves" else operands
     recipe = tiny_recipe(
         task,
         size=size,

@@ -15,13 +15,14 @@ import torch
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from asyncds.tiny import countdown, knights_knaves
+from asyncds.tasks.countdown.problems import Space
+from asyncds.tiny import calculator, countdown, knights_knaves
 from asyncds.tiny.demonstrations import Demonstrations, Group, demonstrations
 from asyncds.tiny.recipe import Recipe, copy_shipped, is_shipped, is_there, place
 from asyncds.tiny.tokenizer import save_tokenizer, word_tokenizer
 
 MAX_LENGTH = 256
-LESSONS = {"countdown": countdown, "knights_knaves": knights_knaves}
+LESSONS = {"countdown": countdown, "calculator": calculator, "knights_knaves": knights_knaves}
 
 Progress = Callable[[int, int, float], None]
 """Called after every step with (steps done, steps in all, loss)."""
@@ -72,9 +73,10 @@ def save_untrained(out: Path, *, seed: int = 0) -> None:
 def taught(recipe: Recipe) -> Iterator[Group]:
     """The problems and solutions of a recipe."""
     left_out = {"held_out": recipe.held_out, "seed": recipe.task_seed}
-    if recipe.task == "countdown":
-        space = countdown.Space(operands=recipe.size, max_number=recipe.max_number)
-        return countdown.taught(space, **left_out)
+    if recipe.task != "knights_knaves":
+        lesson = calculator if recipe.task == "calculator" else countdown
+        space = Space(operands=recipe.size, max_number=recipe.max_number)
+        return lesson.taught(space, **left_out)
     return knights_knaves.taught(recipe.size, **left_out)
 
 

@@ -14,12 +14,13 @@ SHIPPED = Path(__file__).with_name("shipped")
 """The model of the default recipe, which is part of the package (made with one thread)."""
 MAX_NUMBER = 10
 
-TinyTask = Literal["countdown", "knights_knaves"]
+TinyTask = Literal["countdown", "calculator", "knights_knaves"]
 
 # docs/tasks.md has what models of these steps solve.
 STEPS: dict[tuple[TinyTask, int], dict[str, int]] = {
     ("countdown", 3): {"clean_steps": 750, "babble_steps": 150},
     ("countdown", 4): {"clean_steps": 750, "babble_steps": 150},
+    ("calculator", 3): {"clean_steps": 500, "babble_steps": 100, "batch_size": 128},
     ("knights_knaves", 3): {"clean_steps": 250, "babble_steps": 60},
 }
 

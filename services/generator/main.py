@@ -20,6 +20,7 @@ from asyncds.protocol.wire import PROTOCOL, Bye, Dump, FromCoordinator, Generato
 from asyncds.scoring.make import make_scorer
 from asyncds.scoring.scorer import Scorer, ScorerUnavailableError
 from asyncds.tasks.base import Row, Split, Task, evaluation_sets
+from asyncds.tasks.environment import Environment
 from asyncds.tasks.registry import make_task
 from asyncds.telemetry.metrics.registry import build_metrics
 from asyncds.transport.announce import announce
@@ -27,6 +28,7 @@ from asyncds.transport.keys import ClientKeys, KeyFileError
 from asyncds.transport.link import GivenUpError, Link, LinkLostError, RefusedError
 from asyncds.weights.probe import probe_tokens
 from services.generator.engine_cache import EngineCache
+from services.generator.episodes import EpisodePlayer
 from services.generator.generator import Generator
 from services.generator.weight_updates import EngineUnusableError, WeightUpdates
 from services.generator.work import GroupSampler
@@ -85,7 +87,7 @@ async def _serve(config: RunConfig, engine: EngineCache, *, name: str, index: in
         task = make_task(config.task.kind, **options)
         announce(config.coordinator, name=name, doing="starting its engine", keys=keys)
         started = await engine.started(config)
-        async with _scorer(config) as scorer:
+        async with _scorer(config, task) as scorer:
             while True:
                 try:
                     return await _generate(
@@ -110,9 +112,10 @@ async def _serve(config: RunConfig, engine: EngineCache, *, name: str, index: in
         return FAILURE
 
 
-def _scorer(config: RunConfig) -> AbstractAsyncContextManager[Scorer]:
+def _scorer(config: RunConfig, task: Task) -> AbstractAsyncContextManager[Scorer]:
     options = task_options(config.task, tokenizer=config.tokenizer or config.model)
-    return make_scorer(config.scoring, kind=config.task.kind, options=options)
+    episodes = isinstance(task, Environment)
+    return make_scorer(config.scoring, kind=config.task.kind, options=options, episodes=episodes)
 
 
 async def _generate(
@@ -135,7 +138,20 @@ async def _generate(
     generator = Generator(
         engine=engine,
         sampler=GroupSampler(
-            engine=engine, scorer=scorer, task=task, tokenizer=tokenizer, metrics=metrics
+            engine=engine,
+            scorer=scorer,
+            task=task,
+            tokenizer=tokenizer,
+            metrics=metrics,
+            episodes=EpisodePlayer(
+                engine=engine,
+                scorer=scorer,
+                task=task,
+                tokenizer=tokenizer,
+                limits=config.episodes,
+            )
+            if isinstance(task, Environment)
+            else None,
         ),
         updates=WeightUpdates(
             engine=engine,
@@ -218,7 +234,7 @@ def _introduction(config: RunConfig, task: Task, tokenizer: Any, name: str) -> G
         incarnation=uuid.uuid4().hex,
         protocol=PROTOCOL,
         workers=c.tensor_parallel * c.pipeline_parallel,
-        capacity=2 * c.max_num_seqs,
+        capacity=_capacity(config, task),
         tokenizer=vocabulary_fingerprint(tokenizer.get_vocab()),
         data=task.fingerprint(),
         rows={split: len(task.rows(split)) for split in splits},
@@ -226,6 +242,14 @@ def _introduction(config: RunConfig, task: Task, tokenizer: Any, name: str) -> G
         sets=evaluation_sets(task, config.eval.split),
         leases=[],
     )
+
+
+def _capacity(config: RunConfig, task: Task) -> int:
+    """Completions that may be in work or wait here."""
+    at_once = config.generator.max_num_seqs
+    if isinstance(task, Environment):
+        at_once = min(at_once, config.scoring.episodes)
+    return 2 * at_once
 
 
 def _multiplicity(task: Task, rows: Sequence[Row]) -> dict[str, list[int]]:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from vllm.exceptions import VLLMClientError
@@ -11,12 +11,18 @@ from vllm.exceptions import VLLMClientError
 from asyncds.engine.generation import Completion, GenerationEngine
 from asyncds.protocol.batch import Int32
 from asyncds.protocol.codec import GroupArrays, pack_group
+from asyncds.protocol.spans import given_spans, sampled_mask
 from asyncds.protocol.wire import Delivered, Lease
+from asyncds.scoring.pool import group_scores
 from asyncds.scoring.scorer import Scorer
-from asyncds.tasks.base import Score, Task, encode_prompt, reward_parts
+from asyncds.tasks.base import Row, Score, Task, reward_parts
+from asyncds.tasks.encoding import TemplateError, encode_prompt
 from asyncds.telemetry.metrics.registry import Metrics
 from asyncds.telemetry.traces.spans import Trace, attempt_key, nanoseconds
+from services.generator.episodes import EpisodePlayer, Played
 from services.generator.shown_texts import ShownTexts
+
+T = TypeVar("T")
 
 
 class LeaseError(Exception):
@@ -41,13 +47,16 @@ class GroupSampler:
         task: Task,
         tokenizer: Any,
         metrics: Metrics,
+        episodes: EpisodePlayer | None = None,
     ) -> None:
+        """episodes: plays them, where the task is an environment."""
         self._engine = engine
         self._scorer = scorer
         self._task = task
         self._tokenizer = tokenizer
         self._shown = ShownTexts(tokenizer)
         self._metrics = metrics
+        self._episodes = episodes
 
     async def fulfil(self, lease: Lease, *, trace: Trace | None = None) -> Delivered:
         """Sample and score a group. Raises LeaseError. trace: the lease's.
@@ -62,8 +71,15 @@ class GroupSampler:
             why = f"no prompt can be made: {type(error).__name__}: {error}"
             raise LeaseError(why[:500], permanent=True) from error
         began = time.time_ns()
+        played: list[Played] | None = None
         try:
-            completions = await self._sample(lease, prompt)
+            if self._episodes is None:
+                completions = await self._sample(lease, prompt)
+            else:
+                played = await self._play(lease, row, prompt, self._episodes)
+                completions = [episode.completion for episode in played]
+        except TemplateError as error:
+            raise LeaseError(str(error)[:500], permanent=True) from error
         except (VLLMClientError, ValueError) as error:
             raise LeaseError(f"vLLM refuses it: {error}"[:500], permanent=True) from error
         if trace is not None:
@@ -75,7 +91,10 @@ class GroupSampler:
                 permanent=False,
             )
         sampled, unscored = time.monotonic(), time.time_ns()
-        judged = await self._scorer.score(row, [c.text for c in completions])
+        if played is None:
+            judged = await self._scorer.score(row, [c.text for c in completions])
+        else:
+            judged = group_scores(row, [episode.reply for episode in played])
         score_seconds, errors = time.monotonic() - sampled, sum(judged.errors.values())
         if trace is not None:
             parent = attempt_key(lease.attempt)
@@ -94,13 +113,8 @@ class GroupSampler:
 
     async def _sample(self, lease: Lease, prompt: Int32) -> list[Completion]:
         """Completions of `prompt`, int32 [T]; fewer than the lease asks for if some are late."""
-        engine, room = self._engine, self._engine.max_model_len
-        if len(prompt) + lease.max_tokens > room:
-            raise LeaseError(
-                f"a prompt of {len(prompt)} tokens and {lease.max_tokens} of answer exceed "
-                f"generator.max_model_len {room}",
-                permanent=True,
-            )
+        engine = self._engine
+        _fits(lease, prompt, room=engine.max_model_len)
         return await _survivors(
             [
                 engine.generate(
@@ -117,6 +131,26 @@ class GroupSampler:
             ],
             seconds=lease.straggler_seconds,
             clock=engine.sampling_clock,
+        )
+
+    async def _play(
+        self, lease: Lease, row: Row, prompt: Int32, player: EpisodePlayer
+    ) -> list[Played]:
+        """Episodes of a row; fewer than the lease asks for if some are late."""
+        _fits(lease, prompt, room=self._engine.max_model_len)
+        return await _survivors(
+            [player.play(lease, row, prompt, i) for i in range(lease.group_size)],
+            seconds=lease.straggler_seconds,
+            clock=self._engine.sampling_clock,
+        )
+
+
+def _fits(lease: Lease, prompt: Int32, *, room: int) -> None:
+    if len(prompt) + lease.max_tokens > room:
+        raise LeaseError(
+            f"a prompt of {len(prompt)} tokens and {lease.max_tokens} of answer exceed "
+            f"generator.max_model_len {room}",
+            permanent=True,
         )
 
 
@@ -138,8 +172,8 @@ def _trace_sampling(trace: Trace, lease: Lease, completions: list[Completion], b
 
 
 async def _survivors(
-    requests: list[Coroutine[Any, Any, Completion]], *, seconds: float, clock: Callable[[], float]
-) -> list[Completion]:
+    requests: list[Coroutine[Any, Any, T]], *, seconds: float, clock: Callable[[], float]
+) -> list[T]:
     """The results of `requests` that are there after `seconds` by `clock`; the rest is ended."""
     tasks = [asyncio.create_task(request) for request in requests]
     pending, end = set(tasks), clock() + seconds
@@ -166,6 +200,9 @@ def _arrays(
         # Rounding may lift the log-probability of a certain token above 0 by 1e-7.
         logprobs=np.minimum(np.concatenate([c.logprobs for c in completions]), 0.0),
         versions=np.concatenate([c.versions for c in completions]),
+        given=given_spans(
+            np.concatenate([sampled_mask(c.given, len(c.token_ids)) for c in completions])
+        ),
         rewards=np.array([s.reward for s in scores], dtype=np.float32),
         correct=np.array([s.correct for s in scores]),
         finished=np.array([c.finish_reason == "stop" for c in completions]),

@@ -12,10 +12,10 @@ import torch
 from tokenizers.decoders import DecodeStream
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from asyncds.tasks.base import encode_prompt
 from asyncds.tasks.countdown.problems import Problem
 from asyncds.tasks.countdown.task import CountdownTask
 from asyncds.tasks.countdown.verifier import score_plain
+from asyncds.tasks.encoding import encode_prompt
 from asyncds.tasks.registry import make_task
 from asyncds.tiny import countdown, knights_knaves
 from asyncds.tiny.__main__ import main

@@ -8,8 +8,9 @@ from typing import Any
 from asyncds.config.tasks import DatasetTask as Settings
 from asyncds.config.tasks import DataSource
 from asyncds.tasks import base, data, source
-from asyncds.tasks.base import Prompt, Row, Score, Split, encode_prompt, make_chat
+from asyncds.tasks.base import Prompt, Row, Score, Split, make_chat
 from asyncds.tasks.dataset.examples import Example, Loaded, each, load
+from asyncds.tasks.encoding import encode_prompt
 from asyncds.tasks.rewards.judge import Judge
 from asyncds.tasks.rewards.reward import Asked
 from asyncds.tasks.source import Source

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from asyncds.tasks.base import Row, encode_prompt, fingerprint
+from asyncds.tasks.base import Row, fingerprint
 from asyncds.tasks.countdown.task import CountdownTask
+from asyncds.tasks.encoding import encode_prompt
 from asyncds.tasks.math.task import MathTask
 
 TEMPLATE = (

@@ -15,12 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyncds.tasks.base import Row, encode_prompt
+from asyncds.tasks.base import Row
 from asyncds.tasks.countdown.enumeration import expressions, multiplicity, solutions, values
 from asyncds.tasks.countdown.expression import canonical, evaluate, leaves, write
 from asyncds.tasks.countdown.problems import Space, every_problem, sample_problems
 from asyncds.tasks.countdown.task import CountdownTask
 from asyncds.tasks.countdown.verifier import score_plain, score_tagged
+from asyncds.tasks.encoding import encode_prompt
 from asyncds.tasks.registry import make_task
 from asyncds.tasks.splits import hold_out
 
