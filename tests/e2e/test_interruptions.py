@@ -47,16 +47,14 @@ def test_ctrl_c_checkpoints_and_the_run_can_go_on(runner: Runner, wait_until: An
     result = runner.finish(process, "interrupted")
     assert result.code == 0, result.output
     assert result.summary["status"] == "interrupted"
-    done = result.summary["steps"]
-    assert 3 <= done < 400
-    assert (result.directory / "checkpoints" / f"step-{done}" / "manifest.json").exists()
+    # The last step may be saved before it is reported; its line is written when the run goes on.
+    folder = result.directory / "checkpoints"
+    earlier, done = sorted(int(p.parent.name[5:]) for p in folder.glob("step-*/manifest.json"))[-2:]
+    assert 3 <= result.summary["steps"] <= done <= result.summary["steps"] + 1 < 400
     assert "--resume" in result.output
 
     # The disk goes bad: a bit of the newest checkpoint, then a page of the journal.
-    folder = result.directory / "checkpoints"
-    earlier, newest = sorted(int(p.name.removeprefix("step-")) for p in folder.glob("step-*"))[-2:]
-    assert newest == done
-    files = [p for p in (folder / f"step-{newest}").rglob("*") if p.is_file()]
+    files = [p for p in (folder / f"step-{done}").rglob("*") if p.is_file()]
     largest = max(files, key=lambda p: p.stat().st_size)
     _flip_a_bit(largest)
     resumed = runner.resume("interrupted", f"steps={done + 2}")
