@@ -46,7 +46,7 @@ DYNAMIC_SAMPLING = {
 }
 
 
-class Desk:
+class Driver:
     """A coordinator, and what it said to each peer since it was last asked."""
 
     def __init__(self, path: Path, **config: Any) -> None:
@@ -123,19 +123,19 @@ def failed(lease: wire.Lease, reason: str, *, permanent: bool = False) -> wire.L
     )
 
 
-def running(desk: Desk, *, evaluate: bool = True) -> list[wire.Lease]:
+def running(driver: Driver, *, evaluate: bool = True) -> list[wire.Lease]:
     """Join both, sync, and answer the base evaluation; the first training leases."""
-    desk.say(b"l", LEARNER)
-    desk.say(b"g", GENERATOR)
-    desk.synced("g")
-    granted = leases(desk.tick(b"g"))
-    assert desk.c.state is State.RUNNING
+    driver.say(b"l", LEARNER)
+    driver.say(b"g", GENERATOR)
+    driver.synced("g")
+    granted = leases(driver.tick(b"g"))
+    assert driver.c.state is State.RUNNING
     while evaluate and any(lease.split == "eval" for lease in granted):
         done = [delivered(lease) for lease in granted if lease.split == "eval"]
         train = [lease for lease in granted if lease.split == "train"]
-        granted = train + leases(desk.say(b"g", *done))
+        granted = train + leases(driver.say(b"g", *done))
     return granted
 
 
-def running_ids(desk: Desk) -> list[int]:
-    return [row.id for row in desk.journal.leases("leased")]
+def running_ids(driver: Driver) -> list[int]:
+    return [row.id for row in driver.journal.leases("leased")]

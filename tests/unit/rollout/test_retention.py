@@ -103,7 +103,7 @@ class Run:
     def start(self) -> None:
         self.journal = Journal(self.path)
         self.journal._db.execute("PRAGMA synchronous=OFF")
-        self.desk = CheckpointTracker(
+        self.driver = CheckpointTracker(
             journal=self.journal, evaluation=EvalConfig(), checkpoint=self.checkpoint
         )
         self.retention = Retention(journal=self.journal, limit_bytes=self.limit)
@@ -148,10 +148,10 @@ class Run:
 
     def save(self) -> None:
         if self.step > max(self.disk, default=0):
-            self.desk.saved(self.step)
+            self.driver.saved(self.step)
             self.disk.append(self.step)
             last = self.disk[-self.checkpoint.keep_last :]
-            kept = self.desk.keep([])
+            kept = self.driver.keep([])
             self.disk = [s for s in self.disk if s in last or s in kept]
 
     def evaluate(self) -> None:
@@ -165,7 +165,7 @@ class Run:
         step = self.rng.choice([self.step, *self.disk])
         result = {"version": step, "step": step, "pass@k": {"1": chance}}
         self.journal.finish_evaluation(evaluation_record(id, result))
-        self.desk.evaluated()
+        self.driver.evaluated()
         self.unneeded |= set(self.open)
         self.open = {}
 
@@ -175,7 +175,7 @@ class Run:
         step = max(self.disk, default=0)
         self.journal.rewind(step)
         self.journal.drop_evaluations(from_step=step)
-        self.desk.restarted(step)
+        self.driver.restarted(step)
         self.unneeded |= set(self.open)
         self.open = {}
         again = [lease for lease, at in self.trained.items() if at >= step]

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.coordinator_fixture import Desk
+from tests.support.coordinator_fixture import Driver
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    with closing(Desk(tmp_path)) as desk:
-        yield desk
+def driver(tmp_path: Path) -> Iterator[Driver]:
+    with closing(Driver(tmp_path)) as driver:
+        yield driver

@@ -11,7 +11,7 @@ from tests.simulation.simulation import Simulation
 from tests.support.coordinator_fixture import (
     LEARNER,
     REPLACE,
-    Desk,
+    Driver,
     only,
     running,
 )
@@ -53,18 +53,18 @@ def test_without_keep_best_the_last_are_kept(tmp_path: Path) -> None:
 def test_what_the_learner_lost_is_not_the_best(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with closing(Desk(tmp_path)) as desk:
-        running(desk)
+    with closing(Driver(tmp_path)) as driver:
+        running(driver)
         for step, chance in ((2, 0.5), (4, 0.9)):
-            id = desk.journal.add_evaluation(version=step, step=step, n_samples=2)
+            id = driver.journal.add_evaluation(version=step, step=step, n_samples=2)
             result = {"version": step, "step": step, "pass@k": {"1": chance}}
-            desk.journal.finish_evaluation(evaluation_record(id, result))
-            desk.say(b"l", wire.LearnerHeartbeat(rank=0, staged=0, checkpoint=step, phase=""))
-        assert desk.c.parts.checkpoints.best == 4
+            driver.journal.finish_evaluation(evaluation_record(id, result))
+            driver.say(b"l", wire.LearnerHeartbeat(rank=0, staged=0, checkpoint=step, phase=""))
+        assert driver.c.parts.checkpoints.best == 4
         beat = wire.LearnerHeartbeat(rank=0, staged=0, checkpoint=2, phase="")
-        (ack, *_) = only(desk.say(b"l", beat), wire.LearnerAck)
+        (ack, *_) = only(driver.say(b"l", beat), wire.LearnerAck)
         assert set(ack.keep) == {3, 4}, "the best, and the one that is evaluated next"
         assert not ack.evaluating
-        desk.say(b"m", REPLACE(LEARNER, incarnation="l2", step=2))
-        assert desk.c.parts.checkpoints.best == 2
+        driver.say(b"m", REPLACE(LEARNER, incarnation="l2", step=2))
+        assert driver.c.parts.checkpoints.best == 2
         assert "starts at step 2 although step 4 was saved" in caplog.text

@@ -25,7 +25,7 @@ from tests.support.coordinator_fixture import (
     GENERATOR,
     LEARNER,
     REPLACE,
-    Desk,
+    Driver,
     leases,
     only,
 )
@@ -51,9 +51,9 @@ def journal(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def desk(journal: Path) -> Iterator[Desk]:
-    with closing(Desk(journal.parent, **CONFIG)) as desk:
-        yield desk
+def driver(journal: Path) -> Iterator[Driver]:
+    with closing(Driver(journal.parent, **CONFIG)) as driver:
+        yield driver
 
 
 def bring(lease: wire.Lease, version: int) -> wire.Delivered:
@@ -64,20 +64,20 @@ def bring(lease: wire.Lease, version: int) -> wire.Delivered:
     return wire.Delivered(lease=lease.id, attempt=lease.attempt, group=packed)
 
 
-def test_its_records_are_read(desk: Desk) -> None:
-    steps = desk.journal.steps()
+def test_its_records_are_read(driver: Driver) -> None:
+    steps = driver.journal.steps()
     assert [s.step for s in steps] == [0, 1, 2, 3]
     assert all(s.batch and s.batch.groups == 8 and "loss" in s.learner for s in steps)
-    assert [(e.step, list(e.pass_at_k)) for e in desk.journal.evaluations()] == [
+    assert [(e.step, list(e.pass_at_k)) for e in driver.journal.evaluations()] == [
         (0, ["1", "4"]),
         (3, ["1", "4"]),
     ]
-    assert desk.journal.rewinds() == [4]
-    assert desk.journal.totals()["trained"] == 40
+    assert driver.journal.rewinds() == [4]
+    assert driver.journal.totals()["trained"] == 40
 
 
-def test_its_leases_are_open_where_they_stood(desk: Desk) -> None:
-    table = desk.c.parts.leases.open
+def test_its_leases_are_open_where_they_stood(driver: Driver) -> None:
+    table = driver.c.parts.leases.open
     assert {s: table.count(s) for s in OpenState} == {
         OpenState.WAITING: 6,
         OpenState.LEASED: 0,
@@ -88,7 +88,7 @@ def test_its_leases_are_open_where_they_stood(desk: Desk) -> None:
     assert (failed.attempt, failed.budget.failures) == (3, 1)
 
 
-def test_its_run_goes_on_to_the_end(desk: Desk) -> None:
+def test_its_run_goes_on_to_the_end(driver: Driver) -> None:
     """With the learner that trained on, from batch 4, whose groups are in the journal."""
     generator = REPLACE(
         GENERATOR,
@@ -98,26 +98,26 @@ def test_its_run_goes_on_to_the_end(desk: Desk) -> None:
         multiplicity=dict.fromkeys(EQUIVALENCES, [1] * 16),
         sets=[],
     )
-    desk.say(b"l", REPLACE(LEARNER, incarnation="l2", step=4))
-    desk.say(b"g", generator)
+    driver.say(b"l", REPLACE(LEARNER, incarnation="l2", step=4))
+    driver.say(b"g", generator)
     trained: set[int] = set()
     for step, version in ((4, 4), (5, 4), (6, 4), (7, 7)):
-        if desk.c.parts.weights.published != version:
-            desk.synced("g", version=version)
-        answers = desk.say(b"l", wire.BatchRequest(rank=0, step=step, report={"loss": 0.5}))
-        granted = leases(desk.tick(b"g"))
+        if driver.c.parts.weights.published != version:
+            driver.synced("g", version=version)
+        answers = driver.say(b"l", wire.BatchRequest(rank=0, step=step, report={"loss": 0.5}))
+        granted = leases(driver.tick(b"g"))
         while granted:
-            granted = leases(desk.say(b"g", *(bring(lease, version) for lease in granted)))
-        answers += desk.tick(b"l")
+            granted = leases(driver.say(b"g", *(bring(lease, version) for lease in granted)))
+        answers += driver.tick(b"l")
         (batch,) = only(answers, wire.Batch)
         shard = unpack_shard(batch)
         assert len(set(shard.leases)) == 8
         assert not trained & set(shard.leases)
         assert np.isfinite(shard.table.reward).all()
         trained |= set(shard.leases)
-    desk.say(b"l", wire.BatchRequest(rank=0, step=8, report={}))
-    assert [s.step for s in desk.journal.steps()] == list(range(8))
-    assert desk.c.state is State.FINISHING
+    driver.say(b"l", wire.BatchRequest(rank=0, step=8, report={}))
+    assert [s.step for s in driver.journal.steps()] == list(range(8))
+    assert driver.c.state is State.FINISHING
 
 
 def test_a_journal_of_a_schema_that_is_not_known_is_refused(journal: Path) -> None:

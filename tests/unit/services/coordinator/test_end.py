@@ -14,7 +14,7 @@ from tests.support.coordinator_fixture import (
     GENERATOR,
     LEARNER,
     REPLACE,
-    Desk,
+    Driver,
     delivered,
     leases,
     only,
@@ -22,19 +22,19 @@ from tests.support.coordinator_fixture import (
 )
 
 
-def test_stop_before_anybody_came(desk: Desk) -> None:
-    desk.c.end.stop("Ctrl-C")
-    assert (desk.c.state, desk.c.message) == (State.INTERRUPTED, "Ctrl-C")
-    assert desk.c.end.over(0)
+def test_stop_before_anybody_came(driver: Driver) -> None:
+    driver.c.end.stop("Ctrl-C")
+    assert (driver.c.state, driver.c.message) == (State.INTERRUPTED, "Ctrl-C")
+    assert driver.c.end.over(0)
 
 
 @pytest.mark.parametrize(("failed", "state"), [(True, "failed"), (False, "interrupted")])
-def test_a_run_that_can_not_go_on_has_failed(desk: Desk, failed: bool, state: str) -> None:
-    running(desk)
-    desk.say(b"x", wire.Stop(reason="generator-0: no data", failed=failed))
-    assert desk.c.state is State.FINISHING
-    desk.say(b"l", wire.LearnerHeartbeat(rank=0, staged=0, checkpoint=9, phase=""))
-    assert (desk.c.state, desk.c.message) == (State(state), "generator-0: no data")
+def test_a_run_that_can_not_go_on_has_failed(driver: Driver, failed: bool, state: str) -> None:
+    running(driver)
+    driver.say(b"x", wire.Stop(reason="generator-0: no data", failed=failed))
+    assert driver.c.state is State.FINISHING
+    driver.say(b"l", wire.LearnerHeartbeat(rank=0, staged=0, checkpoint=9, phase=""))
+    assert (driver.c.state, driver.c.message) == (State(state), "generator-0: no data")
 
 
 def test_a_learner_that_dies_while_the_run_is_stopped_is_not_waited_for(tmp_path: Path) -> None:
@@ -64,21 +64,21 @@ def test_stop_ends_after_the_checkpoint(tmp_path: Path) -> None:
     assert sim.journal.counts().get("consumed", 0) == 0, "all that was trained is committed"
 
 
-def test_an_older_checkpoint_does_not_count_as_the_last(desk: Desk) -> None:
-    running(desk)
-    desk.say(b"l", wire.LearnerHeartbeat(rank=0, staged=0, checkpoint=5, phase=""))
-    desk.say(b"m", REPLACE(LEARNER, incarnation="l2", step=3))
-    desk.say(b"m", wire.Stop(reason="enough"))
-    assert desk.c.state is State.FINISHING
-    desk.say(b"m", wire.LearnerHeartbeat(rank=0, staged=3, checkpoint=3, phase=""))
-    assert desk.c.state is State.INTERRUPTED
+def test_an_older_checkpoint_does_not_count_as_the_last(driver: Driver) -> None:
+    running(driver)
+    driver.say(b"l", wire.LearnerHeartbeat(rank=0, staged=0, checkpoint=5, phase=""))
+    driver.say(b"m", REPLACE(LEARNER, incarnation="l2", step=3))
+    driver.say(b"m", wire.Stop(reason="enough"))
+    assert driver.c.state is State.FINISHING
+    driver.say(b"m", wire.LearnerHeartbeat(rank=0, staged=3, checkpoint=3, phase=""))
+    assert driver.c.state is State.INTERRUPTED
 
 
-def test_stopped_work_is_not_granted_again(desk: Desk) -> None:
-    running(desk)
-    desk.say(b"g", wire.Stop(reason="enough"))
-    desk.now += REGRANT_SECONDS + 0.1
-    answer = desk.say(b"g", wire.GeneratorHeartbeat(leases=[], stats={}))
+def test_stopped_work_is_not_granted_again(driver: Driver) -> None:
+    running(driver)
+    driver.say(b"g", wire.Stop(reason="enough"))
+    driver.now += REGRANT_SECONDS + 0.1
+    answer = driver.say(b"g", wire.GeneratorHeartbeat(leases=[], stats={}))
     assert leases(answer) == []
 
 
@@ -124,40 +124,40 @@ def test_a_stop_outlives_the_coordinator(tmp_path: Path, turns: int, alone: bool
 
 
 def test_a_recalled_stop_grants_nothing_and_takes_what_comes(tmp_path: Path) -> None:
-    with closing(Desk(tmp_path)) as desk:
-        lease, other, *_ = running(desk)
-        desk.say(b"l", wire.Stop(reason=""))
-    with closing(Desk(tmp_path)) as desk:
+    with closing(Driver(tmp_path)) as driver:
+        lease, other, *_ = running(driver)
+        driver.say(b"l", wire.Stop(reason=""))
+    with closing(Driver(tmp_path)) as driver:
         held = [lease.id, other.id]
-        assert only(desk.say(b"g", REPLACE(GENERATOR, leases=held)), wire.Refused) == []
-        desk.say(b"l", LEARNER)
-        answer = desk.say(b"g", wire.GeneratorHeartbeat(leases=held, stats={}))
+        assert only(driver.say(b"g", REPLACE(GENERATOR, leases=held)), wire.Refused) == []
+        driver.say(b"l", LEARNER)
+        answer = driver.say(b"g", wire.GeneratorHeartbeat(leases=held, stats={}))
         assert only(answer, wire.Cancel) == [wire.Cancel(leases=held)]
-        assert wire.Ack(leases=[lease.id]) in desk.say(b"g", delivered(lease))
-        assert desk.journal.counts()["delivered"] == 1
-        assert desk.c.state is State.FINISHING
+        assert wire.Ack(leases=[lease.id]) in driver.say(b"g", delivered(lease))
+        assert driver.journal.counts()["delivered"] == 1
+        assert driver.c.state is State.FINISHING
 
 
-def test_who_missed_the_end_is_told_again(desk: Desk) -> None:
-    running(desk)
-    desk.c.end.conclude(State.FAILED, "the disk is full")
-    assert wire.Drain(reason="the disk is full") in desk.tick(b"g")
+def test_who_missed_the_end_is_told_again(driver: Driver) -> None:
+    running(driver)
+    driver.c.end.conclude(State.FAILED, "the disk is full")
+    assert wire.Drain(reason="the disk is full") in driver.tick(b"g")
     heartbeat = wire.GeneratorHeartbeat(leases=[], stats={})
-    assert desk.say(b"g", heartbeat) == [wire.Drain(reason="the disk is full")]
-    late = desk.say(b"h", REPLACE(GENERATOR, name="h", incarnation="h1"))
+    assert driver.say(b"g", heartbeat) == [wire.Drain(reason="the disk is full")]
+    late = driver.say(b"h", REPLACE(GENERATOR, name="h", incarnation="h1"))
     assert [type(m) for m in late] == [wire.Welcome, wire.Drain]
-    assert not desk.c.end.over(0)
-    desk.say(b"g", wire.Bye())
-    desk.say(b"l", wire.Bye())
-    assert desk.c.end.over(0)
+    assert not driver.c.end.over(0)
+    driver.say(b"g", wire.Bye())
+    driver.say(b"l", wire.Bye())
+    assert driver.c.end.over(0)
 
 
-def test_who_does_not_leave_is_not_waited_for(desk: Desk) -> None:
-    running(desk)
-    desk.c.end.conclude(State.FAILED, "enough")
-    assert not desk.c.end.over(0)
-    assert not desk.c.end.over(30)
-    assert desk.c.end.over(31)
+def test_who_does_not_leave_is_not_waited_for(driver: Driver) -> None:
+    running(driver)
+    driver.c.end.conclude(State.FAILED, "enough")
+    assert not driver.c.end.over(0)
+    assert not driver.c.end.over(30)
+    assert driver.c.end.over(31)
 
 
 def test_a_finished_run_that_is_started_again_ends_at_once(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tests.support.coordinator_fixture import (
     GENERATOR,
     LEARNER,
     REPLACE,
-    Desk,
+    Driver,
     delivered,
     failed,
     leases,
@@ -26,100 +26,100 @@ from tests.support.coordinator_fixture import (
 MANY = {"rows": {"train": 10_000, "eval": 3}}
 
 
-def fail_all(desk: Desk, granted: list[wire.Lease], limit: int = 10_000) -> list[wire.Lease]:
+def fail_all(driver: Driver, granted: list[wire.Lease], limit: int = 10_000) -> list[wire.Lease]:
     """Fail every training lease for good until the run is over; those that were handed out."""
     seen = []
     for _ in range(limit):
-        if desk.c.state is not State.RUNNING:
+        if driver.c.state is not State.RUNNING:
             break
-        desk.now += 0.05
+        driver.now += 0.05
         seen += granted
         news = [failed(x, "the prompt is too long", permanent=True) for x in granted]
-        granted = leases(desk.say(b"g", *news))
+        granted = leases(driver.say(b"g", *news))
     return seen
 
 
-def beaten(desk: Desk, seconds: float = 1.0) -> None:
-    desk.now += seconds
-    desk.say(b"g", wire.GeneratorHeartbeat(leases=[], stats={}))
-    desk.say(b"l", wire.LearnerHeartbeat(rank=0, staged=0, checkpoint=0, phase=""))
+def beaten(driver: Driver, seconds: float = 1.0) -> None:
+    driver.now += seconds
+    driver.say(b"g", wire.GeneratorHeartbeat(leases=[], stats={}))
+    driver.say(b"l", wire.LearnerHeartbeat(rank=0, staged=0, checkpoint=0, phase=""))
 
 
-def test_when_every_row_failed_the_run_ends_with_the_reason(desk: Desk) -> None:
-    seen = fail_all(desk, running(desk))
+def test_when_every_row_failed_the_run_ends_with_the_reason(driver: Driver) -> None:
+    seen = fail_all(driver, running(driver))
     assert {x.row for x in seen} == set(range(9))
-    assert desk.c.state is State.FINISHING
-    assert desk.c.message.startswith("nothing can be trained on: all 9 rows failed: row ")
-    assert desk.c.message.endswith("the prompt is too long")
-    beaten(desk)
-    assert desk.c.state is State.FAILED
+    assert driver.c.state is State.FINISHING
+    assert driver.c.message.startswith("nothing can be trained on: all 9 rows failed: row ")
+    assert driver.c.message.endswith("the prompt is too long")
+    beaten(driver)
+    assert driver.c.state is State.FAILED
 
 
 def test_a_large_set_is_not_tried_to_its_end_and_not_spun_through(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tests.support.coordinator_fixture.GENERATOR", REPLACE(GENERATOR, **MANY))
-    with closing(Desk(tmp_path)) as desk:
-        seen = fail_all(desk, running(desk))
-        assert desk.c.message.startswith(f"nothing can be trained on: {IN_A_ROW} groups in a row")
+    with closing(Driver(tmp_path)) as driver:
+        seen = fail_all(driver, running(driver))
+        assert driver.c.message.startswith(f"nothing can be trained on: {IN_A_ROW} groups in a row")
         assert IN_A_ROW <= len(seen) < IN_A_ROW + 20
-        assert desk.now < 60
+        assert driver.now < 60
 
 
 def test_it_is_told_while_it_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.support.coordinator_fixture.GENERATOR", REPLACE(GENERATOR, **MANY))
-    with closing(Desk(tmp_path)) as desk:
-        fail_all(desk, running(desk), limit=40)
-        assert desk.c.state is State.RUNNING
-        message = desk.c.status(desk.now).message
+    with closing(Driver(tmp_path)) as driver:
+        fail_all(driver, running(driver), limit=40)
+        assert driver.c.state is State.RUNNING
+        message = driver.c.status(driver.now).message
         assert "groups failed: row " in message
         assert message.endswith("the prompt is too long")
 
 
-def test_a_few_bad_rows_change_nothing(desk: Desk) -> None:
-    granted = running(desk)
+def test_a_few_bad_rows_change_nothing(driver: Driver) -> None:
+    granted = running(driver)
     for i in range(60):
-        desk.now += 0.2
+        driver.now += 0.2
         news = [
             failed(x, "too long", permanent=True) if x.row == 4 else delivered(x) for x in granted
         ]
         step = wire.BatchRequest(rank=0, step=i, report={})
-        desk.say(b"l", step)
-        granted = leases(desk.say(b"g", *news))
-    assert desk.c.state is not State.FAILED
-    assert "nothing can be" not in desk.c.message
+        driver.say(b"l", step)
+        granted = leases(driver.say(b"g", *news))
+    assert driver.c.state is not State.FAILED
+    assert "nothing can be" not in driver.c.message
 
 
-def test_an_evaluation_of_nothing_ends_the_run(desk: Desk) -> None:
-    desk.say(b"l", LEARNER)
-    desk.say(b"g", GENERATOR)
-    desk.synced("g")
-    granted = leases(desk.tick(b"g"))
+def test_an_evaluation_of_nothing_ends_the_run(driver: Driver) -> None:
+    driver.say(b"l", LEARNER)
+    driver.say(b"g", GENERATOR)
+    driver.synced("g")
+    granted = leases(driver.tick(b"g"))
     for _ in range(20):
         news: list[Any] = [
             failed(x, "too long", permanent=True) for x in granted if x.split == "eval"
         ]
-        granted = leases(desk.say(b"g", *news))
-        desk.now += 0.2
-    assert desk.c.message.startswith("nothing can be evaluated: all 3 rows failed: row ")
+        granted = leases(driver.say(b"g", *news))
+        driver.now += 0.2
+    assert driver.c.message.startswith("nothing can be evaluated: all 3 rows failed: row ")
 
 
-def test_groups_that_nobody_could_judge_teach_nothing(desk: Desk) -> None:
-    granted = running(desk)
+def test_groups_that_nobody_could_judge_teach_nothing(driver: Driver) -> None:
+    granted = running(driver)
     for _ in range(400):
-        desk.now += PATIENCE_SECONDS / 200
+        driver.now += PATIENCE_SECONDS / 200
         news = [
             REPLACE(
                 delivered(x), score_errors=x.group_size, score_error="exception KeyError: 'answer'"
             )
             for x in granted
         ]
-        granted = leases(desk.say(b"g", *news))
-        desk.say(b"l", wire.BatchRequest(rank=0, step=desk.c.parts.batches.trained, report={}))
-        if desk.c.message:
+        granted = leases(driver.say(b"g", *news))
+        driver.say(b"l", wire.BatchRequest(rank=0, step=driver.c.parts.batches.trained, report={}))
+        if driver.c.message:
             break
-    assert desk.c.message.startswith("nothing can be trained on: ")
-    assert desk.c.message.endswith("no completion could be scored: exception KeyError: 'answer'")
+    assert driver.c.message.startswith("nothing can be trained on: ")
+    assert driver.c.message.endswith("no completion could be scored: exception KeyError: 'answer'")
 
 
 def test_a_fleet_that_only_fails_ends_the_run_long_before_it_is_called_a_stall(

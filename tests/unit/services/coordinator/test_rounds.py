@@ -12,7 +12,7 @@ from tests.support.coordinator_fixture import (
     GENERATOR,
     LEARNER,
     REPLACE,
-    Desk,
+    Driver,
     delivered,
     leases,
     only,
@@ -21,21 +21,21 @@ from tests.support.coordinator_fixture import (
 from tests.support.rollout_groups import make_group
 
 
-def test_weights_stay_put_while_an_evaluation_is_open(desk: Desk) -> None:
-    granted = running(desk, evaluate=False)
-    round = desk.c.parts.leases.round
+def test_weights_stay_put_while_an_evaluation_is_open(driver: Driver) -> None:
+    granted = running(driver, evaluate=False)
+    round = driver.c.parts.leases.round
     assert round is not None
-    desk.say(b"l", wire.LearnerHeartbeat(rank=0, staged=1, checkpoint=-1, phase=""))
-    assert desk.c.parts.weights.current is None
+    driver.say(b"l", wire.LearnerHeartbeat(rank=0, staged=1, checkpoint=-1, phase=""))
+    assert driver.c.parts.weights.current is None
     for lease in [g for g in granted if g.split == "eval"]:
-        granted += leases(desk.say(b"g", delivered(lease)))
-        assert desk.c.parts.weights.current is None
+        granted += leases(driver.say(b"g", delivered(lease)))
+        assert driver.c.parts.weights.current is None
     for lease in [g for g in granted if g.split == "eval"]:
-        desk.say(b"g", delivered(lease))
-    assert desk.c.parts.leases.round is None
-    desk.tick(b"l")
-    assert desk.c.parts.weights.current is not None
-    (result,) = desk.journal.evaluations()
+        driver.say(b"g", delivered(lease))
+    assert driver.c.parts.leases.round is None
+    driver.tick(b"l")
+    assert driver.c.parts.weights.current is not None
+    (result,) = driver.journal.evaluations()
     assert (result.version, result.n_problems, result.pass_at_k["1"]) == (0, 3, 0.0)
 
 
@@ -100,16 +100,16 @@ def test_a_generator_that_dies_costs_the_parts_it_worked_on(tmp_path: Path) -> N
     assert not repeated & delivered_before
 
 
-def test_an_evaluation_on_other_weights_is_malformed(desk: Desk) -> None:
-    granted = running(desk, evaluate=False)
+def test_an_evaluation_on_other_weights_is_malformed(driver: Driver) -> None:
+    granted = running(driver, evaluate=False)
     lease = next(g for g in granted if g.split == "eval")
-    desk.say(b"g", delivered(lease, versions=(0, 1)))
-    again = desk.journal.leases("leased", purpose="eval")
+    driver.say(b"g", delivered(lease, versions=(0, 1)))
+    again = driver.journal.leases("leased", purpose="eval")
     assert [r.attempt for r in again if r.id == lease.id] == [2]
 
 
-def test_answers_under_an_equivalence_nobody_named_are_malformed(desk: Desk) -> None:
-    granted = running(desk, evaluate=False)
+def test_answers_under_an_equivalence_nobody_named_are_malformed(driver: Driver) -> None:
+    granted = running(driver, evaluate=False)
     lease = next(g for g in granted if g.split == "eval")
     group = make_group(n=lease.group_size, prompt=(lease.id,))
     group.answers["loose"] = group.answers.pop("written")
@@ -118,41 +118,45 @@ def test_answers_under_an_equivalence_nobody_named_are_malformed(desk: Desk) -> 
         attempt=lease.attempt,
         group=pack_group(group),
     )
-    desk.say(b"g", message)
-    again = desk.journal.leases("leased", purpose="eval")
+    driver.say(b"g", message)
+    again = driver.journal.leases("leased", purpose="eval")
     assert [r.attempt for r in again if r.id == lease.id] == [2]
 
 
 def test_a_generator_without_the_evaluated_split_is_refused(tmp_path: Path) -> None:
     with closing(
-        Desk(tmp_path, eval__split="validation", task={"kind": "countdown", "n_validation": 2})
-    ) as desk:
-        (refused,) = only(desk.say(b"g", GENERATOR), wire.Refused)
+        Driver(tmp_path, eval__split="validation", task={"kind": "countdown", "n_validation": 2})
+    ) as driver:
+        (refused,) = only(driver.say(b"g", GENERATOR), wire.Refused)
         assert "no rows in the split 'validation'" in refused.reason
 
 
-def test_an_evaluation_nobody_can_finish_is_given_up_and_made_again(desk: Desk) -> None:
-    running(desk, evaluate=False)
-    desk.say(b"g", wire.Bye())
-    assert desk.c.parts.leases.round is None
-    assert desk.journal.counts("eval") == {"failed": 3}
-    desk.say(b"g2", REPLACE(GENERATOR, incarnation="g2"))
+def test_an_evaluation_nobody_can_finish_is_given_up_and_made_again(
+    driver: Driver,
+) -> None:
+    running(driver, evaluate=False)
+    driver.say(b"g", wire.Bye())
+    assert driver.c.parts.leases.round is None
+    assert driver.journal.counts("eval") == {"failed": 3}
+    driver.say(b"g2", REPLACE(GENERATOR, incarnation="g2"))
     # 0 is published already; who comes gets it at once.
-    sync = desk.c.parts.weights.current
+    sync = driver.c.parts.weights.current
     assert sync is not None
 
 
-def test_a_learners_restart_drops_the_evaluation_of_the_other_learner(desk: Desk) -> None:
-    running(desk, evaluate=False)
-    desk.say(b"m", REPLACE(LEARNER, incarnation="l2"))
-    assert desk.c.parts.leases.round is None
-    assert desk.journal.counts("eval") == {"failed": 3}
+def test_a_learners_restart_drops_the_evaluation_of_the_other_learner(
+    driver: Driver,
+) -> None:
+    running(driver, evaluate=False)
+    driver.say(b"m", REPLACE(LEARNER, incarnation="l2"))
+    assert driver.c.parts.leases.round is None
+    assert driver.journal.counts("eval") == {"failed": 3}
 
 
-def test_a_learner_is_told_that_an_evaluation_is_under_way(desk: Desk) -> None:
-    granted = running(desk, evaluate=False)
+def test_a_learner_is_told_that_an_evaluation_is_under_way(driver: Driver) -> None:
+    granted = running(driver, evaluate=False)
     beat = wire.LearnerHeartbeat(rank=0, staged=0, checkpoint=-1, phase="")
-    assert only(desk.say(b"l", beat), wire.LearnerAck)[0].evaluating
+    assert only(driver.say(b"l", beat), wire.LearnerAck)[0].evaluating
     while granted := [lease for lease in granted if lease.split == "eval"]:
-        granted = leases(desk.say(b"g", *map(delivered, granted)))
-    assert not only(desk.say(b"l", beat), wire.LearnerAck)[0].evaluating
+        granted = leases(driver.say(b"g", *map(delivered, granted)))
+    assert not only(driver.say(b"l", beat), wire.LearnerAck)[0].evaluating

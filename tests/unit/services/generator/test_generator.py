@@ -150,7 +150,7 @@ class MockLink:
         return found
 
 
-class Desk:
+class Driver:
     """A running generator."""
 
     def __init__(self, traces: Traces | None = None) -> None:
@@ -182,42 +182,42 @@ class Desk:
         )
 
 
-def serve(scene: Callable[[Desk], Any], *, traces: Traces | None = None) -> None:
+def serve(scene: Callable[[Driver], Any], *, traces: Traces | None = None) -> None:
     """Run a scene against a generator, then drain it."""
 
     async def play() -> None:
-        desk = Desk(traces)
-        running = asyncio.create_task(desk.generator.run(desk.link))  # type: ignore[arg-type]
-        await scene(desk)
-        desk.generator.receive(wire.Drain(reason="done"))
+        driver = Driver(traces)
+        running = asyncio.create_task(driver.generator.run(driver.link))  # type: ignore[arg-type]
+        await scene(driver)
+        driver.generator.receive(wire.Drain(reason="done"))
         assert await running == "done"
 
     asyncio.run(play())
 
 
 def test_a_lease_becomes_a_group() -> None:
-    async def scene(desk: Desk) -> None:
-        desk.generator.receive(wire.Grant(leases=[LEASE]))
-        [delivered] = await desk.link.said(wire.Delivered)
+    async def scene(driver: Driver) -> None:
+        driver.generator.receive(wire.Grant(leases=[LEASE]))
+        [delivered] = await driver.link.said(wire.Delivered)
         group = unpack_group(delivered.group)
         assert group.lengths.tolist() == [2, 2, 2]
         assert group.logprobs.max() == 0, "rounding above 0 is cut off"
-        assert desk.engine.seeds == [5, 6, 7]
+        assert driver.engine.seeds == [5, 6, 7]
         assert delivered.texts == ["prompt of 3 tokens", "1 + 2", "1 + 2", "1 + 2"]
 
     serve(scene)
 
 
 def test_errors_are_those_of_the_group_whatever_is_scored_beside_it() -> None:
-    async def scene(desk: Desk) -> None:
+    async def scene(driver: Driver) -> None:
         broken, clean = REPLACE(LEASE, id=8, row=1), LEASE
-        desk.scorer.broken = {broken.row}
-        desk.generator.receive(wire.Grant(leases=[broken, clean]))
-        await desk.link.said(wire.Delivered)
-        desk.scorer.release.set()
-        delivered = await desk.link.said(wire.Delivered, n=2)
+        driver.scorer.broken = {broken.row}
+        driver.generator.receive(wire.Grant(leases=[broken, clean]))
+        await driver.link.said(wire.Delivered)
+        driver.scorer.release.set()
+        delivered = await driver.link.said(wire.Delivered, n=2)
         assert {d.lease: d.score_errors for d in delivered} == {clean.id: 0, broken.id: 3}
-        text = generate_latest(desk.metrics.registry).decode()
+        text = generate_latest(driver.metrics.registry).decode()
         assert 'asyncds_generator_score_errors_total{reason="exception"} 3.0' in text
 
     serve(scene)
@@ -226,10 +226,10 @@ def test_errors_are_those_of_the_group_whatever_is_scored_beside_it() -> None:
 def test_the_learner_knows_which_completions_were_cut_off() -> None:
     """From the engine's word over the wire, the journal's form and the shards of two ranks."""
 
-    async def scene(desk: Desk) -> None:
-        desk.engine.cut_off = {1}
-        desk.generator.receive(wire.Grant(leases=[LEASE]))
-        [delivered] = await desk.link.said(wire.Delivered)
+    async def scene(driver: Driver) -> None:
+        driver.engine.cut_off = {1}
+        driver.generator.receive(wire.Grant(leases=[LEASE]))
+        [delivered] = await driver.link.said(wire.Delivered)
         group = unpack_group(decode_group(encode(delivered.group)))
         for shard in make_shards(0, [group], 2, leases=[7], generators=["g"]):
             batch = decode_from_coordinator(encode(pack_shard(shard)))
@@ -240,16 +240,16 @@ def test_the_learner_knows_which_completions_were_cut_off() -> None:
 
 
 def test_a_group_is_kept_until_it_is_acknowledged() -> None:
-    async def scene(desk: Desk) -> None:
-        desk.generator.receive(wire.Grant(leases=[LEASE]))
-        await desk.link.said(wire.Delivered)
-        assert desk.generator.leases == [7]
-        desk.generator.receive(wire.Welcome(id="r"))
-        await desk.link.said(wire.Delivered, n=2)
-        desk.generator.receive(wire.Ack(leases=[7]))
-        desk.generator.receive(PREPARE)
-        await desk.link.said(wire.Prepared)
-        assert desk.generator.leases == []
+    async def scene(driver: Driver) -> None:
+        driver.generator.receive(wire.Grant(leases=[LEASE]))
+        await driver.link.said(wire.Delivered)
+        assert driver.generator.leases == [7]
+        driver.generator.receive(wire.Welcome(id="r"))
+        await driver.link.said(wire.Delivered, n=2)
+        driver.generator.receive(wire.Ack(leases=[7]))
+        driver.generator.receive(PREPARE)
+        await driver.link.said(wire.Prepared)
+        assert driver.generator.leases == []
 
     serve(scene)
 
@@ -259,25 +259,25 @@ def test_chores_are_done_however_many_messages_come(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(module, "RESEND_SECONDS", 0.0)
     monkeypatch.setattr(module, "CHORE_SECONDS", 0.01)
 
-    async def scene(desk: Desk) -> None:
+    async def scene(driver: Driver) -> None:
         async def chatter() -> None:
             while True:
-                desk.generator.receive(wire.Ack(leases=[]))
+                driver.generator.receive(wire.Ack(leases=[]))
                 await asyncio.sleep(0)
 
         talking = asyncio.create_task(chatter())
-        desk.generator.receive(wire.Grant(leases=[LEASE]))
-        await desk.link.said(wire.Delivered, n=3)
+        driver.generator.receive(wire.Grant(leases=[LEASE]))
+        await driver.link.said(wire.Delivered, n=3)
         talking.cancel()
 
     serve(scene)
 
 
 def test_survivors_of_a_straggling_group_are_delivered() -> None:
-    async def scene(desk: Desk) -> None:
-        desk.engine.stuck = {1}
-        desk.generator.receive(wire.Grant(leases=[LEASE]))
-        [delivered] = await desk.link.said(wire.Delivered)
+    async def scene(driver: Driver) -> None:
+        driver.engine.stuck = {1}
+        driver.generator.receive(wire.Grant(leases=[LEASE]))
+        [delivered] = await driver.link.said(wire.Delivered)
         assert len(unpack_group(delivered.group).lengths) == 2
         assert delivered.attempt == LEASE.attempt
 
@@ -285,10 +285,10 @@ def test_survivors_of_a_straggling_group_are_delivered() -> None:
 
 
 def test_too_few_survivors_fail_the_lease() -> None:
-    async def scene(desk: Desk) -> None:
-        desk.engine.stuck = {0, 1}
-        desk.generator.receive(wire.Grant(leases=[LEASE]))
-        [failed] = await desk.link.said(wire.LeaseFailed)
+    async def scene(driver: Driver) -> None:
+        driver.engine.stuck = {0, 1}
+        driver.generator.receive(wire.Grant(leases=[LEASE]))
+        [failed] = await driver.link.said(wire.LeaseFailed)
         assert not failed.permanent
         assert "only 1 of 3" in failed.reason
         assert failed.attempt == LEASE.attempt
@@ -299,7 +299,7 @@ def test_too_few_survivors_fail_the_lease() -> None:
 def test_straggling_is_measured_by_the_engines_clock() -> None:
     """It stands still while the engine waits for weights: then nobody is slow."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(driver: Driver) -> None:
         now, looks = 0.0, 0
         looked_often = asyncio.Event()
 
@@ -310,14 +310,14 @@ def test_straggling_is_measured_by_the_engines_clock() -> None:
                 looked_often.set()
             return now
 
-        desk.engine.stuck = {0, 1, 2}
-        desk.engine.sampling_clock = clock
-        desk.generator.receive(wire.Grant(leases=[LEASE]))
+        driver.engine.stuck = {0, 1, 2}
+        driver.engine.sampling_clock = clock
+        driver.generator.receive(wire.Grant(leases=[LEASE]))
         async with asyncio.timeout(10):
             await looked_often.wait()
-        assert not any(isinstance(m, wire.LeaseFailed) for m in desk.link.sent)
+        assert not any(isinstance(m, wire.LeaseFailed) for m in driver.link.sent)
         now = LEASE.straggler_seconds
-        await desk.link.said(wire.LeaseFailed)
+        await driver.link.said(wire.LeaseFailed)
 
     serve(scene)
 
@@ -326,37 +326,37 @@ def test_straggling_is_measured_by_the_engines_clock() -> None:
 def test_hopeless_leases_fail_for_good(row: int, max_tokens: int) -> None:
     from msgspec.structs import replace
 
-    async def scene(desk: Desk) -> None:
+    async def scene(driver: Driver) -> None:
         hopeless = replace(LEASE, row=row, max_tokens=max_tokens)
-        desk.generator.receive(wire.Grant(leases=[hopeless]))
-        [failed] = await desk.link.said(wire.LeaseFailed)
+        driver.generator.receive(wire.Grant(leases=[hopeless]))
+        [failed] = await driver.link.said(wire.LeaseFailed)
         assert failed.permanent
 
     serve(scene)
 
 
 def test_a_cancelled_lease_is_forgotten() -> None:
-    async def scene(desk: Desk) -> None:
-        desk.engine.stuck = {0, 1, 2}
-        desk.generator.receive(wire.Grant(leases=[LEASE]))
-        desk.generator.receive(wire.Cancel(leases=[7]))
-        desk.generator.receive(PREPARE)
-        await desk.link.said(wire.Prepared)
-        assert desk.generator.leases == []
+    async def scene(driver: Driver) -> None:
+        driver.engine.stuck = {0, 1, 2}
+        driver.generator.receive(wire.Grant(leases=[LEASE]))
+        driver.generator.receive(wire.Cancel(leases=[7]))
+        driver.generator.receive(PREPARE)
+        await driver.link.said(wire.Prepared)
+        assert driver.generator.leases == []
 
     serve(scene)
 
 
 def test_weights_are_applied_and_reported() -> None:
-    async def scene(desk: Desk) -> None:
-        assert desk.generator.not_ready()
-        desk.generator.receive(PREPARE)
-        desk.generator.receive(GO)
-        [applied] = await desk.link.said(wire.Applied)
+    async def scene(driver: Driver) -> None:
+        assert driver.generator.not_ready()
+        driver.generator.receive(PREPARE)
+        driver.generator.receive(GO)
+        [applied] = await driver.link.said(wire.Applied)
         assert applied.checksums == [1]
         assert len(applied.probe) == 4
-        assert desk.metrics.gauge("policy_version")._value.get() == GO.version
-        assert not desk.generator.not_ready()
+        assert driver.metrics.gauge("policy_version")._value.get() == GO.version
+        assert not driver.generator.not_ready()
 
     serve(scene)
 
@@ -366,56 +366,56 @@ def test_weights_are_applied_and_reported() -> None:
     [(TransferFailed("broken"), "broken"), (TimeoutError(), "no answer to the probe within 60 s")],
 )
 def test_a_failed_update_is_said_and_not_ready(failure: Exception, sentence: str) -> None:
-    async def scene(desk: Desk) -> None:
-        update(desk, 1)
-        await desk.link.said(wire.Applied)
-        desk.engine.failure, desk.engine.weights_valid = failure, sentence != "broken"
-        update(desk, 2)
-        [failed] = await desk.link.said(wire.SyncFailed)
+    async def scene(driver: Driver) -> None:
+        update(driver, 1)
+        await driver.link.said(wire.Applied)
+        driver.engine.failure, driver.engine.weights_valid = failure, sentence != "broken"
+        update(driver, 2)
+        [failed] = await driver.link.said(wire.SyncFailed)
         assert sentence in failed.reason
         assert not failed.kept
-        assert sentence in desk.generator.not_ready()
+        assert sentence in driver.generator.not_ready()
 
     serve(scene)
 
 
 def test_a_list_of_tensors_is_known_until_another_comes() -> None:
-    async def scene(desk: Desk) -> None:
-        desk.generator.receive(PREPARE)
-        desk.generator.receive(GO)
-        await desk.link.said(wire.Applied)
+    async def scene(driver: Driver) -> None:
+        driver.generator.receive(PREPARE)
+        driver.generator.receive(GO)
+        await driver.link.said(wire.Applied)
         for sync, layout, outcome in ((2, GO.layout, wire.Applied), (3, "x", wire.SyncFailed)):
-            desk.link.sent.clear()
-            desk.generator.receive(REPLACE(PREPARE, sync=sync))
-            [agreed] = await desk.link.said(wire.Prepared)
+            driver.link.sent.clear()
+            driver.generator.receive(REPLACE(PREPARE, sync=sync))
+            [agreed] = await driver.link.said(wire.Prepared)
             assert agreed.layout == GO.layout
-            desk.generator.receive(REPLACE(GO, sync=sync, layout=layout, tensors=b""))
-            [over] = await desk.link.said(outcome)
+            driver.generator.receive(REPLACE(GO, sync=sync, layout=layout, tensors=b""))
+            [over] = await driver.link.said(outcome)
             assert over.sync == sync
 
     serve(scene)
 
 
 def test_a_failed_transfer_is_said_and_the_engine_serves_what_it_has() -> None:
-    async def scene(desk: Desk) -> None:
-        update(desk, 1)
-        await desk.link.said(wire.Applied)
-        desk.engine.failure, salt = TransferFailed("cut"), desk.engine.cache_salt
-        update(desk, 2)
-        [failed] = await desk.link.said(wire.SyncFailed)
+    async def scene(driver: Driver) -> None:
+        update(driver, 1)
+        await driver.link.said(wire.Applied)
+        driver.engine.failure, salt = TransferFailed("cut"), driver.engine.cache_salt
+        update(driver, 2)
+        [failed] = await driver.link.said(wire.SyncFailed)
         assert failed.kept
-        assert desk.generator.not_ready() == ""
-        assert desk.engine.cache_salt == salt
-        desk.engine.failure = None
-        update(desk, 3)
-        await desk.link.said(wire.Applied, n=2)
+        assert driver.generator.not_ready() == ""
+        assert driver.engine.cache_salt == salt
+        driver.engine.failure = None
+        update(driver, 3)
+        await driver.link.said(wire.Applied, n=2)
 
     serve(scene)
 
 
-def update(desk: Desk, sync: int) -> None:
-    desk.generator.receive(REPLACE(PREPARE, sync=sync))
-    desk.generator.receive(REPLACE(GO, sync=sync))
+def update(driver: Driver, sync: int) -> None:
+    driver.generator.receive(REPLACE(PREPARE, sync=sync))
+    driver.generator.receive(REPLACE(GO, sync=sync))
 
 
 @pytest.mark.parametrize("joined", [True, False])
@@ -426,18 +426,18 @@ def test_an_engine_that_takes_no_update_ends_itself(
     monkeypatch.setattr(module, "CHORE_SECONDS", 0.01)
 
     async def play() -> None:
-        desk = Desk()
-        desk.engine.failure = TransferFailed("cut") if joined else NotJoined("nobody")
-        running = asyncio.create_task(desk.generator.run(desk.link))  # type: ignore[arg-type]
+        driver = Driver()
+        driver.engine.failure = TransferFailed("cut") if joined else NotJoined("nobody")
+        running = asyncio.create_task(driver.generator.run(driver.link))  # type: ignore[arg-type]
         for sync in range(MAX_FAILURES):
-            update(desk, sync)
-            await desk.link.said(wire.SyncFailed, n=sync + 1)
+            update(driver, sync)
+            await driver.link.said(wire.SyncFailed, n=sync + 1)
         if joined:
             sentence = r"5 updates in a row failed \(the update to version 3 failed: cut\)"
             with pytest.raises(EngineUnusableError, match=sentence):
                 await running
         else:
-            desk.generator.receive(wire.Drain(reason="done"))
+            driver.generator.receive(wire.Drain(reason="done"))
             assert await running == "done"
 
     asyncio.run(play())
@@ -447,10 +447,10 @@ def test_an_update_that_ends_by_surprise_ends_the_process(monkeypatch: pytest.Mo
     monkeypatch.setattr(module, "CHORE_SECONDS", 0.01)
 
     async def play() -> None:
-        desk = Desk()
-        desk.engine.failure = KeyError("a mistake")
-        running = asyncio.create_task(desk.generator.run(desk.link))  # type: ignore[arg-type]
-        update(desk, 1)
+        driver = Driver()
+        driver.engine.failure = KeyError("a mistake")
+        running = asyncio.create_task(driver.generator.run(driver.link))  # type: ignore[arg-type]
+        update(driver, 1)
         with pytest.raises(KeyError, match="a mistake"):
             await running
 
@@ -458,24 +458,24 @@ def test_an_update_that_ends_by_surprise_ends_the_process(monkeypatch: pytest.Mo
 
 
 def test_nobody_enters_a_broadcast_that_was_called_off() -> None:
-    async def scene(desk: Desk) -> None:
-        desk.generator.receive(PREPARE)
-        desk.generator.receive(wire.SyncAborted(sync=1, reason="somebody did not agree"))
-        desk.generator.receive(GO)
-        desk.generator.receive(wire.Grant(leases=[LEASE]))
-        await desk.link.said(wire.Delivered)
-        assert not any(isinstance(m, wire.Applied | wire.SyncFailed) for m in desk.link.sent)
+    async def scene(driver: Driver) -> None:
+        driver.generator.receive(PREPARE)
+        driver.generator.receive(wire.SyncAborted(sync=1, reason="somebody did not agree"))
+        driver.generator.receive(GO)
+        driver.generator.receive(wire.Grant(leases=[LEASE]))
+        await driver.link.said(wire.Delivered)
+        assert not any(isinstance(m, wire.Applied | wire.SyncFailed) for m in driver.link.sent)
 
     serve(scene)
 
 
 def test_a_lease_is_traced_until_it_is_acknowledged() -> None:
-    async def scene(desk: Desk) -> None:
-        desk.generator.receive(wire.Grant(leases=[LEASE]))
-        await desk.link.said(wire.Delivered)
-        desk.generator.receive(wire.Welcome(id="r"))
-        await desk.link.said(wire.Delivered, n=2)
-        desk.generator.receive(wire.Ack(leases=[LEASE.id]))
+    async def scene(driver: Driver) -> None:
+        driver.generator.receive(wire.Grant(leases=[LEASE]))
+        await driver.link.said(wire.Delivered)
+        driver.generator.receive(wire.Welcome(id="r"))
+        await driver.link.said(wire.Delivered, n=2)
+        driver.generator.receive(wire.Ack(leases=[LEASE.id]))
 
     with traced("generator") as (traces, collector):
         serve(scene, traces=traces)
@@ -491,11 +491,11 @@ def test_a_lease_is_traced_until_it_is_acknowledged() -> None:
 
 
 def test_what_stragglers_leave_of_a_lease_is_traced() -> None:
-    async def scene(desk: Desk) -> None:
-        desk.engine.stuck = {0, 1}
-        desk.generator.receive(wire.Grant(leases=[LEASE]))
-        await desk.link.said(wire.LeaseFailed)
-        desk.generator.receive(wire.Ack(leases=[LEASE.id]))
+    async def scene(driver: Driver) -> None:
+        driver.engine.stuck = {0, 1}
+        driver.generator.receive(wire.Grant(leases=[LEASE]))
+        await driver.link.said(wire.LeaseFailed)
+        driver.generator.receive(wire.Ack(leases=[LEASE.id]))
 
     with traced("generator") as (traces, collector):
         serve(scene, traces=traces)
@@ -505,12 +505,12 @@ def test_what_stragglers_leave_of_a_lease_is_traced() -> None:
 
 
 def test_updates_are_traced() -> None:
-    async def scene(desk: Desk) -> None:
+    async def scene(driver: Driver) -> None:
         for sync, failure in enumerate((None, TransferFailed("cut off")), start=1):
-            desk.engine.failure = failure
-            desk.generator.receive(REPLACE(PREPARE, sync=sync))
-            desk.generator.receive(REPLACE(GO, sync=sync))
-            await desk.link.said(wire.Applied if failure is None else wire.SyncFailed)
+            driver.engine.failure = failure
+            driver.generator.receive(REPLACE(PREPARE, sync=sync))
+            driver.generator.receive(REPLACE(GO, sync=sync))
+            await driver.link.said(wire.Applied if failure is None else wire.SyncFailed)
 
     with traced("generator") as (traces, collector):
         serve(scene, traces=traces)

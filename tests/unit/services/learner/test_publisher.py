@@ -51,7 +51,7 @@ class MockSender:
         self.closed = True
 
 
-class Desk:
+class Driver:
     def __init__(self, go_seconds: float = WAIT, traces: Traces | None = None) -> None:
         self.sender, self.said = MockSender(), queue.Queue[wire.Message]()
         self.sealed = queue.Queue[int | None]()
@@ -93,134 +93,134 @@ class Desk:
 
 
 @pytest.fixture
-def desk() -> Iterator[Desk]:
-    desk = Desk()
-    yield desk
-    desk.publisher.close()
-    assert desk.sender.closed
+def driver() -> Iterator[Driver]:
+    driver = Driver()
+    yield driver
+    driver.publisher.close()
+    assert driver.sender.closed
 
 
-def test_it_sends_what_it_agreed_to(desk: Desk) -> None:
-    desk.stage(3)
-    agreed = desk.prepare(1, probe=True)
+def test_it_sends_what_it_agreed_to(driver: Driver) -> None:
+    driver.stage(3)
+    agreed = driver.prepare(1, probe=True)
     assert (agreed.sync, agreed.version) == (1, 3)
     layout = unpack_layout(agreed.tensors)
     assert layout == Layout(specs=[TensorSpec("w", "float32", (4,))], bucket_bytes=64)
-    assert agreed.checksums == list(desk.staged.checksums) != []
-    sent = desk.go(1)
+    assert agreed.checksums == list(driver.staged.checksums) != []
+    sent = driver.go(1)
     assert sent.checksums == agreed.checksums
     assert len(sent.probe) == 4
-    assert desk.sender.sent == [(3, agreed.rendezvous)]
+    assert driver.sender.sent == [(3, agreed.rendezvous)]
 
 
-def test_the_list_of_tensors_travels_once(desk: Desk) -> None:
-    desk.stage(3)
-    first = desk.prepare(1)
+def test_the_list_of_tensors_travels_once(driver: Driver) -> None:
+    driver.stage(3)
+    first = driver.prepare(1)
     assert first.layout == fingerprint(first.tensors)
-    desk.go(1)
-    desk.stage(4)
-    again = desk.prepare(2, layout=first.layout)
+    driver.go(1)
+    driver.stage(4)
+    again = driver.prepare(2, layout=first.layout)
     assert (again.layout, again.tensors, again.version) == (first.layout, b"", 4)
-    other = desk.prepare(3, layout="that of another model")
+    other = driver.prepare(3, layout="that of another model")
     assert other.tensors == first.tensors
 
 
-def test_nothing_is_staged_between_agreement_and_the_end(desk: Desk) -> None:
-    desk.stage(3)
-    desk.prepare(1)
-    assert not desk.publisher.hold.acquire(blocking=False)
-    desk.go(1)
-    desk.stage(4)  # waits for the broadcast to be over, and no longer
-    assert desk.prepare(2).version == 4
+def test_nothing_is_staged_between_agreement_and_the_end(driver: Driver) -> None:
+    driver.stage(3)
+    driver.prepare(1)
+    assert not driver.publisher.hold.acquire(blocking=False)
+    driver.go(1)
+    driver.stage(4)  # waits for the broadcast to be over, and no longer
+    assert driver.prepare(2).version == 4
 
 
 def test_what_is_sent_is_traced() -> None:
     with traced("learner") as (traces, collector):
-        desk = Desk(traces=traces)
-        desk.stage(3)
-        for sync, desk.sender.failing in ((1, False), (2, True)):
-            desk.prepare(sync)
-            desk.go(sync)
-        desk.publisher.close()
+        driver = Driver(traces=traces)
+        driver.stage(3)
+        for sync, driver.sender.failing in ((1, False), (2, True)):
+            driver.prepare(sync)
+            driver.go(sync)
+        driver.publisher.close()
     [[sent], [failed]] = collector.of("broadcast").values()
     assert (sent.name, sent.attributes["version"], sent.error) == ("send", 3, "")
     assert (failed.name, failed.error) == ("send", "a member is gone")
 
 
-def test_a_broadcast_called_off_lets_go(desk: Desk) -> None:
-    desk.stage(3)
-    desk.prepare(1)
-    desk.publisher.receive(wire.SyncAborted(sync=1, reason="not all agreed"))
-    desk.stage(4)
-    assert desk.sender.sent == []
+def test_a_broadcast_called_off_lets_go(driver: Driver) -> None:
+    driver.stage(3)
+    driver.prepare(1)
+    driver.publisher.receive(wire.SyncAborted(sync=1, reason="not all agreed"))
+    driver.stage(4)
+    assert driver.sender.sent == []
 
 
 def test_silence_after_agreement_lets_go() -> None:
-    desk = Desk(go_seconds=0.05)
-    desk.stage(3)
-    desk.prepare(1)
-    desk.stage(4)
-    desk.publisher.close()
+    driver = Driver(go_seconds=0.05)
+    driver.stage(3)
+    driver.prepare(1)
+    driver.stage(4)
+    driver.publisher.close()
 
 
-def test_another_prepare_replaces_the_one_before(desk: Desk) -> None:
-    desk.stage(3)
-    desk.prepare(1)
-    assert desk.prepare(2).sync == 2
-    assert desk.go(2).sync == 2
+def test_another_prepare_replaces_the_one_before(driver: Driver) -> None:
+    driver.stage(3)
+    driver.prepare(1)
+    assert driver.prepare(2).sync == 2
+    assert driver.go(2).sync == 2
 
 
-def test_a_group_is_used_again_within_an_epoch_only(desk: Desk) -> None:
-    desk.stage(3)
-    first = desk.prepare(1, epoch=1).rendezvous
-    desk.go(1)
-    assert desk.prepare(2, epoch=1).rendezvous == first
-    desk.go(2)
-    assert desk.prepare(3, epoch=2).rendezvous != first
+def test_a_group_is_used_again_within_an_epoch_only(driver: Driver) -> None:
+    driver.stage(3)
+    first = driver.prepare(1, epoch=1).rendezvous
+    driver.go(1)
+    assert driver.prepare(2, epoch=1).rendezvous == first
+    driver.go(2)
+    assert driver.prepare(3, epoch=2).rendezvous != first
 
 
 @pytest.mark.parametrize("error", [RuntimeError("NCCL error: unhandled"), OSError("no route")])
 def test_an_error_of_a_library_is_the_outcome_of_that_transfer(
-    desk: Desk, error: Exception
+    driver: Driver, error: Exception
 ) -> None:
-    desk.stage(3)
-    desk.prepare(1)
-    desk.sender.failing, desk.sender.error = True, error
-    failed = desk.go(1)
+    driver.stage(3)
+    driver.prepare(1)
+    driver.sender.failing, driver.sender.error = True, error
+    failed = driver.go(1)
     assert isinstance(failed, wire.SyncFailed)
     assert str(error) in failed.reason
-    desk.sender.failing = False
-    assert desk.prepare(2).version == 3
-    assert isinstance(desk.go(2), wire.Sent)
-    desk.publisher.check()
+    driver.sender.failing = False
+    assert driver.prepare(2).version == 3
+    assert isinstance(driver.go(2), wire.Sent)
+    driver.publisher.check()
 
 
 def test_a_thread_that_died_is_named_whatever_killed_it() -> None:
-    desk = Desk()
-    desk.stage(3)
-    desk.prepare(1)
-    desk.sender.failing, desk.sender.error = True, KeyError("a mistake")
-    desk.publisher.receive(go(1))
-    desk.publisher.close()
+    driver = Driver()
+    driver.stage(3)
+    driver.prepare(1)
+    driver.sender.failing, driver.sender.error = True, KeyError("a mistake")
+    driver.publisher.receive(go(1))
+    driver.publisher.close()
     with pytest.raises(PublisherDiedError, match=r"thread died of KeyError\('a mistake'\)"):
-        desk.publisher.check()
-    assert desk.publisher.hold.acquire(timeout=WAIT), "staging would wait for ever"
+        driver.publisher.check()
+    assert driver.publisher.hold.acquire(timeout=WAIT), "staging would wait for ever"
 
 
-def test_a_failed_send_is_said_and_its_group_is_not_used_again(desk: Desk) -> None:
-    desk.stage(3)
-    first = desk.prepare(1).rendezvous
-    desk.sender.failing = True
-    failed = desk.go(1)
+def test_a_failed_send_is_said_and_its_group_is_not_used_again(driver: Driver) -> None:
+    driver.stage(3)
+    first = driver.prepare(1).rendezvous
+    driver.sender.failing = True
+    failed = driver.go(1)
     assert isinstance(failed, wire.SyncFailed)
     assert "a member is gone" in failed.reason
-    desk.sender.failing = False
-    assert desk.prepare(2).rendezvous != first
-    assert isinstance(desk.go(2), wire.Sent)
+    driver.sender.failing = False
+    assert driver.prepare(2).rendezvous != first
+    assert isinstance(driver.go(2), wire.Sent)
 
 
-def test_without_weights_it_can_not_agree(desk: Desk) -> None:
-    assert isinstance(desk.prepare(1), wire.SyncFailed)
+def test_without_weights_it_can_not_agree(driver: Driver) -> None:
+    assert isinstance(driver.prepare(1), wire.SyncFailed)
 
 
 def _batch(step: int) -> wire.Batch:
