@@ -15,7 +15,8 @@ from asyncds.algo.advantages.base import Advantage, Sequences
 from asyncds.algo.losses.base import Loss, LossInputs
 from asyncds.config.load import load_config
 from asyncds.config.schema import RunConfig
-from asyncds.tasks.base import Row, Task
+from asyncds.tasks.base import Row, Score, Task
+from asyncds.tasks.environment import Answer, Environment
 from asyncds.telemetry.metrics.catalogue import CATALOGUE, drawn
 from asyncds.telemetry.metrics.registry import build_metrics
 from asyncds.telemetry.trackers.tracker import Tracker
@@ -63,6 +64,20 @@ def test_the_task(config: RunConfig) -> None:
     assert task.score(row, row.fields["word"]).reward == 0
     assert len(task.fingerprint()) == 16
     assert task.fingerprint() == config.task.make(Task).fingerprint()
+
+
+@of("environment")
+def test_the_environment(config: RunConfig) -> None:
+    task = config.task.make(Environment)
+    assert [len(task.rows(split)) for split in ("train", "eval")] == [10, 10]
+    number = (row := task.rows("train")[4]).fields["number"]
+    episode = task.start(row)
+    said = [episode.step(text) for text in ("1", "twenty", " 20\n", f" {number} ")]
+    assert [type(one) for one in said] == [Answer, Answer, Answer, Score]
+    assert said[0] == Answer("It is higher.")
+    assert said[1] == said[2] == Answer("It is lower, or that was no number.")
+    assert said[3] == Score(1 / 4, True, (str(number),))
+    assert config.episodes.max_turns == 6
 
 
 @of("reward")
