@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +68,13 @@ class Supervised:
         """
         began = time.monotonic() - (self._lines[-1]["wall_seconds"] if self._lines else 0.0)
         saved = self.step
-        with RunLog(self._log, lines=self._lines) as log:
+        with self._log() as log:
 
             def record(line: Line) -> None:
                 line = {**line, "time": time.time(), "wall_seconds": time.monotonic() - began}
                 self._lines.append(line)
-                log.write(line)
-                if self._engine.rank == 0:
+                if log is not None:
+                    log.write(line)
                     show(line)
 
             if not self._lines and self._rows.eval:
@@ -93,10 +94,11 @@ class Supervised:
         """Release the engine."""
         self._engine.close()
 
-    @property
-    def _log(self) -> Path:
-        """The file of metrics: rank 0's is the run's, the others' is nobody's."""
-        return self._run_dir / "metrics.jsonl" if self._engine.rank == 0 else Path("/dev/null")
+    def _log(self) -> AbstractContextManager[RunLog | None]:
+        """The file of metrics, which is rank 0's to write."""
+        if self._engine.rank:
+            return nullcontext()
+        return RunLog(self._run_dir / "metrics.jsonl", lines=self._lines)
 
     def _train(self) -> Line:
         batches, started = self._config.batches, time.monotonic()

@@ -13,7 +13,13 @@ def to_json(values: Any, indent: int | None = None) -> str:
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Write `path` durably: a reader, or a crash, sees the old file or the new one."""
+    """Write `path` durably: a reader, or a crash, sees the old file or the new one.
+
+    What is there and no ordinary file (/dev/null, a pipe) is written to and never replaced.
+    """
+    if path.exists() and not path.is_file():
+        path.write_text(text, "utf-8")
+        return
     partial = path.with_name(path.name + ".partial")
     with partial.open("w", encoding="utf-8") as file:
         file.write(text)

@@ -1,9 +1,11 @@
 import json
+import os
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from asyncds.telemetry.files import replace_file
 from asyncds.telemetry.run_log import RunLog, read_run_log
 from asyncds.telemetry.summary import Summary, diagnose, percentiles, read_summary, write_summary
 
@@ -28,6 +30,17 @@ def summary(**changes: object) -> Summary:
         "eval": [{"version": 0, "pass@k": {"1": 0.1}}],
     }
     return Summary(**(values | changes))  # type: ignore[arg-type]
+
+
+def test_what_is_no_ordinary_file_is_not_replaced(tmp_path: Path) -> None:
+    """As root, /dev/null would become a file, for every process of the machine."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    replace_file(pipe, "words")
+    assert os.read(reader, 100) == b"words"
+    os.close(reader)
+    assert pipe.is_fifo()
 
 
 def test_each_line_is_readable_as_soon_as_it_is_written(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_who_was_given_up_joins_again_with_the_engine_it_has(
     code: int,
 ) -> None:
     @asynccontextmanager
-    async def scorer(config: RunConfig) -> Any:
+    async def scorer(config: RunConfig, task: Any) -> Any:
         yield MockScorer()
 
     monkeypatch.setattr(module, "_scorer", scorer)
