@@ -155,7 +155,7 @@ def test_of_what_a_verifier_prints_a_little_is_shown(capsys: pytest.CaptureFixtu
     shown = capsys.readouterr().err
     assert "not a frame" in shown
     assert "a verifier prints more than is shown" in shown
-    assert 4_000 < len(shown) < 10_000
+    assert 4_000 < shown.count("x") < 4_200, "others may write there too"
 
 
 def test_a_number_of_another_kind_is_a_number() -> None:
