@@ -11,7 +11,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +124,11 @@ def _wait_for_alerts(prometheus: Prometheus, wanted: set[str]) -> None:
         time.sleep(0.5)
 
 
+def _go_on(pid: int) -> None:
+    with suppress(ProcessLookupError):  # another took its place
+        os.kill(pid, signal.SIGCONT)
+
+
 def _child(parent: int, command: str) -> int:
     """The process among a process's children whose command line has this word."""
     listed = subprocess.run(
@@ -183,6 +188,6 @@ def test_an_engine_that_takes_no_weights_and_a_generator_that_hangs_set_off_thei
             (second, "AsyncdsGeneratorDead"),
         ):
             os.kill(stopped, signal.SIGSTOP)
-            stack.callback(os.kill, stopped, signal.SIGCONT)  # so that the run ends at once
+            stack.callback(_go_on, stopped)  # so that the run ends at once
             _wait_for_alerts(prometheus, {alert})
         assert process.poll() is None

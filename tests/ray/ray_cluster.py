@@ -30,7 +30,9 @@ class RayCluster:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.address = f"127.0.0.1:{probe.getsockname()[1]}"
-        self.environment = os.environ | {
+        # Not what Ray has set in this process for a cluster of another test (its token).
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+        self.environment = clean | {
             MARK: self._mark("client"),
             "HOME": str(home),
             "RAY_USAGE_STATS_ENABLED": "0",
