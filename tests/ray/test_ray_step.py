@@ -107,15 +107,6 @@ def test_what_waits_ends_when_it_is_told_to(made: RayCluster) -> None:
     assert waits.ends()[0] == 128 + signal.SIGTERM
 
 
-def test_a_lost_node_is_said(made: RayCluster) -> None:
-    step = Started(made, STAYS, "lost")
-    step.reads("up")
-    made.kill(str(made.node_of("lost")))
-    code, said = step.ends()
-    assert code == 1
-    assert "ERROR __main__: lost with its machine" in said
-
-
 def test_machines_that_do_not_see_a_file_are_named(made: RayCluster, tmp_path: Path) -> None:
     def look(path: Path) -> Cluster:
         done = subprocess.run(
@@ -125,10 +116,18 @@ def test_machines_that_do_not_see_a_file_are_named(made: RayCluster, tmp_path: P
             text=True,
             check=True,
         )
-        # Ray speaks of the lost node before it.
         return msgspec.json.decode(done.stdout.splitlines()[-1], type=Cluster)
 
     assert {machine.problem for machine in look(tmp_path).machines} == {""}
     wrong = look(tmp_path / "nowhere" / "file").machines
     assert {m.problem for m in wrong} == {f"does not see the files in {tmp_path}/nowhere"}
     assert len(wrong) >= 2
+
+
+def test_a_lost_node_is_said(made: RayCluster) -> None:
+    step = Started(made, STAYS, "lost")
+    step.reads("up")
+    made.kill(str(made.node_of("lost")))
+    code, said = step.ends()
+    assert code == 1
+    assert "ERROR __main__: lost with its machine" in said
