@@ -10,6 +10,7 @@ from asyncds.config.schema import RunConfig
 from asyncds.engine.generation import GenerationEngine
 from asyncds.engine.tokenizer import load_tokenizer, vocabulary_fingerprint
 from asyncds.weights.probe import probe_tokens
+from services.process import settle_heap
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ class EngineCache:
             log.info("starting an engine for %s", config.generator.model or config.model)
             self._engine, self._made_for = await _start_engine(config), wanted
             await _warm(self._engine, config)
+            settle_heap()
         return self._engine
 
     async def _stop(self) -> None:

@@ -54,6 +54,7 @@ from services.process import (
     make_traces,
     metrics_server,
     run_directory,
+    settle_heap,
     start_logging,
 )
 from services.warm import Assignments
@@ -107,6 +108,7 @@ def _serve(config: RunConfig) -> int:
             metrics=metrics,
         )
         checkpoints.restore()
+        settle_heap()
     except (
         KeyFileError,
         CheckpointError,

@@ -1,6 +1,7 @@
 """The engine of a generator's process; engines are mocked, vLLM's are in tests/e2e."""
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
@@ -41,7 +42,11 @@ def started(monkeypatch: pytest.MonkeyPatch, engine: MockEngine, *configs: RunCo
         engine_cache, "load_tokenizer", lambda name: word_tokenizer(("7",), max_length=100)
     )
     monkeypatch.setattr(engine_cache, "_engine_settings", lambda config: config.generator)
-    asyncio.run(all_in_turn())
+    try:
+        asyncio.run(all_in_turn())
+        assert gc.get_freeze_count(), "no later collection goes through what was loaded"
+    finally:
+        gc.unfreeze()
 
 
 def test_the_first_request_is_made_before_anybody_waits_for_it(
