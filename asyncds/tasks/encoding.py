@@ -106,6 +106,11 @@ class Conversation:
         """
         if isinstance(prompt, str):
             return
+        if not (self._chat.template or getattr(self._tokenizer, "chat_template", None)):
+            raise TemplateError(
+                "the tokenizer has no chat template, and the environment asks in chats: give its "
+                "prompts as texts, or a template (chat.template)"
+            )
         begun, said = _turns(prompt, self._chat), turns_of(Answer("answer"), self._role)
         try:
             before = self._text(begun)

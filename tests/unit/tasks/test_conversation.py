@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from asyncds.tasks.base import Chat, Message, Row, Split
 from asyncds.tasks.encoding import Conversation, RewrittenHistoryError, TemplateError
 from asyncds.tasks.environment import Answer, Environment, Episode
+from asyncds.tiny.tokenizer import word_tokenizer
 
 CHATML = (
     "{%- if tools %}<|im_start|>system\n{% for t in tools %}{{ t | tojson }}{% endfor %}"
@@ -264,6 +265,13 @@ def test_a_template_that_refuses_the_role_is_found(template: str, role: str) -> 
     talk, task, _ = conversation(template, role)
     with pytest.raises(TemplateError, match=f"role {role}: .*alternate"):
         talk.check(task.prompt(Row(0, {})))
+
+
+def test_a_tokenizer_without_a_template_is_said() -> None:
+    talk = Talk(role="user", chat=Chat())
+    words = Conversation(talk, word_tokenizer(("1",), max_length=9))
+    with pytest.raises(TemplateError, match="has no chat template, and the environment asks in"):
+        words.check(talk.prompt(Row(0, {})))
 
 
 def test_a_template_that_leaves_the_models_turns_out_is_found() -> None:
