@@ -6,7 +6,6 @@ on the file descriptor REPORT. The process ends at the end of stdin, so also whe
 started it dies, and after a run that failed: what a failure leaves behind is not reused.
 """
 
-import importlib
 import json
 import os
 import sys
@@ -18,6 +17,7 @@ from asyncds.config.load import ConfigError, load_config
 from asyncds.config.schema import RunConfig
 from asyncds.user_code import find_user_code
 from services.process import BAD_INPUT, start_logging
+from services.role import role_module
 
 
 class Assignments:
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     find_user_code()
     role, report, *options = arguments
     start_logging()
-    module = importlib.import_module(f"services.{role}.main")
+    module = role_module(role)
     with os.fdopen(int(report), "w") as out:
         assignments = Assignments(lines=sys.stdin, report=out)
         code: int = module.serve_runs(assignments, **dict(o.split("=", 1) for o in options))

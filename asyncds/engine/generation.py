@@ -1,9 +1,8 @@
 """The generation engine: vLLM, with weights that are replaced while requests are running."""
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Self
@@ -22,6 +21,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.metrics.loggers import StatLoggerBase
 
 from asyncds.config.engines import GeneratorConfig
+from asyncds.engine.cpu_start import start_on_cpu
 from asyncds.engine.sampling_clock import SamplingClock
 from asyncds.engine.weight_update import UpdateResult, call, receive
 from asyncds.protocol.spans import NONE
@@ -103,7 +103,6 @@ class GenerationEngine:
         ``settings.start_seconds``.
         """
         cpu = current_platform.is_cpu()
-        workers = settings.tensor_parallel * settings.pipeline_parallel
         arguments = AsyncEngineArgs(
             model=model,
             tokenizer=tokenizer or model,
@@ -122,21 +121,10 @@ class GenerationEngine:
             disable_log_stats=True,
             **settings.engine_args,
         )
-        variables: dict[str, str] = {}
-        if cpu:
-            if arguments.enable_chunked_prefill is None:
-                # A prompt cut in two makes vLLM rewind the request's random generator, which
-                # generators of a CPU cannot do: the engine would die.
-                arguments.enable_chunked_prefill = False
-            # Pinned, engines on one machine would all choose the same cores.
-            variables["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
-            variables["OMP_NUM_THREADS"] = str(cpu_threads)
-            if workers == 1:
-                # One process for scheduler and model instead of two, which would spin on shared
-                # memory while they wait for each other: a third less CPU time per token. vLLM
-                # refuses it on CPU by default only because it couldn't bind threads then.
-                arguments.distributed_executor_backend = "uni"
-                variables["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        if cpu and arguments.enable_chunked_prefill is None:
+            # A prompt cut in two makes vLLM rewind the request's random generator, which
+            # generators of a CPU cannot do: the engine would die.
+            arguments.enable_chunked_prefill = False
         loggers: list[_Stats] = []
 
         def make_logger(vllm_config: Any, engine_index: int) -> "_Stats":
@@ -144,8 +132,9 @@ class GenerationEngine:
             return loggers[-1]
 
         def make_engine() -> AsyncLLM:
-            with _environment(variables):
-                return AsyncLLM.from_engine_args(arguments, stat_loggers=[make_logger])
+            if cpu:
+                return start_on_cpu(arguments, threads=cpu_threads, make_logger=make_logger)
+            return AsyncLLM.from_engine_args(arguments, stat_loggers=[make_logger])
 
         try:
             async with asyncio.timeout(settings.start_seconds):
@@ -375,21 +364,6 @@ async def _failing(what: str, seconds: float) -> AsyncIterator[None]:
         raise
     except Exception as error:
         raise TransferFailed(f"{what}: {error!r}") from error
-
-
-@contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for the processes that are started inside."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 class _Stats(StatLoggerBase):

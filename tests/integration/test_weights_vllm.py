@@ -6,6 +6,7 @@ weights in transformers.
 
 import asyncio
 import math
+import multiprocessing
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -158,6 +159,12 @@ def test_registering_twice_changes_nothing() -> None:
     plugin.register()
     loaded = WeightTransferEngineFactory._registry[plugin.BACKEND]()
     assert loaded.__name__ == "AsyncdsTransferEngine"
+
+
+def test_engine_is_forked_with_its_number_of_threads(rig: Rig) -> None:
+    engine_core = multiprocessing.active_children()
+    assert [type(process).__name__ for process in engine_core] == ["ForkProcess"]
+    assert torch.get_num_threads() == 1  # which a fork inherits
 
 
 def test_engine_begins_with_the_base_model(rig: Rig, loop: asyncio.Runner) -> None:
