@@ -13,6 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from asyncds.launch.machine import Gpu, cores, free_bytes, gpus, memory_bytes, uses_cuda, version
+from asyncds.sandbox.bubblewrap import find_bubblewrap
+from asyncds.sandbox.sandbox import Sandbox
 
 _GIB = 1 << 30
 _STYLE = {"ok": "green", "note": "yellow", "missing": "bold red"}
@@ -31,7 +33,7 @@ class Finding:
 def examine() -> list[Finding]:
     """Look at this machine. Takes seconds: PyTorch is asked in a process of its own."""
     found = gpus()
-    return [*_hardware(found), *_tools(), *_software(), *_usable(found), _would_use()]
+    return [*_hardware(found), *_tools(), *_software(), *_usable(found), _sandbox(), _would_use()]
 
 
 def table(findings: list[Finding]) -> Table:
@@ -173,6 +175,14 @@ def _usable(found: list[Gpu]) -> Iterator[Finding]:
             mend="install a driver that supports this PyTorch (2.13 is built for CUDA 13.0, which "
             "needs r580 or newer), or a PyTorch for an older CUDA",
         )
+
+
+def _sandbox() -> Finding:
+    """Only tasks that run a model's programs need it."""
+    if problem := Sandbox().problem():
+        mend = "only tasks that run programs of a model need one"
+        return Finding(name="sandbox", value=problem, state="note", mend=mend)
+    return Finding(name="sandbox", value=f"bubblewrap, {find_bubblewrap()}")
 
 
 def _would_use() -> Finding:

@@ -23,6 +23,7 @@ from asyncds.launch.machine import (
 from asyncds.launch.model_directory import ModelFacts, chat_template_problems, check_model
 from asyncds.plan.disk import checkpoint_bytes, kept_checkpoints
 from asyncds.tasks import data
+from asyncds.tasks.base import sandbox_problem
 from asyncds.tasks.environment import Environment
 from asyncds.tasks.registry import make_task
 from asyncds.telemetry.traces import traces
@@ -118,6 +119,8 @@ def task_problems(config: RunConfig) -> list[str]:
             task.rows("train")
     except (ValueError, ImportError) as error:
         return [f"task: {error}"]
+    if problem := sandbox_problem(task):
+        return [f"task: {problem}"]
     if isinstance(task, Environment) and (problem := _environment_problem(config, task)):
         return [problem]
     chat = getattr(config.task, "chat", None)

@@ -29,7 +29,7 @@ from asyncds.scoring.frames import (
     pack,
     read,
 )
-from asyncds.tasks.base import InvalidScoreError, Row, Task
+from asyncds.tasks.base import InvalidScoreError, Row, Task, sandbox_problem
 from asyncds.tasks.environment import Answer, Environment, Episode
 from asyncds.tasks.registry import make_task
 from asyncds.user_code import find_user_code
@@ -54,8 +54,11 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (setup.memory_limit, setup.memory_limit))
     try:
         task = make_task(setup.kind, **setup.options)
+        problem = sandbox_problem(task)
     except Exception as error:
-        replies.write(pack(Ready(error=f"{type(error).__name__}: {error}")))
+        problem = f"{type(error).__name__}: {error}"
+    if problem:
+        replies.write(pack(Ready(error=problem)))
         return
     replies.write(pack(Ready()))
     player = Player(task)

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, TypedDict, get_args
 import msgspec
 
 from asyncds.protocol.wire import EvaluationSets
+from asyncds.sandbox.sandbox import Sandbox
 
 Split = Literal["train", "validation", "eval"]
 
@@ -79,7 +80,8 @@ class Task(Protocol):
     """A source of prompts with verifiable answers.
 
     A task may also have ``sets(split)``: (name, rows) of the evaluation sets that a split consists
-    of, in the order of its rows. Each then has a result of its own.
+    of, in the order of its rows. Each then has a result of its own. One that runs programs of a
+    model has its ``Sandbox`` as attribute ``sandbox``: without one nothing starts.
 
     Rows are fixed by the constructor's arguments: every process that makes the task with the same
     arguments sees the same rows. They are made when first asked for, so that a process that only
@@ -123,6 +125,12 @@ def reward_parts(task: Task) -> Sequence[str]:
     """Names of the parts that a task's rewards may have: its attribute ``reward_parts``."""
     parts: Sequence[str] = getattr(task, "reward_parts", ())
     return parts
+
+
+def sandbox_problem(task: Task) -> str:
+    """Why the task's sandbox can't be made on this machine, or ""; a task may need none."""
+    sandbox = getattr(task, "sandbox", None)
+    return sandbox.problem() if isinstance(sandbox, Sandbox) else ""
 
 
 def evaluation_sets(task: Task, split: Split) -> list[tuple[str, int]]:

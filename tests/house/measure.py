@@ -23,6 +23,7 @@ ROOMS = (
         "weights",
         "engine",
         "plan",
+        "sandbox",
         "tasks",
         "scoring",
         "tiny",

@@ -1,0 +1,1 @@
+"""A place where programs that a model wrote can run and do no harm."""

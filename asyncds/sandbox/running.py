@@ -1,0 +1,154 @@
+"""A program while it runs: what it prints is read, and it is ended when it takes too much."""
+
+import json
+import os
+import select
+import selectors
+import signal
+import subprocess
+import time
+from contextlib import ExitStack, suppress
+from typing import Literal
+
+import psutil
+
+from asyncds.config.sandbox import SandboxConfig
+
+Limit = Literal["timeout", "memory", "output"]
+"""What a program was ended for."""
+END_SECONDS = 10.0
+"""Deadline for a sandbox that was killed to be gone."""
+_LOOK_SECONDS = 0.1
+_READ_BYTES = 1 << 16
+
+
+class SandboxError(RuntimeError):
+    """The sandbox itself failed, and not the program in it."""
+
+
+class Running:
+    """A sandbox that was started.
+
+    process: bubblewrap, whose standard output and errors are pipes. status: the reading end of the
+    pipe that it writes its status to. output, errors: what the program has printed.
+    """
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], *, status: int, limits: SandboxConfig
+    ) -> None:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self._process = process
+        self._limits = limits
+        self.output, self.errors, self._status = bytearray(), bytearray(), bytearray()
+        self._files = (process.stdout, process.stderr, os.fdopen(status, "rb", buffering=0))
+        self._selector = selectors.DefaultSelector()
+        kept = (self.output, self.errors, self._status)
+        for file, buffer in zip(self._files, kept, strict=True):
+            self._selector.register(file, selectors.EVENT_READ, buffer)
+
+    def wait(self) -> Limit | None:
+        """Wait until all that runs in the sandbox is gone.
+
+        Returns what it was ended for, None where it ended by itself. Raises SandboxError.
+        """
+        with ExitStack() as files:
+            files.enter_context(self._selector)
+            for file in self._files:
+                files.enter_context(file)
+            limit = self._watch()
+            if limit is not None:
+                self._kill()
+                self._drain()
+        self._reap()
+        return limit
+
+    def exit_code(self) -> int:
+        """The program's exit code, 128 and the signal for one that a signal ended.
+
+        Raises SandboxError where the program was never begun.
+        """
+        code = self._said("exit-code")
+        if code is None:
+            why = self.errors.decode(errors="replace").strip().splitlines() or ["no reason given"]
+            raise SandboxError(why[0])
+        return code
+
+    def _watch(self) -> Limit | None:
+        """Read until the end of all that is printed, or until a limit is met."""
+        now = time.monotonic()
+        end, look = now + self._limits.seconds, now + _LOOK_SECONDS
+        while self._selector.get_map():
+            self._read(min(end, look) - now)
+            now = time.monotonic()
+            if len(self.output) + len(self.errors) > self._limits.output_kb << 10:
+                return "output"
+            if now >= end:
+                return "timeout"
+            if now >= look:
+                look = now + _LOOK_SECONDS
+                if self._memory() > self._limits.memory_mb << 20:
+                    return "memory"
+        return None
+
+    def _read(self, seconds: float) -> None:
+        for key, _ in self._selector.select(max(seconds, 0)):
+            if data := os.read(key.fd, _READ_BYTES):
+                key.data.extend(data)
+            else:
+                self._selector.unregister(key.fileobj)
+
+    def _memory(self) -> int:
+        """Bytes that the processes in the sandbox have in memory."""
+        first = self._said("child-pid")
+        total = 0
+        with suppress(psutil.Error):
+            for process in psutil.Process(first).children(recursive=True) if first else ():
+                with suppress(psutil.Error):
+                    total += process.memory_info().rss
+        return total
+
+    def _kill(self) -> None:
+        """End all that runs in the sandbox, by its first process, without which none can live."""
+        first = self._said("child-pid")
+        if first is not None and psutil.pid_exists(first):
+            with suppress(ProcessLookupError):
+                os.kill(first, signal.SIGKILL)
+        else:
+            self._process.kill()
+
+    def _drain(self) -> None:
+        """Read, and forget, what was still on its way."""
+        kept = len(self.output), len(self.errors)
+        end = time.monotonic() + END_SECONDS
+        while self._selector.get_map():
+            left = end - time.monotonic()
+            if left <= 0:
+                raise SandboxError(f"what was killed is not gone after {END_SECONDS:g} s")
+            self._read(left)
+            del self.output[kept[0] :], self.errors[kept[1] :]
+
+    def _reap(self) -> None:
+        """Wait for the last processes. The first one is ours once bubblewrap is gone."""
+        try:
+            self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            raise SandboxError(f"bubblewrap did not end within {END_SECONDS:g} s") from None
+        first = self._said("child-pid")
+        with suppress(ChildProcessError, ProcessLookupError):
+            if first is not None and os.waitpid(first, os.WNOHANG) == (0, 0):
+                ending = os.pidfd_open(first)
+                try:
+                    select.select([ending], [], [], END_SECONDS)
+                finally:
+                    os.close(ending)
+                os.waitpid(first, os.WNOHANG)
+
+    def _said(self, name: str) -> int | None:
+        """A number in bubblewrap's status, which is an object a line."""
+        for line in bytes(self._status).splitlines():
+            with suppress(ValueError):
+                if name in (said := json.loads(line)):
+                    return int(said[name])
+        return None
