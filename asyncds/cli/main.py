@@ -5,15 +5,14 @@ Commands import what they need when they are called, so that help and completion
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from asyncds.cli import files, models
 from asyncds.cli.going import attach, scale, stop
+from asyncds.cli.reading import RunDirectory, inspect, report
 from asyncds.cli.task_app import task_app
 from asyncds.launch.errors import UserError
 from asyncds.user_code import find_user_code
@@ -27,7 +26,7 @@ app = typer.Typer(
 config_app = typer.Typer(help="Read, check and explain configurations.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 app.add_typer(task_app, name="task")
-for command in (attach, stop, scale):
+for command in (attach, stop, scale, inspect, report):
     app.command()(command)
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="FILE", help="A YAML file of a run.")]
@@ -35,7 +34,6 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]…", help="Overrides such as learner.lr=1e-4."),
 ]
-RunDirectory = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 
 
 def main() -> None:
@@ -316,63 +314,11 @@ def doctor() -> None:
 
 
 @app.command()
-def inspect(
-    run: RunDirectory,
-    step: Annotated[int | None, typer.Option(help="Of this batch; 1 is the first.")] = None,
-    evaluation: Annotated[int | None, typer.Option(help="Of the evaluation with this id.")] = None,
-    version: Annotated[int | None, typer.Option(help="Sampled by these weights.")] = None,
-    correct: Annotated[
-        bool | None, typer.Option("--correct/--incorrect", help="Right or wrong ones only.")
-    ] = None,
-    purpose: Annotated[
-        Literal["train", "eval"] | None, typer.Option(help="Training or evaluation.")
-    ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most this many completions.")] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
-) -> None:
-    """Read rollouts from the journal of RUN."""
-    from itertools import islice
-
-    from asyncds.cli.inspect import Filter, count_deleted, read_completions, table
-
-    only = Filter(
-        step=step, evaluation=evaluation, version=version, correct=correct, purpose=purpose
-    )
-    with _reading(run):
-        rows = list(islice(read_completions(run, only), limit))
-        deleted = count_deleted(run, only)
-    if as_json:
-        for row in rows:
-            print(json.dumps(row))
-    elif rows:
-        from rich.console import Console
-
-        Console().print(table(rows))
-    elif not deleted:
-        print("no rollout matches", file=sys.stderr)
-    if deleted:
-        print(
-            f"the samples of {deleted} groups that match were deleted to keep the journal within "
-            "coordinator.journal_gb; the numbers about them are in the journal",
-            file=sys.stderr,
-        )
-
-
-@app.command()
 def track(directory: RunDirectory, overrides: Overrides = None) -> None:
     """Send a run to its trackers, as far as they have not got it."""
     from asyncds.cli.track import track_command
 
     raise typer.Exit(track_command(directory, overrides or []))
-
-
-@app.command()
-def report(run: RunDirectory) -> None:
-    """Write report.html into RUN."""
-    from asyncds.telemetry.report.page import write_report
-
-    with _reading(run):
-        print(write_report(run))
 
 
 @app.command()
@@ -409,19 +355,6 @@ app.command()(models.export)
 app.command()(models.sft)
 app.command()(files.keys)
 app.command("tiny-model")(files.tiny_model)
-
-
-@contextmanager
-def _reading(run: Path) -> Iterator[None]:
-    """Turn errors about what a run directory lacks into sentences for the person."""
-    from asyncds.rollout.journal_file import JournalError
-
-    if not (run / "config.yaml").exists():
-        raise UserError(f"{run} is not a run directory: it has no config.yaml")
-    try:
-        yield
-    except JournalError as error:
-        raise UserError(str(error)) from error
 
 
 def _sentences(error: Exception) -> list[str] | None:

@@ -115,6 +115,10 @@ class RolloutConfig(Section):
         return self
 
 
+Limit = Literal["tokens", "turns", "seconds"]
+"""A limit that ends a completion: `sampling.max_tokens`, or one of `episodes`."""
+
+
 class EpisodesConfig(Section):
     """Limits of an episode, where the task is an environment (docs/environments.md)."""
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any, Self
+from typing import Any, Self, get_args
 from uuid import uuid4
 
 import numpy as np
@@ -21,6 +21,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.metrics.loggers import StatLoggerBase
 
 from asyncds.config.engines import GeneratorConfig
+from asyncds.config.sampling import Limit
 from asyncds.engine.cpu_start import start_on_cpu
 from asyncds.engine.sampling_clock import SamplingClock
 from asyncds.engine.weight_update import UpdateResult, call, receive
@@ -31,6 +32,7 @@ from asyncds.weights.vllm_transfer import WORKER_EXTENSION
 
 RPC_GRACE_SECONDS = 10.0
 """How much longer than a transfer's own deadline its remote calls may take before they fail."""
+_LIMITS: dict[str, Limit] = {"length": "tokens", **{name: name for name in get_args(Limit)}}
 ACTIVATION_SECONDS = 60.0
 """How long an activation may take: it reads no more than the machine's own memory."""
 
@@ -43,8 +45,9 @@ class Completion:
     spans (start, count) of what was not sampled. logprobs: float32 [S], in nats, of the sampled
     tokens under the distribution they were sampled from (temperature and truncation applied).
     versions: int32 [S], of the weights that sampled each of them.
-    finish_reason: ``"stop"``, ``"length"`` or ``"abort"``. text: without special tokens.
-    queue_seconds: how long it waited in the engine before its first token was worked on.
+    finish_reason: ``"stop"``, ``"length"``, ``"abort"``, or the limit that ended an episode. text:
+    without special tokens. queue_seconds: how long it waited in the engine before its first token
+    was worked on.
     """
 
     token_ids: npt.NDArray[np.int32]
@@ -54,6 +57,11 @@ class Completion:
     text: str
     queue_seconds: float = 0.0
     given: npt.NDArray[np.int32] = field(default_factory=NONE.copy)
+
+    @property
+    def limit(self) -> Limit | None:
+        """The limit that ended it, None if none did."""
+        return _LIMITS.get(self.finish_reason)
 
 
 @dataclass(frozen=True, kw_only=True)

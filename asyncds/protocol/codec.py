@@ -63,7 +63,8 @@ class GroupArrays:
     prompt_ids int32 [p], lengths int32 [n], completion_ids int32 [t], given int32 [k, 2]: spans of
     completion_ids that were not sampled, logprobs float32 [s], versions int32 [s], rewards
     float32 [n], correct bool [n], finished bool [n], answers [n] by equivalence, the primary one
-    first; parts float32 [n] by name; t = Σ lengths, of which s tokens were sampled.
+    first; parts float32 [n] by name; reasons [n], or [] where all are ""; t = Σ lengths, of which
+    s tokens were sampled.
     """
 
     prompt_ids: Int32
@@ -77,6 +78,7 @@ class GroupArrays:
     answers: dict[str, list[str]]
     parts: dict[str, Float32] = field(default_factory=dict)
     given: Int32 = field(default_factory=NONE.copy)
+    reasons: list[str] = field(default_factory=list)
 
     @property
     def sampled(self) -> Bool:
@@ -118,6 +120,7 @@ def pack_group(arrays: GroupArrays) -> Group:
         answers=arrays.answers,
         parts={name: _raw(values, "<f4") for name, values in arrays.parts.items()},
         given=_raw(arrays.given, "<i4"),
+        reasons=arrays.reasons if any(arrays.reasons) else [],
     )
 
 
@@ -147,6 +150,7 @@ def unpack_group(group: Group) -> GroupArrays:
     _require(len(rewards) == len(correct) == len(finished) == n, "not one score per completion")
     _require(len(group.answers) > 0, "answers under no equivalence")
     _require(all(len(a) == n for a in group.answers.values()), "not one answer per completion")
+    _require(len(group.reasons) in (0, n), "not one reason per completion")
     _require(len(prompt) > 0, "an empty prompt")
     _require(min(prompt.min(), ids.min()) >= 0, "a negative token id")
     _require(bool(np.isfinite(logprobs).all()), "a log-probability that is not finite")
@@ -173,6 +177,7 @@ def unpack_group(group: Group) -> GroupArrays:
         answers=group.answers,
         parts=_parts(group, n),
         given=given,
+        reasons=group.reasons,
     )
 
 

@@ -14,9 +14,8 @@ import msgspec
 
 from asyncds.protocol.records import RunStatus
 
-PROTOCOL = 11
+PROTOCOL = 12
 """Both ends must have the same number; a difference is refused at `Hello`."""
-
 
 Whole = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 Positive = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
@@ -68,6 +67,8 @@ class Group(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True
     finished uint8 [n], 1 where the completion ended by itself, 0 where it was cut off;
     answers: by equivalence, the task's primary one first, the canonical answer of each completion,
     "" where there is none. parts: by name, what the rewards are made of, float32 [n].
+    reasons: why a limit ended each completion, or why it has no score, "" where neither is so;
+    empty where that holds for all.
     """
 
     prompt_ids: bytes
@@ -81,6 +82,7 @@ class Group(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True
     answers: dict[str, list[str]]
     parts: dict[str, bytes] = {}
     given: bytes = b""
+    reasons: list[Annotated[str, msgspec.Meta(max_length=40)]] = []
 
 
 # --- to the coordinator -------------------------------------------------------------------------

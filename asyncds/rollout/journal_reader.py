@@ -147,6 +147,7 @@ class JournalReader(JournalFile):
         states: Sequence[str] = (),
         step: int | None = None,
         from_step: int | None = None,
+        to_step: int | None = None,
         evaluation: int | None = None,
         version: int | None = None,
         correct: bool | None = None,
@@ -163,6 +164,7 @@ class JournalReader(JournalFile):
             ("l.purpose = ?", purpose),
             ("l.step = ?", step),
             ("l.step >= ?", from_step),
+            ("l.step <= ?", to_step),
             ("l.evaluation = ?", evaluation),
             ("? BETWEEN g.oldest AND g.newest", version),
         ):
@@ -183,11 +185,16 @@ class JournalReader(JournalFile):
         )
         return list(self._groups(where, (most,)))
 
-    def training_groups(self, leases: Sequence[int]) -> list[GroupRow]:
-        """The training groups among these leases, oldest first."""
-        places = ", ".join("?" * len(leases))
-        where = f"l.purpose = 'train' AND g.lease IN ({places})"
-        return list(self._groups(where, tuple(leases)))
+    def groups_of(self, leases: Sequence[int], *, purpose: str | None = None) -> Iterator[GroupRow]:
+        """The groups of these leases, oldest first."""
+        where = f"g.lease IN ({', '.join('?' * len(leases))})"
+        if purpose is None:
+            return self._groups(where, tuple(leases))
+        return self._groups(f"{where} AND l.purpose = ?", (*leases, purpose))
+
+    def sampled_leases(self) -> list[int]:
+        """The leases of all groups, oldest first."""
+        return [lease for (lease,) in self._db.execute("SELECT lease FROM groups ORDER BY lease")]
 
     def lease_story(self, lease: int) -> dict[str, Any]:
         """All that is recorded of a lease and its group, by name; None for what is not known."""

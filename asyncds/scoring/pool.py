@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol, Self
@@ -54,16 +53,15 @@ class Worker(Protocol):
 def group_scores(row: Row, replies: Iterable[Reply]) -> GroupScores:
     """The scores of a group, and the failures among the replies, which are logged."""
     scores: list[Score] = []
-    errors: Counter[Reason] = Counter()
+    failures: dict[int, Reason] = {}
     error = ""
-    for reply in replies:
+    for i, reply in enumerate(replies):
         if reply.score is None:
-            reason = reply.reason or "crash"
-            errors[reason] += 1
+            failures[i] = reason = reply.reason or "crash"
             error = f"{reason} {reply.detail}".strip()
             log.warning("row %d: a completion has no score: %s", row.index, error)
         scores.append(reply.score or NO_SCORE)
-    return GroupScores(scores, errors, error)
+    return GroupScores(scores, failures, error)
 
 
 class PoolScorer(ABC):

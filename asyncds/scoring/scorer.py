@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -26,14 +27,19 @@ class ScorerUnavailableError(RuntimeError):
 
 @dataclass(frozen=True)
 class GroupScores:
-    """One score per completion, in order, and how many of them are NO_SCORE, by reason.
+    """One score per completion, in order.
 
-    error: the last of those, in words.
+    failures: why those that are NO_SCORE are that, by their place. error: the last one in words.
     """
 
     scores: list[Score]
-    errors: Mapping[Reason, int]
+    failures: Mapping[int, Reason]
     error: str = ""
+
+    @property
+    def errors(self) -> Mapping[Reason, int]:
+        """How many are NO_SCORE, by reason."""
+        return Counter(self.failures.values())
 
 
 class Scorer(Protocol):

@@ -121,6 +121,11 @@ ROWS = (
                 "By reason.",
                 (recent("generator_score_errors_total", "reason"), "{{run}} {{reason}}"),
             ),
+            graph(
+                "Completions cut off in 15 minutes",
+                "By the limit that ended them.",
+                (recent("generator_limits_total", "limit"), "{{run}} {{limit}}"),
+            ),
         ),
         height=6,
     ),

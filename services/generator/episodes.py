@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from asyncds.config.sampling import EpisodesConfig
+from asyncds.config.sampling import EpisodesConfig, Limit
 from asyncds.engine.generation import Completion, GenerationEngine
 from asyncds.protocol.batch import Int32
 from asyncds.protocol.spans import given_spans
@@ -60,18 +60,24 @@ class EpisodePlayer:
                 if reply.answer is None:
                     break
                 said = self._conversation.after(prompt, reply.answer, last=int(turn.token_ids[-1]))
-                over = (
-                    len(transcript.turns) >= self._limits.max_turns
-                    or transcript.length + len(said) >= lease.max_tokens
-                    or self._engine.sampling_clock() >= end
-                )
-                if over:
-                    transcript.cut = True
+                late = self._engine.sampling_clock() >= end
+                if limit := self._limit(lease, transcript, said=len(said), late=late):
+                    transcript.limit = limit
                     reply = await episode.cut_off()
                     break
                 transcript.add_given(said)
             closed = await episode.close()
         return Played(transcript.completion(self._tokenizer), closed if closed.reason else reply)
+
+    def _limit(
+        self, lease: Lease, transcript: "_Transcript", *, said: int, late: bool
+    ) -> Limit | None:
+        """The limit that ends an episode whose environment has said so many tokens."""
+        if len(transcript.turns) >= self._limits.max_turns:
+            return "turns"
+        if transcript.length + said >= lease.max_tokens:
+            return "tokens"
+        return "seconds" if late else None
 
     async def _sample(self, lease: Lease, transcript: "_Transcript", sample: int) -> Completion:
         turn = len(transcript.turns)
@@ -108,7 +114,7 @@ class _Transcript:
         self._parts: list[Int32] = []
         self._sampled: list[bool] = []
         self.turns: list[Completion] = []
-        self.cut = False
+        self.limit: Limit | None = None
 
     @property
     def length(self) -> int:
@@ -134,14 +140,14 @@ class _Transcript:
         self._sampled.append(sampled)
 
     def completion(self, tokenizer: Any) -> Completion:
-        """The episode as a completion."""
+        """The episode as a completion, which the last turn or a limit ended."""
         ids = np.concatenate(self._parts)
         mask = np.repeat(self._sampled, [len(part) for part in self._parts])
         return Completion(
             token_ids=ids,
             logprobs=np.concatenate([turn.logprobs for turn in self.turns]),
             versions=np.concatenate([turn.versions for turn in self.turns]),
-            finish_reason="length" if self.cut else self.turns[-1].finish_reason,
+            finish_reason=self.limit or self.turns[-1].finish_reason,
             text=tokenizer.decode(ids.tolist(), skip_special_tokens=True),
             queue_seconds=self.turns[0].queue_seconds,
             given=given_spans(mask),

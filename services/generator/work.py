@@ -14,8 +14,8 @@ from asyncds.protocol.codec import GroupArrays, pack_group
 from asyncds.protocol.spans import given_spans, sampled_mask
 from asyncds.protocol.wire import Delivered, Lease
 from asyncds.scoring.pool import group_scores
-from asyncds.scoring.scorer import Scorer
-from asyncds.tasks.base import Row, Score, Task, reward_parts
+from asyncds.scoring.scorer import GroupScores, Scorer
+from asyncds.tasks.base import Row, Task, reward_parts
 from asyncds.tasks.encoding import TemplateError, encode_prompt
 from asyncds.telemetry.metrics.registry import Metrics
 from asyncds.telemetry.traces.spans import Trace, attempt_key, nanoseconds
@@ -101,11 +101,13 @@ class GroupSampler:
             trace.span("score", start=unscored, end=time.time_ns(), parent=parent, errors=errors)
         for reason, n in judged.errors.items():
             self._metrics.counter("score_errors_total", reason=reason).inc(n)
+        for limit in (c.limit for c in completions if c.limit is not None):
+            self._metrics.counter("limits_total", limit=limit).inc()
         self._metrics.histogram("score_seconds").observe(score_seconds)
         return Delivered(
             lease=lease.id,
             attempt=lease.attempt,
-            group=pack_group(_arrays(prompt, completions, judged.scores, self._task)),
+            group=pack_group(_arrays(prompt, completions, judged, self._task)),
             texts=self._shown.of(prompt.tolist(), [c.text for c in completions]),
             score_errors=errors,
             score_error=judged.error[:500],
@@ -190,9 +192,10 @@ async def _survivors(
 def _arrays(
     prompt: Int32,
     completions: list[Completion],
-    scores: list[Score],
+    judged: GroupScores,
     task: Task,
 ) -> GroupArrays:
+    scores = judged.scores
     return GroupArrays(
         prompt_ids=prompt,
         lengths=np.array([len(c.token_ids) for c in completions], dtype=np.int32),
@@ -212,6 +215,7 @@ def _arrays(
             name: np.array([s.parts.get(name, 0.0) for s in scores], dtype=np.float32)
             for name in reward_parts(task)
         },
+        reasons=[judged.failures.get(i) or c.limit or "" for i, c in enumerate(completions)],
     )
 
 

@@ -62,6 +62,7 @@ def group_arrays(draw: st.DrawFn) -> GroupArrays:
         rewards=flat(st.floats(-10, 10, width=32), n, np.float32),
         correct=flat(st.booleans(), n, np.bool_),
         finished=flat(st.booleans(), n, np.bool_),
+        reasons=draw(st.lists(st.sampled_from(["", "turns", "timeout"]), min_size=n, max_size=n)),
         answers={
             name: draw(st.lists(st.text(max_size=5), min_size=n, max_size=n))
             for name in draw(st.lists(st.text(max_size=5), min_size=1, max_size=3, unique=True))

@@ -3,6 +3,7 @@
 from functools import partial
 from typing import get_args
 
+from asyncds.config.sampling import Limit
 from asyncds.scoring.scorer import Reason
 from asyncds.telemetry.metrics.coordinator import SECONDS
 from asyncds.telemetry.metrics.declaration import Metric
@@ -32,5 +33,11 @@ GENERATOR: tuple[Metric, ...] = (
         help="Completions that could not be scored, by reason",
         unit="completions",
         labels={"reason": get_args(Reason)},
+    ),
+    _counter(
+        name="limits_total",
+        help="Completions that a limit ended, by limit",
+        unit="completions",
+        labels={"limit": get_args(Limit)},
     ),
 )

@@ -48,6 +48,27 @@ def cut(text: str) -> str:
     return f"{text[:half]}\n… {left_out:,} characters …\n{text[-half:]}"
 
 
+def pieces(ids: Sequence[int], decode: Decode) -> list[str]:
+    """The text of each token, which together are the text of all.
+
+    "" for special tokens, and for all but the last of those that make up one character.
+    """
+    if decode is ids_as_text:
+        return [ids_as_text([id]) for id in ids]
+    found: list[str] = []
+    start = end = 0  # of tokens before, which a decoder must see: it may put spaces between words
+    for i in range(1, len(ids) + 1):
+        before, text = decode(ids[start:end]), decode(ids[start:i])
+        if text.endswith("\ufffd") and i < len(ids):
+            found.append("")
+            continue
+        found.append(text[len(before) :])
+        if found[-1]:
+            start = end
+        end = i
+    return found
+
+
 def ids_as_text(ids: Sequence[int]) -> str:
     """The ids themselves."""
     return f"⟨{' '.join(map(str, ids))}⟩"

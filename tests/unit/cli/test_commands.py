@@ -13,6 +13,8 @@ from asyncds.cli.doctor import Finding
 from asyncds.cli.inspect import printable
 from asyncds.rollout.journal import Journal
 from tests.support.command import Command
+from tests.support.html_page import Page
+from tests.support.played import add_group, episode_group
 from tests.support.synthetic_run import make_model, make_run
 
 
@@ -208,6 +210,39 @@ def test_inspect_as_a_table(asyncds: Command, run: Path) -> None:
     assert " = " in out
     code, out, err = asyncds("inspect", run, "--step", "61")
     assert (code, out, err) == (0, "", "no rollout matches\n")
+
+
+def test_inspect_an_episode(asyncds: Command, run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run.parents[1] / "models", tmp_path / "models")
+    copy = shutil.copytree(run, tmp_path / "copy")
+    add_group(copy, episode_group(), step=60)
+    right, wrong = rows(asyncds, copy, "--turns", "2")
+    assert rows(asyncds, copy, "--step", "61-70") == [right, wrong]
+    assert rows(asyncds, copy, "--reason", "turns") == [wrong]
+    assert rows(asyncds, copy, "--text", "6 : 2", "--turns", "2") == [right]
+    assert rows(asyncds, copy, "--text", "( 1 ) = 1") == [wrong]
+    assert [turn["text"] for turn in right["turns"]] == ["2 * 3 =", "6 :", "2 * 3"]
+    assert all(turn["tokens"] == [] for turn in right["turns"])
+    (listed, _) = rows(asyncds, copy, "--turns", "2", "--tokens", "version")
+    assert listed["turns"][0]["tokens"][1] == [" *", 102, -0.5, 3]
+    code, out, _ = asyncds("inspect", copy, "--turns", "2", "--tokens", "logprob")
+    assert (code, "▸ 2 * 3 =" in out, "◂ 6 :" in out, "ended by turns" in out) == (0, *[True] * 3)
+    page = tmp_path / "page.html"
+    code, out, _ = asyncds("inspect", copy, "--turns", "2", "--html", page)
+    assert (code, out.strip()) == (0, str(page))
+    assert Page(page.read_text()).links == ["data:,"], "it loads nothing"
+    assert "Content-Security-Policy" in page.read_text()
+
+
+def test_inspect_sets_and_lags(asyncds: Command, run: Path) -> None:
+    assert {r["set"] for r in rows(asyncds, run, "--set", "AIME")} == {"AIME"}
+    assert {r["lag"] for r in rows(asyncds, run, "--lag", "1")} == {1, 2}
+
+
+@pytest.mark.parametrize("step", ["x", "0", "8-3", "1-x"])
+def test_inspect_refuses_steps_that_are_none(asyncds: Command, run: Path, step: str) -> None:
+    code, _, err = asyncds("inspect", run, "--step", step)
+    assert (code, "give a step such as 3, or a range such as 3-8" in err) == (2, True)
 
 
 def test_inspect_names_samples_that_were_deleted(

@@ -141,6 +141,8 @@ def test_groups_come_back(group: GroupArrays) -> None:
         before, after = getattr(group, field.name), getattr(back, field.name)
         if field.name == "answers":
             assert list(before.items()) == list(after.items())
+        elif field.name == "reasons":
+            assert after == (before if any(before) else [])
         elif field.name == "parts":
             assert list(before) == list(after)
             for name, values in before.items():
@@ -168,15 +170,15 @@ def test_log_probability_sums(group: GroupArrays) -> None:
     np.testing.assert_allclose(group.logprob_sums(), expected, rtol=1e-6, atol=1e-9 * scale)
 
 
-def test_what_was_sampled_throughout_costs_two_bytes_for_that() -> None:
-    """One for an empty buffer's head, one for its length."""
-    assert GROUP.given == b""
-    fields_before = msgspec.structs.astuple(GROUP)[:-1]
-    assert len(encode(GROUP)) == len(msgspec.msgpack.encode(fields_before)) + 2
+def test_what_was_sampled_throughout_and_ended_by_itself_costs_three_bytes_for_that() -> None:
+    """Two for an empty buffer, one for an empty list."""
+    assert (GROUP.given, GROUP.reasons) == (b"", [])
+    fields_before = msgspec.structs.astuple(GROUP)[:-2]
+    assert len(encode(GROUP)) == len(msgspec.msgpack.encode(fields_before)) + 3
 
 
 def test_groups_from_before_there_were_environments_are_read() -> None:
-    before = msgspec.msgpack.encode(msgspec.structs.astuple(GROUP)[:-1])
+    before = msgspec.msgpack.encode(msgspec.structs.astuple(GROUP)[:-2])
     group = unpack_group(decode_group(before))
     assert group.sampled.all()
     np.testing.assert_array_equal(group.sampled_lengths, group.lengths)
@@ -225,6 +227,7 @@ BAD_GROUPS = {
     "an odd flag": {"finished": b"\0\2"},
     "an answer too few": {"answers": {"written": ["", "", ""], "commutative": [""]}},
     "no answers": {"answers": {}},
+    "a reason too many": {"reasons": ["", "turns", ""]},
     "no prompt": {"prompt_ids": b""},
     "a negative prompt id": {"prompt_ids": _raw([1, -1], "<i4")},
     "a negative id": {"completion_ids": _raw([5, 5, -5, 5, 5, 5], "<i4")},
@@ -405,7 +408,9 @@ buffers = st.binary(max_size=40)
     st.fixed_dictionaries(
         {},
         optional={
-            f: buffers for f in wire.Group.__struct_fields__ if f not in ("answers", "parts")
+            f: buffers
+            for f in wire.Group.__struct_fields__
+            if f not in ("answers", "parts", "reasons")
         },
     )
 )

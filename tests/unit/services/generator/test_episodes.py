@@ -7,7 +7,7 @@ import asyncio
 import os
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncds.config.engines import ScoringConfig
-from asyncds.config.sampling import EpisodesConfig
+from asyncds.config.sampling import EpisodesConfig, Limit
 from asyncds.engine.generation import Completion
 from asyncds.protocol.codec import GroupArrays, decode_group, encode, unpack_group
 from asyncds.protocol.wire import Lease
@@ -179,21 +179,24 @@ def test_turns_have_seeds_of_their_own(seed: int, turn: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("limits", "max_tokens", "seconds", "turns"),
+    ("limits", "max_tokens", "seconds", "turns", "reason"),
     [
-        (EpisodesConfig(max_turns=2), 100, 0.0, 2),
-        (EpisodesConfig(), 10, 0.0, 2),
-        (EpisodesConfig(), 6, 0.0, 1),
-        (EpisodesConfig(seconds=25), 100, 10.0, 3),
+        (EpisodesConfig(max_turns=2), 100, 0.0, 2, "turns"),
+        (EpisodesConfig(), 10, 0.0, 2, "tokens"),
+        (EpisodesConfig(), 6, 0.0, 1, "tokens"),
+        (EpisodesConfig(seconds=25), 100, 10.0, 3, "seconds"),
     ],
     ids=["turns", "tokens", "tokens at once", "seconds"],
 )
 def test_an_episode_ends_at_each_limit(
-    limits: EpisodesConfig, max_tokens: int, seconds: float, turns: int
+    limits: EpisodesConfig, max_tokens: int, seconds: float, turns: int, reason: Limit
 ) -> None:
     """It is worth what the environment says, and nothing that was said is at its end."""
     engine = Script(["ab", "c", "d", "e", "f"], seconds_per_turn=seconds)
-    group, _, _ = fulfilled(engine, max_tokens=max_tokens, limits=limits)
+    group, _, metrics = fulfilled(engine, max_tokens=max_tokens, limits=limits)
+    assert group.reasons == [reason]
+    counts = {name: metrics.counter("limits_total", limit=name) for name in get_args(Limit)}
+    assert {n: c._value.get() for n, c in counts.items() if c._value.get()} == {reason: 1}
     assert len(engine.asked) == turns
     assert group.rewards.tolist() == [0.25]
     assert not group.finished.any()
@@ -228,6 +231,7 @@ def test_a_hostile_environment_costs_the_rollout_and_is_counted(
     assert group.rewards.tolist() == ([0, 1, 1] if lost == 1 else [0, 0, 0])
     assert delivered.score_errors == lost
     assert delivered.score_error.startswith(reason)
+    assert group.reasons == [reason] * lost + [""] * (3 - lost)
     count = metrics.counter("score_errors_total", reason=reason)
     assert count._value.get() == lost
 

@@ -122,7 +122,9 @@ class MockScorer:
     async def score(self, row: Row, completions: Sequence[str]) -> GroupScores:
         if row.index in self.broken:
             await self.release.wait()
-            return GroupScores([NO_SCORE] * len(completions), {"exception": len(completions)})
+            return GroupScores(
+                [NO_SCORE] * len(completions), dict.fromkeys(range(len(completions)), "exception")
+            )
         return GroupScores([Score(1.0, True, ("a", "b", "c"))] * len(completions), {})
 
     async def close(self) -> None:

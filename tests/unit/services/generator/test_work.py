@@ -3,7 +3,7 @@
 import numpy as np
 
 from asyncds.engine.generation import Completion
-from asyncds.scoring.scorer import NO_SCORE
+from asyncds.scoring.scorer import NO_SCORE, GroupScores
 from asyncds.tasks.base import Score
 from asyncds.tasks.registry import make_task
 from services.generator.work import _arrays, _by_equivalence
@@ -28,7 +28,9 @@ def test_parts_of_rewards_go_out_by_name_and_are_nought_where_there_is_no_score(
         finish_reason="stop",
     )
     scores = [Score(1.5, True, (), {"exact": 1.0, "brief": 0.5}), NO_SCORE]
-    arrays = _arrays(np.array([1], dtype=np.int32), [completion] * 2, scores, task)
+    judged = GroupScores(scores, {1: "timeout"})
+    arrays = _arrays(np.array([1], dtype=np.int32), [completion] * 2, judged, task)
+    assert arrays.reasons == ["", "timeout"]
     assert {name: values.tolist() for name, values in arrays.parts.items()} == {
         "exact": [1.0, 0.0],
         "brief": [0.5, 0.0],

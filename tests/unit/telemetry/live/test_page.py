@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from asyncds.config.load import load_config
-from asyncds.protocol.codec import GroupArrays, encode, pack_group
+from asyncds.protocol.codec import GroupArrays
 from asyncds.protocol.records import RunStatus
 from asyncds.rollout.journal import Journal
 from asyncds.telemetry.live import view as live_view
@@ -27,6 +27,7 @@ from asyncds.telemetry.rollouts.texts import MOST_CHARACTERS
 from asyncds.telemetry.server import MetricsServer
 from tests.support.browser import Tab, browser
 from tests.support.html_page import Page
+from tests.support.played import add_group, episode_group
 from tests.support.records import run_status, step_record
 from tests.support.synthetic_run import WORDS, make_run
 
@@ -134,20 +135,7 @@ class Live:
             finished=np.ones(2, np.bool_),
             answers={"written": ["a", "a"]},
         )
-        with closing(Journal(self.run / "journal.db")) as journal, journal.transaction():
-            lease = journal.next_lease_id()
-            journal.add_lease(id=lease, purpose="train", row=0, attempt=1, evaluation=None)
-            journal.deliver(
-                lease=lease,
-                generator="generator-0",
-                oldest=0,
-                newest=0,
-                n=2,
-                n_correct=2 * correct,
-                reward=0.0,
-                tokens=2 * len(ids),
-                payload=encode(pack_group(arrays)),
-            )
+        add_group(self.run, arrays)
 
 
 @pytest.fixture
@@ -171,7 +159,7 @@ def tab(live: Live, tmp_path: Path) -> Iterator[Tab]:
 def test_the_page_needs_nothing_else_and_its_policy_allows_nothing_else(live: Live) -> None:
     response, body = live.get("/")
     text = body.decode()
-    assert Page(text).links == ["data:,"], "the icon"
+    assert Page(text).links == ["data:,", "rollouts"], "the icon, and another page of its own"
     assert "url(" not in text
     assert "@import" not in text
     policy = dict(
@@ -191,7 +179,7 @@ def test_it_is_read_only(live: Live) -> None:
         assert connection.getresponse().status == 501
 
 
-@pytest.mark.parametrize("path", ["/", "/status.json", "/details.json"])
+@pytest.mark.parametrize("path", ["/", "/rollouts", "/status.json", "/details.json"])
 def test_a_name_made_to_resolve_to_this_machine_reads_nothing(live: Live, path: str) -> None:
     for host in (f"127.0.0.1:{live.port}", "localhost", "[::1]:80", f"localhost:{live.port}"):
         assert live.get(path, Host=host)[0].status == 200, host
@@ -313,6 +301,25 @@ def test_samples_that_were_deleted_are_named(live: Live) -> None:
     assert all(other["texts"] for other in others)
 
 
+def test_a_page_to_read_rollouts_has_new_and_old_ones(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_view, "READ_NEWEST", 2)
+    monkeypatch.setattr(live_view, "READ_OTHERS", 3)
+    lease = add_group(live.run, episode_group(hostile=HOSTILE), step=3)
+    response, body = live.get("/rollouts")
+    assert "script-src 'sha256-" in response.headers["Content-Security-Policy"]
+    assert HOSTILE not in body.decode()
+    (held,) = re.findall('<script id="data" type="application/json">(.*?)</script>', body.decode())
+    rows = json.loads(held)["rows"]
+    leases = list(dict.fromkeys(row["lease"] for row in rows))
+    assert leases[:2] == [lease, lease - 1]
+    assert len(leases) == 5
+    assert leases[-1] == 1, "from the first on"
+    assert [token[3] for token in rows[0]["turns"][2]["tokens"]] == [3, 4, 4, 4]
+    assert HOSTILE in rows[0]["turns"][1]["text"]
+
+
 # --- in a browser -------------------------------------------------------------------------------
 
 
@@ -381,6 +388,15 @@ def test_what_a_model_wrote_is_text(live: Live, tab: Tab) -> None:
     assert text_of(tab, "waits") == "<img src=x onerror=alert(1)>"
     assert text_of(tab, "name") == "<b>n</b>"
     assert tab.evaluate("document.querySelectorAll('main script, main img, main b').length") == 0
+    assert tab.problems == []
+
+
+def test_rollouts_are_read_on_a_page_of_their_own(live: Live, tab: Tab) -> None:
+    add_group(live.run, episode_group(hostile=HOSTILE), step=3)
+    tab.evaluate("document.querySelector('a[href=rollouts]').click()")
+    tab.until("document.querySelectorAll('.turn.environment').length")
+    assert HOSTILE in tab.evaluate("document.querySelector('.turn.environment').innerText")
+    assert tab.evaluate("document.querySelectorAll('main script').length") == 0
     assert tab.problems == []
 
 
