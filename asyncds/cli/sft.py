@@ -70,6 +70,7 @@ def _train(config: SftConfig, rows: "Rows", run_dir: Path) -> int:
     import torch.distributed as dist
 
     from asyncds.engine.checkpoint import CheckpointError
+    from asyncds.engine.export import ExportError
     from asyncds.engine.policy_model import UnsupportedModelError
     from asyncds.engine.training import NonFiniteError
     from asyncds.protocol.state import State
@@ -81,7 +82,7 @@ def _train(config: SftConfig, rows: "Rows", run_dir: Path) -> int:
         torch.set_num_threads(config.learner.cpu_threads)
     try:
         training = Supervised(config, rows, run_dir)
-    except (CheckpointError, UnsupportedModelError, ValueError) as error:
+    except (CheckpointError, ExportError, UnsupportedModelError, ValueError) as error:
         raise UserError(str(error)) from error
     try:
         with interrupts() as signals:

@@ -10,6 +10,8 @@ from asyncds.config.section import Fraction, Seconds, Section
 Beta = Annotated[float, Field(ge=0, lt=1)]
 RECOMPUTED_FROM = 1_000_000_000
 """Parameters from which learner.gradient_checkpointing auto recomputes activations."""
+BYTES_PER_PARAMETER = 18
+"""In a checkpoint, at most: weights twice in bfloat16, or once in float32, and the optimizer's."""
 
 
 class GeneratorConfig(Section):
@@ -160,16 +162,29 @@ class WeightsConfig(Section):
     1e-2 and 0.5)."""
 
 
-class CheckpointConfig(Section):
-    """When the learner saves, and what is kept."""
+class CheckpointPace(Section):
+    """How long a checkpoint may take."""
+
+    least_mb_per_second: float = Field(200, gt=0, allow_inf_nan=False)
+    """What all ranks together write and read at least: a checkpoint may take so much longer than
+    `learner.collective_seconds`, of 7B (126 GB) 11 minutes."""
+
+    def longest_seconds(self, parameters: int) -> float:
+        """Seconds that the files of a model of so many parameters may take."""
+        return BYTES_PER_PARAMETER * parameters / (1e6 * self.least_mb_per_second)
+
+
+class CheckpointConfig(CheckpointPace):
+    """When the learner saves, and what is kept.
+
+    A checkpoint is copied into main memory and written from there while training goes on; where
+    there is no memory for the copy, training waits for the write. One is written at a time.
+    """
 
     every: int = Field(50, ge=1)
     """Steps between checkpoints; one more is written at the end."""
     keep_last: int = Field(2, ge=1)
     """Older ones are deleted."""
-    least_mb_per_second: float = Field(200, gt=0, allow_inf_nan=False)
-    """What all ranks together write and read at least: so much longer than
-    `learner.collective_seconds` they wait for each other, for 7B (126 GB) 11 minutes."""
     keep_best: bool = True
     """Keep one more, if it is older: the one whose weights reached the highest Pass@k of all that
     were evaluated, at the first of eval.pass_at and the first of eval.temperatures. Evaluate every

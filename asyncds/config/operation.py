@@ -49,7 +49,8 @@ class CoordinatorConfig(Section):
     writes what it is doing to `dumps` in the run directory; again every so often."""
     stall_seconds: Seconds = 1800
     """After this long without any progress the run ends as failed, saying who waits for whom. A run
-    that has not begun waits for its learner, and for a generator, as long as they take to join."""
+    that has not begun waits for its learner, and for a generator, as long as they take to join. A
+    checkpoint that training waits for is progress as long as more of it is written."""
     lost_seconds: Seconds = 600
     """After this long without a coordinator a generator or learner gives up."""
     journal_gb: float = Field(20.0, gt=0)

@@ -75,6 +75,7 @@ DEEPSPEED: Mapping[str, Any] = {
     "torch_autocast": _PRECISION,
     "data_types": _PRECISION,
     "communication_data_type": _PRECISION,
+    "checkpoint": {"writer": "the learner writes checkpoints beside training by itself"},
     "zero_optimization": {"stage": "set learner.zero_stage"},
     "tensor_parallel": _NOT,
     "pipeline": _NOT,

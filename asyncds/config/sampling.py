@@ -140,7 +140,9 @@ class EvalConfig(Section):
     every: int = Field(0, ge=0)
     """Steps between evaluations while training; 0: only the base model and the result."""
     n_problems: int | None = Field(None, ge=1)
-    """How many held-out problems; default: all."""
+    """How many held-out problems; default: all. Of several evaluation sets these are the first of
+    all sets together, so that later sets may be left out: for a part of each give its data set's
+    `n`."""
     n_samples: int = Field(64, ge=1)
     """Completions per problem for the base model and the result."""
     interim_samples: int = Field(16, ge=1)

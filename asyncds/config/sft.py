@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from asyncds.config.engines import LearnerConfig
+from asyncds.config.engines import CheckpointPace, LearnerConfig
 from asyncds.config.section import Section
 from asyncds.config.tasks import ChatConfig, Sources
 
@@ -72,7 +72,7 @@ class SftLearner(LearnerConfig):
     """How the learning rate goes on after warm-up; linear and cosine end at 0."""
 
 
-class SftCheckpoints(Section):
+class SftCheckpoints(CheckpointPace):
     """When checkpoints are written, and what is kept."""
 
     every: int = Field(200, ge=1)

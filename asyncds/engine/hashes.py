@@ -2,15 +2,12 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypedDict
 
-import deepspeed
 import torch
-from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
 
 _READERS = 8
 
@@ -46,35 +43,14 @@ class _Hashed:
         return {"bytes": self._bytes, "sha256": self._digest.hexdigest()}
 
 
-@contextmanager
-def hashing(engine: deepspeed.DeepSpeedEngine) -> Iterator[Files]:
-    """Hash what DeepSpeed writes on this rank, by its path, and bring it to the disk.
-
-    A writer other than DeepSpeed's usual one writes as it likes, and nothing is hashed.
-    """
-    written: Files = {}
-    writer = engine.checkpoint_engine
-    if not isinstance(writer, TorchCheckpointEngine):
-        yield written
-        return
-
-    def save(state_dict: Any, path: str) -> None:
-        with open(path, "wb") as file:
-            hashed = _Hashed(file)
-            torch.save(
-                state_dict,
-                hashed,
-                _use_new_zipfile_serialization=writer.zipfile_serialization,
-            )
-            file.flush()
-            os.fsync(file.fileno())
-        written[path] = hashed.described
-
-    writer.save = save
-    try:
-        yield written
-    finally:
-        del writer.save
+def save_hashed(state: Any, path: Path) -> Described:
+    """Write what torch.load reads, and bring it to the disk; returns its entry."""
+    with path.open("wb") as file:
+        hashed = _Hashed(file)
+        torch.save(state, hashed)
+        file.flush()
+        os.fsync(file.fileno())
+    return hashed.described
 
 
 def describe(files: Sequence[Path], *, below: Path) -> Files:

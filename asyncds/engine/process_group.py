@@ -1,6 +1,8 @@
 """The learner's ranks as one torch.distributed group, with a deadline on every collective."""
 
+import json
 import os
+import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -9,7 +11,7 @@ from typing import TypeVar
 import deepspeed
 import torch
 import torch.distributed as dist
-from torch.distributed.distributed_c10d import _set_pg_timeout
+from torch.distributed.distributed_c10d import _get_default_store, _set_pg_timeout
 
 T = TypeVar("T")
 
@@ -54,6 +56,50 @@ def gathered(value: T) -> list[T]:
     if ranks > 1:
         dist.all_gather_object(values, value)
     return values
+
+
+class MeetingLateError(Exception):
+    """A rank did not come in time; the message says which."""
+
+
+class Meeting:
+    """Exchanges small JSON values between threads of all ranks, while others use collectives.
+
+    They go through the group's store, by a connection of their own.
+    """
+
+    def __init__(self) -> None:
+        """A collective."""
+        name = agree_on(uuid.uuid4().hex)
+        self._rank, self._ranks = place()
+        self._round = 0
+        if self._ranks > 1:
+            self._store = dist.PrefixStore(name, _get_default_store().clone())
+
+    def gathered(self, value: T, *, seconds: float) -> list[T]:
+        """The value of every rank, in their order; all of them call it.
+
+        Raises MeetingLateError where one has not within `seconds`.
+        """
+        if self._ranks == 1:
+            return [value]
+        self._round += 1
+        self._store.set(self._key(self._rank), json.dumps(value))
+        keys = [self._key(rank) for rank in range(self._ranks)]
+        try:
+            self._store.wait(keys, timedelta(seconds=seconds))
+        except dist.DistStoreError as error:
+            late = [str(rank) for rank, key in enumerate(keys) if not self._store.check([key])]
+            raise MeetingLateError(
+                f"learner rank {', '.join(late)} did not come within {seconds:g} s"
+            ) from error
+        values = [json.loads(self._store.get(key)) for key in keys]
+        # Who comes to a round has read all of the one before.
+        self._store.delete_key(self._key(self._rank, self._round - 1))
+        return values
+
+    def _key(self, rank: int, round: int | None = None) -> str:
+        return f"{self._round if round is None else round}/{rank}"
 
 
 class Patience:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import psutil
 
+from asyncds.engine.host_memory import cgroup
+
 
 @dataclass(frozen=True, kw_only=True)
 class Gpu:
@@ -73,13 +75,13 @@ def uses_cuda() -> bool:
 def cores() -> int:
     """CPU cores this process may use, container limits included."""
     allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else psutil.cpu_count() or 1
-    quota, _, period = _cgroup("cpu.max").partition(" ")
+    quota, _, period = cgroup("cpu.max").partition(" ")
     return max(1, min(allowed, int(quota) // int(period))) if quota.isdigit() else allowed
 
 
 def memory_bytes() -> int:
     """Memory this process may use, container limits included."""
-    limit = _cgroup("memory.max")
+    limit = cgroup("memory.max")
     total = psutil.virtual_memory().total
     return min(total, int(limit)) if limit.isdigit() else total
 
@@ -93,8 +95,3 @@ def existing(path: Path) -> Path:
     """`path`, or the nearest directory above it that exists."""
     path = path.absolute()
     return path if path.exists() else existing(path.parent)
-
-
-def _cgroup(name: str) -> str:
-    file = Path("/sys/fs/cgroup") / name
-    return file.read_text().strip() if file.exists() else ""

@@ -14,7 +14,7 @@ import msgspec
 
 from asyncds.protocol.records import RunStatus
 
-PROTOCOL = 12
+PROTOCOL = 13
 """Both ends must have the same number; a difference is refused at `Hello`."""
 
 Whole = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
@@ -157,13 +157,14 @@ class LearnerHeartbeat(Message, frozen=True):
     """A rank's state, every heartbeat and at every change.
 
     staged: newest version that can be sent (rank 0), -1 before the first. checkpoint: step of the
-    newest durable checkpoint, -1 for none. phase: what it is doing, for display.
+    newest durable one, -1 for none; saving: MiB so far of one it waits for. phase: for people.
     """
 
     rank: Whole
     staged: OrNone
     checkpoint: OrNone
     phase: str
+    saving: Whole = 0
 
 
 class Delivered(Message, frozen=True):

@@ -14,6 +14,8 @@ import torch.distributed as dist
 from asyncds.config.sft import SftConfig
 from asyncds.engine import checkpoint
 from asyncds.engine.checkpoint_owner import take_over
+from asyncds.engine.checkpoint_writer import CheckpointWriter, NoRoomError
+from asyncds.engine.export import try_export
 from asyncds.engine.process_group import agree_on
 from asyncds.engine.training import TrainingEngine, UpdateMetrics
 from asyncds.protocol.state import State
@@ -31,7 +33,7 @@ class Supervised:
     def __init__(self, config: SftConfig, rows: Rows, run_dir: Path) -> None:
         """Load the model, and the newest checkpoint if there is one.
 
-        Raises CheckpointError, UnsupportedModelError, ValueError and OSError.
+        Raises CheckpointError, ExportError, UnsupportedModelError, ValueError and OSError.
         """
         self._config = config
         self._rows = rows
@@ -49,12 +51,21 @@ class Supervised:
             seed=config.seed,
             tokenizer=config.tokenizer,
         )
-        self._owner = agree_on(uuid.uuid4().hex)
+        owner = agree_on(uuid.uuid4().hex)
+        longest_s = config.checkpoint.longest_seconds(self._engine.size)
+        self._writer = CheckpointWriter(
+            self._engine,
+            self._root,
+            owner=owner,
+            longest_s=longest_s + config.learner.collective_seconds,
+            ended=self._saved,
+        )
         if self._engine.rank == 0:
-            checkpoint.try_export(self._engine)
-            take_over(self._root, self._owner)
-        newest = checkpoint.newest(self._root)
-        self.step = 0 if newest is None else int(checkpoint.load(self._engine, newest)["step"])
+            try_export(self._engine)
+            take_over(self._root, owner)
+        with self._engine.patience.longer(longest_s):
+            newest = checkpoint.newest(self._root)
+            self.step = 0 if newest is None else int(checkpoint.load(self._engine, newest)["step"])
         self._lines: list[Line] = [
             line
             for line in read_run_log(run_dir / "metrics.jsonl")
@@ -64,10 +75,10 @@ class Supervised:
     def run(self, *, stopped: Callable[[], bool], show: Callable[[Line], None]) -> State:
         """Train until all steps are made, or somebody stops it; then there is a checkpoint.
 
-        show: told each line of metrics.jsonl, on rank 0. Raises NonFiniteError and NoRoomError.
+        show: told each line of metrics.jsonl, on rank 0. Raises NonFiniteError and CheckpointError.
         """
         began = time.monotonic() - (self._lines[-1]["wall_seconds"] if self._lines else 0.0)
-        saved = self.step
+        begun = self.step
         with self._log() as log:
 
             def record(line: Line) -> None:
@@ -82,16 +93,18 @@ class Supervised:
             while self.step < self.steps and not self._of_any_rank(stopped()):
                 record(self._train())
                 if self.step % self._config.checkpoint.every == 0:
-                    saved = self._save()
-        if saved != self.step:
+                    begun = self._save()
+        if begun != self.step:
             self._save()
+        self._wait_for_writer()
         state = State.FINISHED if self.step == self.steps else State.INTERRUPTED
         if self._engine.rank == 0:
             self._summarise(state)
         return state
 
     def close(self) -> None:
-        """Release the engine."""
+        """Release the engine, once what is being written is on the disk."""
+        self._writer.close()
         self._engine.close()
 
     def _log(self) -> AbstractContextManager[RunLog | None]:
@@ -144,11 +157,19 @@ class Supervised:
         return bool(flags)
 
     def _save(self) -> int:
-        directory = self._root / f"step-{self.step}"
-        checkpoint.save(self._engine, directory, state={"step": self.step}, owner=self._owner)
-        if self._engine.rank == 0:
-            checkpoint.prune(self._root, keep_last=self._config.checkpoint.keep_last)
+        """Copy a checkpoint of this step, which is written meanwhile; returns the step."""
+        self._wait_for_writer()
+        if problem := self._writer.begin(self.step, state={"step": self.step}):
+            raise problem
         return self.step
+
+    def _wait_for_writer(self) -> None:
+        if problem := self._writer.wait():
+            raise problem
+
+    def _saved(self, step: int, seconds: float, problem: NoRoomError | None) -> None:
+        if problem is None and self._engine.rank == 0:
+            checkpoint.prune(self._root, keep_last=self._config.checkpoint.keep_last)
 
     def _summarise(self, state: State) -> None:
         """Write summary.json as a run has it; what only a run with generators has is nothing."""

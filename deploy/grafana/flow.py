@@ -228,7 +228,8 @@ ROWS = (
             ),
             graph(
                 "Writing a checkpoint",
-                "Every rank, over an hour. The learner does not train meanwhile.",
+                "Every rank, over an hour: until the checkpoint is on the disk. The learner trains "
+                "meanwhile; what holds it up is in its step's time.",
                 *quantiles("learner_checkpoint_seconds", over="[1h]"),
                 unit="s",
             ),

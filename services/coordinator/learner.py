@@ -69,7 +69,8 @@ class LearnerService:
                 if message.rank == 0:
                     parts.weights.learner_has(message.staged)
                     parts.learner.phase_is(message.phase)
-                    if parts.checkpoints.saved(message.checkpoint):
+                    got_on = parts.learner.has_saved(message.saving)
+                    if parts.checkpoints.saved(message.checkpoint) or got_on:
                         parts.watchdog.moved(now)
             case wire.BatchRequest():
                 self._batch_request(peer, message, now)

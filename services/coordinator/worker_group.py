@@ -5,6 +5,7 @@ class WorkerGroup:
     """peers: of the ranks that are here.
 
     incarnation: theirs, "" while none has been here or all are lost. phase: what rank 0 said last.
+    saving: MiB on the disk of the checkpoint that rank 0 waits for, 0 while it waits for none.
     heard: whether any rank ever said a word. seen: when one did last, or, before that, when the
     coordinator started.
     """
@@ -13,6 +14,7 @@ class WorkerGroup:
         self.peers: dict[int, bytes] = {}
         self.incarnation = ""
         self.phase = ""
+        self.saving = 0
         self.heard = False
         self.seen = now
 
@@ -40,6 +42,12 @@ class WorkerGroup:
     def phase_is(self, phase: str) -> None:
         """Rank 0 said what it does."""
         self.phase = phase
+
+    def has_saved(self, mebibytes: int) -> bool:
+        """Rank 0 said how far the checkpoint is that it waits for; returns whether it got on."""
+        got_on = mebibytes > self.saving
+        self.saving = mebibytes
+        return got_on
 
     def leave(self, peer: bytes) -> None:
         """A rank leaves."""

@@ -13,7 +13,7 @@ from asyncds.algo.diagnostics import summarise
 from asyncds.algo.objective import Objective
 from asyncds.choices.schedule import scheduled
 from asyncds.config.schema import RunConfig
-from asyncds.engine.checkpoint import NoRoomError
+from asyncds.engine.checkpoint_writer import NoRoomError
 from asyncds.engine.training import TrainingEngine, UpdateMetrics
 from asyncds.protocol.batch import Int32, Shard
 from asyncds.protocol.wire import BatchRequest, LearnerHeartbeat
@@ -79,6 +79,7 @@ class Learner:
             rank=self._engine.rank,
             staged=-1 if version is None or self._engine.rank else version,
             checkpoint=self.checkpoints.newest,
+            saving=self.checkpoints.waited_for >> 20,
             phase=self.phase,
         )
 
@@ -91,12 +92,14 @@ class Learner:
 
         A checkpoint that there is no room for is left out, but for the last, which is tried again
         until there is. publisher: on rank 0. Raises BatchLateError, LinkLostError, DrainedError,
-        NonFiniteError, NoRoomError, PublisherDiedError, ReplacedError, and PreemptedError, then
-        with everything saved, if there is room.
+        NonFiniteError, NoRoomError, PublisherDiedError, ReplacedError, WriteLateError, and
+        PreemptedError, then with everything saved, if there is room.
         """
+        self.checkpoints.on_saved = link.beat
 
         def check() -> None:
             link.check()
+            self.checkpoints.check()
             if publisher is not None:
                 publisher.check()
 
@@ -119,11 +122,10 @@ class Learner:
             if self.step % self._config.weights.publish_every == 0:
                 published = self._timed("publish", lambda: self._publish(publisher, link))
             if self.step % self._config.checkpoint.every == 0:
-                saved = self._timed("checkpoint", lambda: self._save(link))
+                saved = self._timed("checkpoint", lambda: self._begin_saving(link))
             waited_since = time.perf_counter()
             self._record(update, waited, updated, published, saved)
-        if self.checkpoints.newest != self.step:
-            self._save_at_last(link)
+        self._save_at_last(link)
         self.phase = "done"
         link.beat()
         return inbox.wait_drain(check=check, timeout=self._config.coordinator.stall_seconds)
@@ -146,7 +148,7 @@ class Learner:
         except PreemptedError as error:
             told = str(error)
         if self._of_any_rank(bool(told)):
-            if self.step and self.checkpoints.newest != self.step:
+            if self.step:
                 self._save(link)
             raise PreemptedError(told or "another rank was told to leave")
         return shard
@@ -252,13 +254,15 @@ class Learner:
             self._begin("waiting for room for the last checkpoint", link)
             time.sleep(RETRY_SECONDS)
 
+    def _begin_saving(self, link: Link) -> None:
+        """Copy a checkpoint; it is written while training goes on."""
+        self._begin("copying a checkpoint", link)
+        self.checkpoints.begin(self.step)
+
     def _save(self, link: Link) -> NoRoomError | None:
-        """Write a checkpoint. Returns why it could not be written, all ranks alike."""
+        """Have a checkpoint of this step on the disk. Returns why it isn't, all ranks alike."""
         self._begin("writing a checkpoint", link)
-        problem = self.checkpoints.save(self.step)
-        if problem is None:
-            link.beat()
-        return problem
+        return self.checkpoints.save(self.step)
 
     def _record(
         self,

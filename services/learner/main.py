@@ -13,8 +13,9 @@ from msgspec.structs import replace
 
 from asyncds.algo.objective import Objective
 from asyncds.config.schema import RunConfig
-from asyncds.engine.checkpoint import CheckpointError, NoRoomError, try_export
+from asyncds.engine.checkpoint import CheckpointError
 from asyncds.engine.checkpoint_owner import ReplacedError
+from asyncds.engine.export import ExportError, try_export
 from asyncds.engine.policy_model import UnsupportedModelError
 from asyncds.engine.tokenizer import load_tokenizer, vocabulary_fingerprint
 from asyncds.engine.training import NonFiniteError, TrainingEngine
@@ -104,7 +105,7 @@ def _serve(config: RunConfig) -> int:
         checkpoints = Checkpoints(
             run_directory(config) / "checkpoints",
             engine=engine,
-            config=config.checkpoint,
+            config=config,
             metrics=metrics,
         )
         checkpoints.restore()
@@ -112,6 +113,7 @@ def _serve(config: RunConfig) -> int:
     except (
         KeyFileError,
         CheckpointError,
+        ExportError,
         UnsupportedModelError,
         ValueError,
         OSError,
@@ -127,8 +129,8 @@ def _serve(config: RunConfig) -> int:
         return PREEMPTED
     except (
         BatchLateError,
+        CheckpointError,
         LinkLostError,
-        NoRoomError,
         NonFiniteError,
         PublisherDiedError,
         RefusedError,
@@ -208,8 +210,9 @@ def _train(
             on_message=receive,
             keys=keys,
         )
-        # The publisher ends first: what it says of a transfer under way still leaves by the link.
-        with closing(link), closing(publisher) if publisher is not None else nullcontext():
+        # What publisher and writer say of what is under way still leaves by the link.
+        sending = closing(publisher) if publisher is not None else nullcontext()
+        with closing(link), sending, closing(checkpoints):
             link.wait_welcome(config.coordinator.lost_seconds)
             ready.set()
             try:

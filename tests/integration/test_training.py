@@ -138,6 +138,8 @@ def results(
         jobs.append({**replaced, "directory": str(root / "replaced")})
     if request.param == 2:
         jobs += checkpoint_jobs("save", models, root)
+        held = job("save_without_memory", "held", models, zero_stage=1)
+        jobs.append({**held, "directory": str(root / "held")})
         # Last, since the group is of no use afterwards.
         lonely = job("deadline", "deadline", models, zero_stage=3, collective_seconds=3)
         jobs.append({**lonely, "directory": str(root / "given-up")})
@@ -328,6 +330,11 @@ def test_no_checkpoint_comes_of_a_worker_group_that_was_replaced(results: Result
 
 
 @pytest.mark.parametrize("results", [2], indirect=True, ids=["2-ranks"])
+def test_training_waits_where_there_is_no_memory_for_a_copy(results: Results) -> None:
+    assert all(seen["written"] for seen in results("held"))
+
+
+@pytest.mark.parametrize("results", [2], indirect=True, ids=["2-ranks"])
 def test_a_checkpoint_continues_in_a_new_process(
     results: Results, models: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -336,6 +343,7 @@ def test_a_checkpoint_continues_in_a_new_process(
     for stage in STAGES:
         checkpoint = root / f"zero{stage}" / "step-1"
         for before, after in zip(results(f"save{stage}"), loaded(f"load{stage}"), strict=True):
+            assert before["early"], "training went on before anything was written"
             assert (after["version"], after["steps"]) == (5, 1)
             assert after["lr"] == before["lr"] == 1e-3
             np.testing.assert_array_equal(after["loaded"], before["exported"])

@@ -10,7 +10,9 @@ import json
 import os
 import shutil
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,9 @@ from torch import Tensor
 
 from asyncds.algo.sums import Sums
 from asyncds.config.engines import LearnerConfig
-from asyncds.engine import checkpoint
+from asyncds.engine import checkpoint, checkpoint_copy, checkpoint_writer
 from asyncds.engine.checkpoint_owner import ReplacedError, take_over
+from asyncds.engine.checkpoint_writer import CheckpointWriter
 from asyncds.engine.training import NonFiniteError, TrainingEngine
 from asyncds.protocol.batch import Bool, Int32, SequenceTable, Shard
 from asyncds.protocol.spans import given_spans, sampled_mask
@@ -244,16 +247,47 @@ def do_save(engine: TrainingEngine, job: dict[str, Any]) -> dict[str, Any]:
     exported = engine.probe(PROBE)
     _take_over(engine, Path(job["directory"]).parent)
     read: list[str] = []
-    describe = checkpoint.describe
+    describe = checkpoint_writer.describe
 
     def describing(files: list[Path], *, below: Path) -> Any:
         read.extend(str(file.relative_to(below)) for file in files)
         return describe(files, below=below)
 
-    checkpoint.describe = describing
-    checkpoint.save(engine, Path(job["directory"]), state={"version": 5}, owner=OWNER)
-    lr = update(engine)[0].lr
-    return {"exported": exported, "probe": engine.probe(PROBE), "lr": lr, "read": read}
+    checkpoint_writer.describe = describing
+    directory = Path(job["directory"])
+    writer, go_on = _writer(engine, directory.parent), threading.Event()
+    _before(writer, "_place", lambda: go_on.wait(60))
+    assert writer.begin(1, state={"version": 5}) is None
+    lr = update(engine)[0].lr  # while nothing of the checkpoint is written
+    probe = engine.probe(PROBE)
+    early = writer.writing and not directory.exists()
+    go_on.set()
+    assert writer.wait() is None
+    return {"exported": exported, "probe": probe, "lr": lr, "read": read, "early": early}
+
+
+def _writer(engine: TrainingEngine, root: Path) -> CheckpointWriter:
+    return CheckpointWriter(
+        engine, root, owner=OWNER, longest_s=60.0, ended=lambda step, seconds, problem: None
+    )
+
+
+def _before(writer: CheckpointWriter, name: str, action: Callable[[], object]) -> None:
+    """Have it do something before one of its methods."""
+    method = getattr(writer, name)
+
+    def after(*arguments: Any) -> Any:
+        action()
+        return method(*arguments)
+
+    setattr(writer, name, after)
+
+
+def _save(engine: TrainingEngine, root: Path, step: int) -> str:
+    """Write a checkpoint; returns why it was not written, or ""."""
+    writer = _writer(engine, root)
+    problem = writer.begin(step, state={"step": step}) or writer.wait()
+    return "" if problem is None else str(problem)
 
 
 def _take_over(engine: TrainingEngine, root: Path) -> None:
@@ -263,23 +297,30 @@ def _take_over(engine: TrainingEngine, root: Path) -> None:
 
 
 def do_save_replaced(engine: TrainingEngine, job: dict[str, Any]) -> dict[str, Any]:
-    """Another worker group takes over while DeepSpeed writes."""
+    """Another worker group takes over while a thread writes."""
     root = Path(job["directory"])
     take_over(root, OWNER)
-    write = engine.deepspeed.save_checkpoint
-
-    def overtaken(*arguments: Any, **options: Any) -> Any:
-        saved = write(*arguments, **options)
-        take_over(root, "another")
-        return saved
-
-    engine.deepspeed.save_checkpoint = overtaken
+    writer = _writer(engine, root)
+    _before(writer, "_place", lambda: take_over(root, "another"))
+    writer.begin(1, state={"step": 1})
     error = ""
     try:
-        checkpoint.save(engine, root / "step-1", state={"step": 1}, owner=OWNER)
+        writer.wait()
     except ReplacedError as caught:
         error = str(caught)
     return {"error": error, "newest": str(checkpoint.newest(root))}
+
+
+def do_save_without_memory(engine: TrainingEngine, job: dict[str, Any]) -> dict[str, Any]:
+    """The machine is said to have no memory for a copy."""
+    root = Path(job["directory"])
+    _take_over(engine, root)
+    writer = _writer(engine, root)
+    free_memory = checkpoint_copy.free_memory
+    checkpoint_copy.free_memory = lambda: 0
+    problem = writer.begin(1, state={"step": 1})
+    checkpoint_copy.free_memory = free_memory
+    return {"written": problem is None and not writer.writing and (root / "step-1").is_dir()}
 
 
 def do_save_without_room(engine: TrainingEngine, job: dict[str, Any]) -> dict[str, Any]:
@@ -288,7 +329,7 @@ def do_save_without_room(engine: TrainingEngine, job: dict[str, Any]) -> dict[st
     root, first = Path(job["directory"]), engine.rank == 0
     ballast = root.with_name("ballast")
     _take_over(engine, root)
-    checkpoint.save(engine, root / "step-1", state={"step": 1}, owner=OWNER)
+    _save(engine, root, 1)
     if first:
         files = [file for file in root.rglob("*") if file.is_file()]
         size = sum(file.stat().st_blocks * 512 for file in files)
@@ -300,18 +341,14 @@ def do_save_without_room(engine: TrainingEngine, job: dict[str, Any]) -> dict[st
             shutil.move(root / "step-1", root.with_name("elsewhere"))
     dist.barrier()
     update(engine)
-    error = ""
-    try:
-        checkpoint.save(engine, root / "step-2", state={"step": 2}, owner=OWNER)
-    except checkpoint.NoRoomError as caught:
-        error = str(caught)
+    error = _save(engine, root, 2)
     dist.barrier()
     left = sorted(path.name for path in root.iterdir() if path.name != "owner")
     newest = str(checkpoint.newest(root))
     dist.barrier()
     if first:
         ballast.unlink()
-    checkpoint.save(engine, root / "step-2", state={"step": 2}, owner=OWNER)
+    _save(engine, root, 2)
     return {"error": error, "left": left, "before": newest, "after": str(checkpoint.newest(root))}
 
 

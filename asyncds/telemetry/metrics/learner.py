@@ -282,7 +282,7 @@ LEARNER: tuple[Metric, ...] = (
     _own(
         name="checkpoint_seconds",
         kind="histogram",
-        help="Writing a checkpoint",
+        help="A checkpoint, from its beginning until it is on the disk, beside training",
         unit="seconds",
         buckets=SECONDS,
     ),
@@ -305,7 +305,7 @@ LEARNER: tuple[Metric, ...] = (
             ("wait", "waiting", "Waiting for the batch; of the first one not counted"),
             ("update", "training", "Training on the batch"),
             ("publish", "publishing", "Bringing out weights, as far as it is waited for"),
-            ("checkpoint", "checkpoint", "Writing a checkpoint"),
+            ("checkpoint", "checkpoint", "Copying a checkpoint, and waiting for the one before"),
         )
     ),
     _of_batch(key="seconds_total", help="All of the step", unit="seconds"),

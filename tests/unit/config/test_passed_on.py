@@ -24,6 +24,7 @@ REFUSED = [
     if isinstance(why, str)
 ] + [
     ({ZERO: {"stage": 3}}, "set learner.zero_stage"),
+    ({"checkpoint": {"writer": {"decoupled": True}}}, "writes checkpoints beside training"),
     ({ZERO: 3}, "must be a mapping"),
     ({"zero_optimisation": {}}, "deepspeed.zero_optimisation is unknown"),
     ({ZERO: {"offload_optimizer": {"device": "nvme"}}}, "device nvme can't be used"),

@@ -29,6 +29,32 @@ def test_a_stall_ends_in_a_sentence(tmp_path: Path) -> None:
         assert driver.c.message.startswith("no progress for 30 s: ")
 
 
+def saving(driver: Driver, *sizes: int) -> None:
+    """A second each; the learner says how much of the checkpoint that it waits for is written."""
+    for size in sizes:
+        driver.now += 1
+        driver.say(b"g", wire.GeneratorHeartbeat(leases=[], stats={}))
+        beat = wire.LearnerHeartbeat(rank=0, staged=0, checkpoint=-1, saving=size, phase="")
+        driver.say(b"l", beat)
+
+
+def test_a_long_save_that_training_waits_for_is_no_stall(tmp_path: Path) -> None:
+    with closing(Driver(tmp_path, coordinator__stall_seconds=30)) as driver:
+        running(driver)
+        saving(driver, *range(1, 300))
+        assert driver.c.state is State.RUNNING
+
+
+@pytest.mark.parametrize("stuck", [0, 7])
+def test_a_save_that_gets_nowhere_is_one(tmp_path: Path, stuck: int) -> None:
+    """Or that nobody waits for (0), so that something else holds everybody up."""
+    with closing(Driver(tmp_path, coordinator__stall_seconds=30)) as driver:
+        running(driver)
+        saving(driver, 5, 6, 7, *[stuck] * 31)
+        assert driver.c.state is State.FAILED
+        assert driver.c.message.startswith("no progress for 30 s: ")
+
+
 def test_whoever_is_there_is_asked_what_it_does_while_nothing_moves(tmp_path: Path) -> None:
     with closing(Driver(tmp_path, coordinator__watch_seconds=30)) as driver:
         driver.say(b"l", LEARNER)

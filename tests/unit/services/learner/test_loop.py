@@ -1,8 +1,9 @@
 """The learner's loop with a mocked engine, link and checkpoint: what it reports of its batches."""
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from prometheus_client import generate_latest
 
 from asyncds.config.schema import RunConfig
-from asyncds.engine.checkpoint import NoRoomError
+from asyncds.engine.checkpoint_writer import NoRoomError
 from asyncds.engine.process_group import Patience
 from asyncds.engine.training import LossFunction, UpdateMetrics
 from asyncds.protocol.batch import Shard
@@ -88,15 +89,50 @@ class MockLink:
     def beat(self) -> None: ...
 
 
+class MockWriter:
+    """Begins to write when told to, and is through with it when it is waited for.
+
+    full: how many are left out for want of room. tried: names of what was begun.
+    """
+
+    full = 0
+    tried: ClassVar[list[str]] = []
+
+    def __init__(self, _: object, root: Path, *, ended: Callable[..., None], **__: object) -> None:
+        self.root, self.ended = root, ended
+        self.waited_for = 0
+        self.under_way: int | None = None
+
+    @property
+    def writing(self) -> bool:
+        return self.under_way is not None
+
+    def check(self) -> None: ...
+
+    def begin(self, step: int, *, state: object) -> None:
+        assert not self.writing
+        self.tried.append(f"step-{step}")
+        self.under_way = step
+
+    def wait(self) -> NoRoomError | None:
+        step, self.under_way = self.under_way, None
+        if step is None:
+            return None
+        problem = None
+        if MockWriter.full:
+            MockWriter.full -= 1
+            problem = NoRoomError(f"the checkpoint {self.root}/step-{step} was not written")
+        self.ended(step, 0.5, problem)
+        return problem
+
+
 @pytest.fixture
 def saved(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the checkpoints that were written; nothing is."""
-    names: list[str] = []
-    monkeypatch.setattr(
-        "services.learner.checkpoints.checkpoint.save",
-        lambda _, path, state, owner: names.append(path.name),
-    )
-    return names
+    """Names of the checkpoints that were begun; nothing is written."""
+    monkeypatch.setattr(MockWriter, "tried", [])
+    monkeypatch.setattr(MockWriter, "full", 0)
+    monkeypatch.setattr("services.learner.checkpoints.CheckpointWriter", MockWriter)
+    return MockWriter.tried
 
 
 def make_learner(
@@ -126,9 +162,7 @@ def make_learner(
         coordinator={"stall_seconds": end_seconds},
     )
     engine = cast(Any, MockEngine())
-    checkpoints = Checkpoints(
-        path / "checkpoints", engine=engine, config=config.checkpoint, metrics=metrics
-    )
+    checkpoints = Checkpoints(path / "checkpoints", engine=engine, config=config, metrics=metrics)
     checkpoints.newest = step or -1
     return Learner(
         config,
@@ -240,6 +274,37 @@ def test_checkpoints_to_be_kept_are_not_pruned(
     assert kept == [{2, 3}, {2, 3}]
 
 
+def test_training_goes_on_while_a_checkpoint_is_written(saved: list[str], tmp_path: Path) -> None:
+    """Batches are asked for and trained; the checkpoint is told of only once it is written."""
+    learner = make_learner(tmp_path, build_metrics("learner"), every=2)
+    inbox = Inbox()
+    told: list[tuple[int, int]] = []
+
+    class Link(MockLink):
+        def send(self, message: BatchRequest) -> None:
+            told.append((message.step, learner.heartbeat().checkpoint))
+            super().send(message)
+
+        def beat(self) -> None:
+            told.append((-1, learner.heartbeat().checkpoint))
+
+    learner.run(link=cast(Any, Link(inbox)), inbox=inbox, publisher=None)
+    asked = [one for one in told if one[0] >= 0]
+    assert asked == [(0, -1), (1, -1), (2, -1), (3, -1), (4, 2)]
+    assert told[-1] == (-1, 4), "at once"
+
+
+def test_a_signal_while_a_checkpoint_is_written_waits_for_it(
+    saved: list[str], tmp_path: Path
+) -> None:
+    learner = make_learner(tmp_path, build_metrics("learner"), every=2)
+    inbox = Inbox()
+    link = PreemptingLink(inbox, at=2)
+    with pytest.raises(PreemptedError):
+        learner.run(link=cast(Any, link), inbox=inbox, publisher=None)
+    assert (saved, learner.heartbeat().checkpoint) == (["step-2", "step-3"], 3)
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_the_first_rank_traces_what_is_trained(
     saved: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int
@@ -259,20 +324,14 @@ def test_the_first_rank_traces_what_is_trained(
 
 @pytest.mark.parametrize("failures", [1, 3, 1000])
 def test_a_checkpoint_that_there_is_no_room_for(
+    saved: list[str],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     failures: int,
 ) -> None:
     """That of the second of four steps, and the last one for a while, or for good."""
-    tried: list[str] = []
-
-    def save(engine: object, path: Path, state: object, owner: str) -> None:
-        tried.append(path.name)
-        if len(tried) <= failures:
-            raise NoRoomError(f"the checkpoint {path} was not written")
-
-    monkeypatch.setattr("services.learner.checkpoints.checkpoint.save", save)
+    monkeypatch.setattr(MockWriter, "full", failures)
     monkeypatch.setattr("services.learner.learner.RETRY_SECONDS", 0.01)
     metrics = build_metrics("learner")
     learner = make_learner(tmp_path, metrics, every=2, end_seconds=0.5)
@@ -283,7 +342,7 @@ def test_a_checkpoint_that_there_is_no_room_for(
         assert learner.heartbeat().checkpoint == -1
     else:
         learner.run(link=cast(Any, MockLink(inbox)), inbox=inbox, publisher=None)
-        assert tried == ["step-2"] + ["step-4"] * failures
+        assert saved == ["step-2"] + ["step-4"] * failures
         assert learner.heartbeat().checkpoint == 4
         text = generate_latest(metrics.registry).decode()
         assert f"asyncds_learner_checkpoint_failures_total {failures}.0" in text

@@ -22,7 +22,7 @@ from services.learner.inbox import Inbox
 from tests.support.html_page import Page
 from tests.support.paths import ROOT
 from tests.support.synthetic_run import make_run
-from tests.unit.services.learner.test_loop import MockLink, make_learner
+from tests.unit.services.learner.test_loop import MockLink, MockWriter, make_learner
 
 DECLARATION = """
 from asyncds.telemetry.metrics.catalogue import CATALOGUE
@@ -56,7 +56,7 @@ def reports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[str, list[
         return {**summarise(sums), "surprise": 0.25}
 
     monkeypatch.setattr("services.learner.learner.summarise", computing)
-    monkeypatch.setattr("services.learner.checkpoints.checkpoint.save", lambda *_, **__: None)
+    monkeypatch.setattr("services.learner.checkpoints.CheckpointWriter", MockWriter)
     metrics, inbox = build_metrics("learner"), Inbox()
     link = MockLink(inbox)
     learner = make_learner(tmp_path, metrics)
