@@ -106,6 +106,9 @@ class LearnerConfig(Section):
     """Gradients are scaled down to this norm; 0 turns clipping off."""
     micro_batch_tokens: int = Field(16384, ge=1)
     """Most tokens, padding included, in one forward pass of a rank. Never changes the gradient."""
+    share_prompts: bool = True
+    """Compute a prompt once for several completions of its group where that is less work: short
+    completions or long prompts, in a model of full attention. Never changes the gradient."""
     logprob_chunk_tokens: int = Field(2048, ge=1)
     """Positions whose logits over the whole vocabulary exist at once."""
     gradient_checkpointing: bool | Literal["auto"] = "auto"

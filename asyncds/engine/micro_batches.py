@@ -4,20 +4,17 @@ Everything is a function of the sequence table that all ranks hold, so that rank
 number of micro-batches (and so on the collectives that go with them) without talking to each other.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from asyncds.engine.shared_prompts import Members, row_width, share_prompts
 from asyncds.protocol.batch import Int32, SequenceTable, Shard
 from asyncds.protocol.spans import sampled_mask
 
 Int64 = npt.NDArray[np.int64]
-
-
-def input_lengths(table: SequenceTable) -> Int32:
-    """Tokens the model reads for each sequence [N]: all but the last, which predicts nothing."""
-    return table.prompt_length + table.length - 1
 
 
 def plan_updates(table: SequenceTable, *, minibatches: int) -> list[Int32]:
@@ -36,28 +33,48 @@ def plan_updates(table: SequenceTable, *, minibatches: int) -> list[Int32]:
 
 
 def plan_micro_batches(
-    table: SequenceTable, rows: Int32, *, ranks: int, token_budget: int
-) -> list[list[Int32]]:
-    """Plan every rank's micro-batches of one update: ``plan[rank][k]`` holds table rows.
+    table: SequenceTable,
+    rows: Int32,
+    *,
+    ranks: int,
+    token_budget: int,
+    hidden_size: int | None = None,
+) -> list[list[Members]]:
+    """Plan every rank's micro-batches of one update, as ``plan[rank][k]``.
 
-    A micro-batch costs (sequences x longest input) padded tokens, at most ``token_budget``; a
-    longer sequence is alone. Every rank gets the same number, the last ones empty where it has less
-    to do.
+    A micro-batch costs (rows x widest row) padded tokens, at most ``token_budget``; a longer
+    sequence is alone. Every rank gets the same number, the last ones empty where it has less
+    to do. hidden_size: of a model that can compute a group's prompt once for several completions,
+    which is done where it is cheaper.
     """
-    lengths = input_lengths(table)
-    plan = [_pack(rows[table.rank[rows] == rank], lengths, token_budget) for rank in range(ranks)]
+    plan = []
+    for rank in range(ranks):
+        mine = rows[table.rank[rows] == rank]
+        if hidden_size is None:
+            members = list(mine[:, None])
+        else:
+            members = share_prompts(table, mine, token_budget=token_budget, hidden_size=hidden_size)
+        plan.append(_pack(members, table, token_budget))
     most = max(map(len, plan))
-    return [mine + [np.empty(0, np.int32)] * (most - len(mine)) for mine in plan]
+    return [mine + [[]] * (most - len(mine)) for mine in plan]
 
 
-def _pack(rows: Int32, lengths: Int32, token_budget: int) -> list[Int32]:
-    """Fill micro-batches from the longest sequence down, so that padding stays small."""
-    ordered = rows[np.argsort(-lengths[rows], kind="stable")]
+def padding(plan: Iterable[Members], table: SequenceTable) -> float:
+    """The share of the positions computed in these micro-batches which hold nothing."""
+    widths = [[row_width(table, row) for row in members] for members in plan if members]
+    computed = sum(len(w) * max(w) for w in widths)
+    return 1 - sum(map(sum, widths)) / computed if computed else 0.0
+
+
+def _pack(members: Members, table: SequenceTable, token_budget: int) -> list[Members]:
+    """Fill micro-batches from the widest row down, so that padding stays small."""
+    widths = np.array([row_width(table, row) for row in members], np.int64)
+    ordered = np.argsort(-widths, kind="stable")
     packed = []
     start = 0
     while start < len(ordered):
-        fitting = max(1, token_budget // int(lengths[ordered[start]]))
-        packed.append(ordered[start : start + fitting])
+        fitting = max(1, token_budget // int(widths[ordered[start]]))
+        packed.append([members[i] for i in ordered[start : start + fitting]])
         start += fitting
     return packed
 
@@ -69,9 +86,15 @@ class MicroBatch:
     input_ids [rows, width]: right-padded, given tokens among them. row, column, targets [t]: where
     each sampled token is predicted, and its id. sequence [t]: its row of the batch table.
     token_index [t]: its position in the shard's arrays of sampled tokens. All int64.
+
+    Where a row holds several completions of one prompt, position [rows, width] is each token's
+    place in its own sequence and segment [rows, width] what it belongs to: 0 the prompt, 1, 2, …
+    a completion, which sees the prompt and itself. None where every row is one sequence.
     """
 
     input_ids: Int64
+    position: Int64 | None
+    segment: Int64 | None
     row: Int64
     column: Int64
     targets: Int64
@@ -100,42 +123,61 @@ class ShardIndex:
         self._sampled = sampled_mask(shard.given, len(shard.completion_ids))
         self._sampled_start = _starts(table.sampled, mine)
 
-    def assemble(self, rows: Int32) -> MicroBatch:
-        """Build the micro-batch of these table rows, all of this shard.
+    def assemble(self, members: Members) -> MicroBatch:
+        """Build the micro-batch of these rows, all of this shard.
 
         Of no rows: a single token of which nothing is scored (t = 0), for a rank that has to take
         part in the collectives of a forward and backward pass and has no work left.
         """
         shard, table = self._shard, self._shard.table
-        if not len(rows):
+        if not members:
             none = np.empty(0, np.int64)
             return MicroBatch(
                 input_ids=np.zeros((1, 1), np.int64),
+                position=None,
+                segment=None,
                 row=none,
                 column=none,
                 targets=none,
                 sequence=none,
                 token_index=none,
             )
-        prompts, lengths = table.prompt_length[rows], table.length[rows]
-        input_ids = np.zeros((len(rows), int((prompts + lengths).max())), np.int64)
-        for i, sequence in enumerate(rows):
-            a, b = self._prompt_start[sequence], self._start[sequence]
-            n, m = prompts[i], lengths[i]
-            input_ids[i, :n] = shard.prompt_ids[a : a + n]
-            input_ids[i, n : n + m] = shard.completion_ids[b : b + m]
-        position = _positions(lengths)
-        kept = self._sampled[np.repeat(self._start[rows], lengths) + position]
-        row = np.repeat(np.arange(len(rows)), lengths)[kept]
-        column = (np.repeat(prompts, lengths) + position - 1)[kept]
-        sampled = table.sampled[rows]
+        sequences = np.concatenate(members)
+        lengths, sampled = table.length[sequences], table.sampled[sequences]
+        width = max(row_width(table, row) for row in members)
+        input_ids, position, segment = np.zeros((3, len(members), width), np.int64)
+        first = np.empty(len(sequences), np.int64)  # the column of each completion's second target
+        k = 0
+        for i, row in enumerate(members):
+            n, start = int(table.prompt_length[row[0]]), self._prompt_start[row[0]]
+            input_ids[i, :n] = shard.prompt_ids[start : start + n]
+            position[i, :n] = np.arange(n)
+            at = n
+            for j, sequence in enumerate(row):
+                begin, m = self._start[sequence], int(lengths[k]) - 1
+                input_ids[i, at : at + m] = shard.completion_ids[begin : begin + m]
+                position[i, at : at + m] = np.arange(n, n + m)
+                segment[i, at : at + m] = j + 1
+                first[k] = at
+                at += m
+                k += 1
+        token = _positions(lengths)
+        flat = np.repeat(self._start[sequences], lengths) + token
+        kept = self._sampled[flat]
+        # A completion's first token is predicted at the end of the prompt, wherever it stands.
+        prompt_end = np.repeat(table.prompt_length[sequences] - 1, lengths)
+        column = np.where(token == 0, prompt_end, np.repeat(first, lengths) + token - 1)
+        row_of = np.repeat(np.arange(len(members)), [len(row) for row in members])
+        shared = len(sequences) > len(members)
         return MicroBatch(
-            input_ids=input_ids[:, :-1],
-            row=row,
-            column=column,
-            targets=input_ids[row, column + 1],
-            sequence=np.repeat(rows, sampled).astype(np.int64),
-            token_index=np.repeat(self._sampled_start[rows], sampled) + _positions(sampled),
+            input_ids=input_ids,
+            position=position if shared else None,
+            segment=segment if shared else None,
+            row=np.repeat(row_of, lengths)[kept],
+            column=column[kept],
+            targets=shard.completion_ids[flat[kept]].astype(np.int64),
+            sequence=np.repeat(sequences, sampled).astype(np.int64),
+            token_index=np.repeat(self._sampled_start[sequences], sampled) + _positions(sampled),
         )
 
 

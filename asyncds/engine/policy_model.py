@@ -199,6 +199,8 @@ class PolicyModel(nn.Module):
         targets: Tensor,
         *,
         temperature: float,
+        position: Tensor | None = None,
+        segment: Tensor | None = None,
         with_entropy: bool = False,
         own_head: bool = False,
     ) -> TokenScores:
@@ -206,15 +208,36 @@ class PolicyModel(nn.Module):
 
         input_ids [rows, width] int64, right-padded. row, column [t]: positions of input_ids whose
         next token is scored. targets [t] int64: those next tokens. The result is float32.
-        own_head: let the model compute its logits itself, all at once (for ``check_head``).
+        position, segment [rows, width] int64: where rows hold several completions of a prompt, as
+        `MicroBatch` has them. own_head: let the model compute its logits itself, all at once (for
+        ``check_head``).
         """
         if own_head:
             logits = self.causal_lm(input_ids=input_ids, use_cache=False).logits[row, column]
             log_p = torch.log_softmax(logits.to(_wide(logits.dtype)) / temperature, dim=1)
             return TokenScores(log_p.gather(1, targets[:, None]).squeeze(1), None)
         body = self.causal_lm.base_model
-        hidden = body(input_ids=input_ids, use_cache=False).last_hidden_state[row, column]
+        tree = (
+            {} if segment is None else {"position_ids": position, "attention_mask": seen(segment)}
+        )
+        hidden = body(input_ids=input_ids, use_cache=False, **tree).last_hidden_state[row, column]
         return self.head(hidden, targets, temperature=temperature, with_entropy=with_entropy)
+
+
+def rounding(dtype: torch.dtype) -> float:
+    """What two ways to compute a log-probability may differ by, in nats, in weights of a dtype."""
+    return 1e-3 if dtype in (torch.float32, torch.float64) else 0.1
+
+
+def seen(segment: Tensor) -> Tensor:
+    """The positions that each position sees, bool [rows, 1, width, width], from segments.
+
+    A completion sees its prompt (segment 0) and what comes before in itself, a prompt itself.
+    """
+    width = segment.shape[1]
+    causal = torch.ones(width, width, dtype=torch.bool, device=segment.device).tril()
+    same = segment[:, :, None] == segment[:, None, :]
+    return (causal & (same | (segment == 0)[:, None, :]))[:, None]
 
 
 def check_head(policy: nn.Module, *, vocabulary: int, device: torch.device) -> None:
@@ -234,8 +257,7 @@ def check_head(policy: nn.Module, *, vocabulary: int, device: torch.device) -> N
         expected = policy(*inputs, temperature=1.0, own_head=True).log_probs
         policy.train()
         actual = policy(*inputs, temperature=1.0).log_probs
-    low_precision = next(policy.parameters()).dtype != torch.float32
-    tolerance = 0.1 if low_precision else 1e-3
+    tolerance = rounding(next(policy.parameters()).dtype)
     difference = (actual - expected).abs().max().item()
     if not difference <= tolerance:
         raise UnsupportedModelError(

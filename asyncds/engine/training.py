@@ -5,6 +5,8 @@ their own shard of the same batch.
 """
 
 import functools
+import itertools
+import logging
 import math
 import time
 from collections import defaultdict
@@ -25,11 +27,21 @@ from transformers.integrations import HfDeepSpeedConfig
 from asyncds.algo.sums import Sums
 from asyncds.config.engines import LearnerConfig
 from asyncds.engine.deepspeed_config import DType, deepspeed_config, lr_factor
-from asyncds.engine.micro_batches import MicroBatch, ShardIndex, plan_micro_batches, plan_updates
+from asyncds.engine.micro_batches import (
+    MicroBatch,
+    ShardIndex,
+    padding,
+    plan_micro_batches,
+    plan_updates,
+)
 from asyncds.engine.optimizer import make_optimizer
-from asyncds.engine.policy_model import PolicyModel, TokenScores, check_head
+from asyncds.engine.policy_model import PolicyModel, TokenScores, check_head, rounding
 from asyncds.engine.process_group import Patience, join
+from asyncds.engine.prompt_sharing_check import try_out, why_not
+from asyncds.engine.shared_prompts import Members
 from asyncds.protocol.batch import Float32, Int32, Shard
+
+log = logging.getLogger(__name__)
 
 
 class NonFiniteError(ArithmeticError):
@@ -66,10 +78,10 @@ class UpdateMetrics:
     optimizer_steps: taken so far in the run. loss: per token of the batch. grad_norm: 2-norm of the
     whole gradient before clipping, the largest of this call's updates. clipped: the share of these
     updates whose gradient was scaled down to ``max_grad_norm``. lr: of the last update.
-    tokens: sampled tokens of the batch. micro_batches: forward passes of each rank. sums: the
-    loss function's, over all ranks. seconds: wall time of this rank by phase (forward, backward,
-    step, reduce). deepspeed_seconds: of DeepSpeed's own timers on this rank, where its
-    configuration has ``wall_clock_breakdown``.
+    tokens: sampled tokens of the batch. micro_batches: forward passes of each rank. padding: the
+    share of all ranks' positions that hold nothing. sums: the loss function's, over all ranks.
+    seconds: wall time of this rank by phase (forward, backward, step, reduce). deepspeed_seconds:
+    of DeepSpeed's own timers on this rank, where its configuration has ``wall_clock_breakdown``.
     """
 
     optimizer_steps: int
@@ -79,6 +91,7 @@ class UpdateMetrics:
     lr: float
     tokens: int
     micro_batches: int
+    padding: float
     sums: Sums
     seconds: dict[str, float]
     deepspeed_seconds: dict[str, float]
@@ -144,6 +157,12 @@ class TrainingEngine:
         self._reference: nn.Module | None = None
         if reference_model is not None:
             self._reference = self._frozen(load(reference_model), config)
+        models = [m for m in (self.deepspeed, self._reference) if m is not None]
+        self._sharing_hidden_size = (
+            self.causal_lm.config.get_text_config().hidden_size
+            if settings.share_prompts and all(map(self._shares_prompts, models))
+            else None
+        )
 
     @property
     def size(self) -> int:
@@ -196,12 +215,14 @@ class TrainingEngine:
         total_loss = torch.zeros((), dtype=torch.float64, device=self.device)
         total_sums: Sums | None = None
         grad_norms: list[float] = []
-        micro_batches = 0
+        plan: list[Members] = []
         for rows in plan_updates(table, minibatches=minibatches):
             lr = self.deepspeed.get_lr()[0]
             # DeepSpeed averages gradients over ranks; this makes it a sum over the batch.
             scale = self.ranks / int(table.sampled[rows].sum())
-            mine = self._plan(shard, rows)
+            of_ranks = self._plan(shard, rows)
+            mine = of_ranks[self.rank]
+            plan += itertools.chain(*of_ranks)
             for k, members in enumerate(mine):
                 batch = _on_device(index.assemble(members), self.device)
                 self.deepspeed.set_gradient_accumulation_boundary(k == len(mine) - 1)
@@ -227,7 +248,6 @@ class TrainingEngine:
             if self.deepspeed.wall_clock_breakdown():
                 for name, value in _whole(self.deepspeed.get_wall_clock_timers()).items():
                     timers[name] += value
-            micro_batches += len(mine)
         assert total_sums is not None
         with timed("reduce"):
             loss_sum, total_sums = _reduced(total_loss, total_sums)
@@ -239,7 +259,8 @@ class TrainingEngine:
             clipped=self._clipped_share(grad_norms),
             lr=lr,
             tokens=tokens,
-            micro_batches=micro_batches,
+            micro_batches=len(plan) // self.ranks,
+            padding=padding(plan, table),
             sums=total_sums,
             seconds=seconds,
             deepspeed_seconds=dict(timers),
@@ -271,11 +292,14 @@ class TrainingEngine:
             )
         return scores.log_probs.cpu().numpy()
 
-    def _plan(self, shard: Shard, rows: Int32) -> list[Int32]:
-        plan = plan_micro_batches(
-            shard.table, rows, ranks=self.ranks, token_budget=self._settings.micro_batch_tokens
+    def _plan(self, shard: Shard, rows: Int32) -> list[list[Members]]:
+        return plan_micro_batches(
+            shard.table,
+            rows,
+            ranks=self.ranks,
+            token_budget=self._settings.micro_batch_tokens,
+            hidden_size=self._sharing_hidden_size,
         )
-        return plan[self.rank]
 
     def _score(
         self, model: nn.Module, batch: "_DeviceBatch", *, with_entropy: bool = False
@@ -285,6 +309,8 @@ class TrainingEngine:
             batch.row,
             batch.column,
             batch.targets,
+            position=batch.position,
+            segment=batch.segment,
             temperature=self._temperature,
             with_entropy=with_entropy,
         )
@@ -294,7 +320,7 @@ class TrainingEngine:
         flat = torch.zeros(len(shard.logprobs), device=self.device)
         everything = np.arange(len(shard.table), dtype=np.int32)
         with _evaluating(model):
-            for members in self._plan(shard, everything):
+            for members in self._plan(shard, everything)[self.rank]:
                 batch = _on_device(index.assemble(members), self.device)
                 scores = self._score(model, batch)
                 self._require_finite(scores.log_probs, shard, batch)
@@ -341,6 +367,18 @@ class TrainingEngine:
         self._finish(engine)
         return engine
 
+    def _shares_prompts(self, model: nn.Module) -> bool:
+        """Find out whether a model computes the same with several completions in a row."""
+        causal_lm = getattr(model, "module", model).causal_lm
+        vocabulary = causal_lm.config.get_text_config().vocab_size
+        tolerance = rounding(next(model.parameters()).dtype)
+        reason = why_not(causal_lm) or try_out(
+            model, vocabulary=vocabulary, device=self.device, tolerance=tolerance
+        )
+        if reason is not None:
+            log.info("every completion is computed with a prompt of its own: %s", reason)
+        return reason is None
+
     def _finish(self, engine: deepspeed.DeepSpeedEngine) -> None:
         head = engine.module.head
         if self.zero_stage == 3:
@@ -356,6 +394,8 @@ class _DeviceBatch:
     """A MicroBatch as int64 tensors on the device."""
 
     input_ids: Tensor
+    position: Tensor | None
+    segment: Tensor | None
     row: Tensor
     column: Tensor
     targets: Tensor
@@ -364,7 +404,12 @@ class _DeviceBatch:
 
 
 def _on_device(batch: MicroBatch, device: torch.device) -> _DeviceBatch:
-    return _DeviceBatch(**{k: torch.from_numpy(v).to(device) for k, v in vars(batch).items()})
+    return _DeviceBatch(
+        **{
+            name: None if array is None else torch.from_numpy(array).to(device)
+            for name, array in vars(batch).items()
+        }
+    )
 
 
 def _load_policy(

@@ -21,7 +21,8 @@ Bool = npt.NDArray[np.bool_]
 class SequenceTable:
     """Facts of all N sequences of a batch, which every rank knows. All arrays have shape [N].
 
-    group: which group the sequence belongs to, 0 … n_groups-1, in batch order.
+    group: which group the sequence belongs to, 0 … n_groups-1, in batch order; all of a group have
+    the same prompt.
     reward: the scorer's reward. correct: the verifier's verdict (not ``reward > 0``).
     prompt_length, length: tokens of the prompt and of the completion. sampled: those of the
     completion that were sampled; an environment gave the others, and nothing is trained on them.

@@ -8,6 +8,9 @@ from asyncds.protocol.batch import Int32, SequenceTable, Shard
 from asyncds.protocol.codec import GroupArrays
 from asyncds.protocol.spans import given_spans
 
+EVEN = 1.02
+"""The tokens that the fullest rank may have, over the mean, for groups to stay together."""
+
 
 def make_shards(
     step: int,
@@ -35,7 +38,9 @@ def make_shards(
         length=lengths,
         sampled=np.concatenate([g.sampled_lengths for g in groups]),
         logprob_sum=np.concatenate([g.logprob_sums() for g in groups]),
-        rank=balance(prompts + lengths, ranks),
+        rank=balance_groups(
+            prompts + lengths, groups=[len(g.lengths) for g in groups], ranks=ranks
+        ),
         finished=np.concatenate([g.finished for g in groups]),
         generator=np.repeat(generator, sizes),
     )
@@ -77,6 +82,21 @@ def make_shards(
             )
         )
     return shards
+
+
+def balance_groups(tokens: Int32, *, groups: Sequence[int], ranks: int) -> Int32:
+    """The rank of each sequence: whole groups, which share a prompt, where that balances as well.
+
+    tokens: of each sequence. groups: sequences of each group, one after another. Where the fullest
+    rank would get more than EVEN times the mean, sequences are placed one by one.
+    """
+    if len(groups) >= ranks:
+        starts = np.cumsum([0, *groups[:-1]])
+        owner = np.repeat(balance(np.add.reduceat(tokens, starts).astype(np.int32), ranks), groups)
+        load = np.bincount(owner, weights=tokens, minlength=ranks)
+        if load.max() <= EVEN * load.mean():
+            return owner
+    return balance(tokens, ranks)
 
 
 def balance(tokens: Int32, ranks: int) -> Int32:

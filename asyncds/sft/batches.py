@@ -6,7 +6,6 @@ import numpy as np
 from torch import Tensor
 
 from asyncds.algo.sums import Sums
-from asyncds.engine.micro_batches import input_lengths, plan_micro_batches
 from asyncds.protocol.batch import SequenceTable, Shard
 from asyncds.protocol.sharding import balance
 from asyncds.sft.rows import Example
@@ -63,17 +62,6 @@ def shard(examples: Sequence[Example], *, step: int, rank: int, ranks: int) -> S
         logprobs=np.zeros(tokens, dtype=np.float32),
         versions=np.zeros(tokens, dtype=np.int32),
     )
-
-
-def padding(table: SequenceTable, *, ranks: int, token_budget: int) -> float:
-    """The share of the positions that are computed which hold nothing, over all ranks."""
-    lengths = input_lengths(table)
-    everything = np.arange(len(table), dtype=np.int32)
-    plan = plan_micro_batches(table, everything, ranks=ranks, token_budget=token_budget)
-    computed = sum(
-        len(rows) * int(lengths[rows].max()) for mine in plan for rows in mine if len(rows)
-    )
-    return 1 - int(lengths.sum()) / computed
 
 
 def answer_loss(*, log_probs: Tensor, **_: object) -> tuple[Tensor, Sums]:

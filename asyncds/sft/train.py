@@ -19,7 +19,7 @@ from asyncds.engine.export import try_export
 from asyncds.engine.process_group import agree_on
 from asyncds.engine.training import TrainingEngine, UpdateMetrics
 from asyncds.protocol.state import State
-from asyncds.sft.batches import answer_loss, padding, rows_of, shard, steps_of
+from asyncds.sft.batches import answer_loss, rows_of, shard, steps_of
 from asyncds.sft.rows import Example, Rows
 from asyncds.telemetry.run_log import RunLog, read_run_log
 from asyncds.telemetry.summary import Summary, diagnose, percentiles, write_summary
@@ -128,11 +128,6 @@ class Supervised:
             "length": float(mine.table.length.mean()),
             "tokens_per_second": tokens / (time.monotonic() - started),
             **_learner(update),
-            "learner/padding": padding(
-                mine.table,
-                ranks=self._engine.ranks,
-                token_budget=self._config.learner.micro_batch_tokens,
-            ),
         }
         if self._rows.eval and (self.step % batches.eval_every == 0 or self.step == self.steps):
             line["learner/eval_loss"] = self._held_out_loss()
@@ -205,5 +200,6 @@ def _learner(update: UpdateMetrics) -> Line:
         "learner/updates_clipped": update.clipped,
         "learner/lr": update.lr,
         "learner/micro_batches": update.micro_batches,
+        "learner/padding": update.padding,
         "learner/seconds_update": sum(update.seconds.values()),
     }

@@ -279,6 +279,7 @@ class Learner:
             "updates_clipped": update.clipped,
             "lr": update.lr,
             "micro_batches": update.micro_batches,
+            "padding": update.padding,
             "clip_fraction_positive": means.pop("clipped_positive"),
             "clip_fraction_negative": means.pop("clipped_negative"),
             **means,

@@ -73,13 +73,15 @@ def make_batch(*, ranks: int) -> Batch:
     """Rank 0 owns most of it, so that the other ranks run out of work early."""
     rng = np.random.default_rng(0)
     n = 12
-    prompt_length = rng.integers(2, 9, n).astype(np.int32)
+    group = np.repeat(np.arange(4), 3).astype(np.int32)
+    prompts = [rng.integers(0, VOCABULARY, k).astype(np.int32) for k in rng.integers(2, 9, 4)]
+    prompt_length = np.array([len(prompts[g]) for g in group], np.int32)
     length = rng.integers(1, 12, n).astype(np.int32)
     sampled = [rng.random(k) < 0.7 for k in length]
     for mask in sampled:
         mask[-1] = True
     table = SequenceTable(
-        group=np.repeat(np.arange(4), 3).astype(np.int32),
+        group=group,
         reward=rng.normal(size=n).astype(np.float32),
         correct=rng.random(n) > 0.5,
         prompt_length=prompt_length,
@@ -92,7 +94,7 @@ def make_batch(*, ranks: int) -> Batch:
     )
     return Batch(
         table,
-        [rng.integers(0, VOCABULARY, k).astype(np.int32) for k in prompt_length],
+        [prompts[g] for g in group],
         [rng.integers(0, VOCABULARY, k).astype(np.int32) for k in length],
         sampled,
     )

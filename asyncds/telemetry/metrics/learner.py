@@ -98,6 +98,19 @@ LEARNER: tuple[Metric, ...] = (
         summary=True,
     ),
     _of_batch(
+        name="padding",
+        help="Share of the positions computed for the last batch that hold nothing",
+        unit="fraction",
+        key="padding",
+        chart=Chart(
+            title="Padding",
+            note="Share of the learner's positions that hold no token. Large: completions of one "
+            "micro-batch differ much in length; a smaller learner.micro_batch_tokens helps.",
+            section=Section.TIME,
+        ),
+        curve="padding",
+    ),
+    _of_batch(
         name="lr",
         help="Learning rate of the last batch",
         unit="rate",

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncds.protocol.codec import GroupArrays, pack_shard, unpack_shard
-from asyncds.protocol.sharding import balance, make_shards
+from asyncds.protocol.sharding import EVEN, balance, balance_groups, make_shards
 from asyncds.protocol.spans import sampled_mask
 from tests.support.rollout_groups import group_arrays
 
@@ -25,6 +25,31 @@ def test_balance_within_the_longest_sequence(tokens: list[int], ranks: int) -> N
     load = np.bincount(owner, weights=np.maximum(counts, 1), minlength=ranks)
     assert load.max() - load.min() <= max(counts.max(), 1)
     np.testing.assert_array_equal(owner, balance(counts.copy(), ranks))
+
+
+@given(
+    st.lists(st.lists(st.integers(1, 500), min_size=1, max_size=8), min_size=1, max_size=30),
+    st.integers(1, 8),
+)
+def test_groups_stay_together_where_that_balances_as_well(
+    groups: list[list[int]], ranks: int
+) -> None:
+    tokens = np.array([t for group in groups for t in group], dtype=np.int32)
+    ranks = min(ranks, len(tokens))
+    sizes = [len(group) for group in groups]
+    owner = balance_groups(tokens, groups=sizes, ranks=ranks)
+    load = np.bincount(owner, weights=tokens, minlength=ranks)
+    parts = np.split(owner, np.cumsum(sizes)[:-1])
+    together = all(len(set(part.tolist())) == 1 for part in parts)
+    if together and ranks > 1 and max(sizes) > 1:
+        assert load.max() <= EVEN * load.mean()
+    if not together:
+        np.testing.assert_array_equal(owner, balance(tokens, ranks))
+
+
+def test_equal_groups_are_never_divided() -> None:
+    owner = balance_groups(np.full(32 * 8, 20, np.int32), groups=[8] * 32, ranks=8)
+    assert [len(set(part.tolist())) for part in np.split(owner, 32)] == [1] * 32
 
 
 @given(st.lists(group_arrays(), min_size=1, max_size=4), st.integers(1, 4))

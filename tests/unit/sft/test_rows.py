@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 from asyncds.config.load import ConfigError, parse_as
 from asyncds.config.sft import SftConfig
 from asyncds.engine.micro_batches import ShardIndex
-from asyncds.sft.batches import answer_loss, padding, rows_of, shard, steps_of
+from asyncds.sft.batches import answer_loss, rows_of, shard, steps_of
 from asyncds.sft.rows import Example, Rows, read_rows
 from asyncds.tiny.recipe import SHIPPED
 
@@ -161,22 +161,7 @@ def test_a_shard_has_its_ranks_answers_and_the_loss_is_theirs() -> None:
     for one in shards:
         index = ShardIndex(one)
         for i in one.sequences:
-            batch = index.assemble(np.array([i], dtype=np.int32))
+            batch = index.assemble([np.array([i], dtype=np.int32)])
             assert batch.targets.tolist() == examples[i].answer.tolist()
     loss, sums = answer_loss(log_probs=torch.tensor([-1.0, -3.0]))
     assert (loss.item(), sums.means()) == (4.0, {"answer": 2.0})
-
-
-@given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=2, max_size=9))
-def test_the_share_of_padding_is_that_of_the_micro_batches(sizes: list[tuple[int, int]]) -> None:
-    examples = [
-        Example(prompt=np.zeros(p, dtype=np.int32), answer=np.zeros(a, dtype=np.int32))
-        for p, a in sizes
-    ]
-    table = shard(examples, step=0, rank=0, ranks=2).table
-    assert padding(table, ranks=2, token_budget=1) == 0, "each is alone"
-    assert 0 <= padding(table, ranks=2, token_budget=64) < 1
-    assert (
-        padding(shard(examples[:1] * 4, step=0, rank=0, ranks=1).table, ranks=1, token_budget=64)
-        == 0
-    )

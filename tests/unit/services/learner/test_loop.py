@@ -61,6 +61,7 @@ class MockEngine:
             lr=1e-4,
             tokens=len(log_probs),
             micro_batches=1,
+            padding=0.0,
             sums=sums,
             seconds={"forward": 0.0, "backward": 0.0, "step": 0.0},
             deepspeed_seconds={"fwd": 0.25},
