@@ -225,7 +225,7 @@ class PolicyModel(nn.Module):
 
 
 def rounding(dtype: torch.dtype) -> float:
-    """What two ways to compute a log-probability may differ by, in nats, in weights of a dtype."""
+    """The difference in nats that two ways to compute a log-probability may have, by dtype."""
     return 1e-3 if dtype in (torch.float32, torch.float64) else 0.1
 
 

@@ -1,12 +1,33 @@
 """The check that a model computes the same where completions share the row of their prompt."""
 
+import logging
 from typing import Any
 
 import torch
 from torch import nn
 
+from asyncds.engine.policy_model import rounding
+
+log = logging.getLogger(__name__)
+
 PROMPT, COMPLETION = 5, 4
 """Tokens of the prompt and of each completion that are tried."""
+
+
+def shares_prompts(policy: nn.Module, device: torch.device) -> bool:
+    """Whether a model computes the same with several completions in a row; logs why not.
+
+    ``policy`` is a PolicyModel or the DeepSpeed engine around one (then this is a collective).
+    """
+    causal_lm: Any = getattr(policy, "module", policy).causal_lm
+    vocabulary = causal_lm.config.get_text_config().vocab_size
+    tolerance = rounding(next(policy.parameters()).dtype)
+    reason = why_not(causal_lm) or try_out(
+        policy, vocabulary=vocabulary, device=device, tolerance=tolerance
+    )
+    if reason is not None:
+        log.info("every completion is computed with a prompt of its own: %s", reason)
+    return reason is None
 
 
 def why_not(causal_lm: nn.Module) -> str | None:
@@ -46,7 +67,6 @@ def try_out(
 def difference(policy: nn.Module, *, vocabulary: int, device: torch.device) -> float:
     """The largest difference, in nats, between two completions in one row and in rows of their own.
 
-    ``policy`` is a PolicyModel or the DeepSpeed engine around one (then this is a collective).
     Whatever a model leaves out of masks or positions (a state, a bias by distance) shows here.
     """
     length = PROMPT + 2 * COMPLETION

@@ -21,12 +21,12 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
-from transformers.integrations import HfDeepSpeedConfig
+from transformers import PreTrainedModel
 
 from asyncds.algo.sums import Sums
 from asyncds.config.engines import LearnerConfig
 from asyncds.engine.deepspeed_config import DType, deepspeed_config, lr_factor
+from asyncds.engine.loading import load_policy, size_of
 from asyncds.engine.micro_batches import (
     MicroBatch,
     ShardIndex,
@@ -35,9 +35,9 @@ from asyncds.engine.micro_batches import (
     plan_updates,
 )
 from asyncds.engine.optimizer import make_optimizer
-from asyncds.engine.policy_model import PolicyModel, TokenScores, check_head, rounding
+from asyncds.engine.policy_model import PolicyModel, TokenScores, check_head
 from asyncds.engine.process_group import Patience, join
-from asyncds.engine.prompt_sharing_check import try_out, why_not
+from asyncds.engine.prompt_sharing_check import shares_prompts
 from asyncds.engine.shared_prompts import Members
 from asyncds.protocol.batch import Float32, Int32, Shard
 
@@ -129,14 +129,14 @@ class TrainingEngine:
         self.zero_stage = settings.zero_stage
         self.dtype = dtype
         self.device = join(deadline_s=settings.collective_seconds)
-        self.rank, self.ranks = dist.get_rank(), dist.get_world_size()
+        self.rank = dist.get_rank()
         self._temperature = temperature
-        self._settings = settings
+        self._max_grad_norm = settings.max_grad_norm or math.inf
         torch.manual_seed(seed)
 
-        load = functools.partial(_load_policy, dtype, config, settings.logprob_chunk_tokens)
+        load = functools.partial(load_policy, dtype, config, settings.logprob_chunk_tokens)
         policy = load(model)
-        if settings.checkpoints_activations(_size(policy)):
+        if settings.checkpoints_activations(size_of(policy)):
             policy.causal_lm.gradient_checkpointing_enable()
         factor = functools.partial(lr_factor, settings=settings, total_steps=total_steps)
         self.deepspeed, *_ = deepspeed.initialize(
@@ -158,16 +158,23 @@ class TrainingEngine:
         if reference_model is not None:
             self._reference = self._frozen(load(reference_model), config)
         models = [m for m in (self.deepspeed, self._reference) if m is not None]
-        self._sharing_hidden_size = (
-            self.causal_lm.config.get_text_config().hidden_size
-            if settings.share_prompts and all(map(self._shares_prompts, models))
-            else None
+        shares = settings.share_prompts and all(shares_prompts(m, self.device) for m in models)
+        self._plan = functools.partial(
+            plan_micro_batches,
+            ranks=self.ranks,
+            token_budget=settings.micro_batch_tokens,
+            hidden_size=self.causal_lm.config.get_text_config().hidden_size if shares else None,
         )
+
+    @property
+    def ranks(self) -> int:
+        """Processes that train together."""
+        return dist.get_world_size()
 
     @property
     def size(self) -> int:
         """Parameters of the whole model."""
-        return _size(self.deepspeed.module)
+        return size_of(self.deepspeed.module)
 
     @property
     def causal_lm(self) -> PreTrainedModel:
@@ -220,7 +227,7 @@ class TrainingEngine:
             lr = self.deepspeed.get_lr()[0]
             # DeepSpeed averages gradients over ranks; this makes it a sum over the batch.
             scale = self.ranks / int(table.sampled[rows].sum())
-            of_ranks = self._plan(shard, rows)
+            of_ranks = self._plan(table, rows)
             mine = of_ranks[self.rank]
             plan += itertools.chain(*of_ranks)
             for k, members in enumerate(mine):
@@ -292,15 +299,6 @@ class TrainingEngine:
             )
         return scores.log_probs.cpu().numpy()
 
-    def _plan(self, shard: Shard, rows: Int32) -> list[list[Members]]:
-        return plan_micro_batches(
-            shard.table,
-            rows,
-            ranks=self.ranks,
-            token_budget=self._settings.micro_batch_tokens,
-            hidden_size=self._sharing_hidden_size,
-        )
-
     def _score(
         self, model: nn.Module, batch: "_DeviceBatch", *, with_entropy: bool = False
     ) -> TokenScores:
@@ -320,7 +318,7 @@ class TrainingEngine:
         flat = torch.zeros(len(shard.logprobs), device=self.device)
         everything = np.arange(len(shard.table), dtype=np.int32)
         with _evaluating(model):
-            for members in self._plan(shard, everything)[self.rank]:
+            for members in self._plan(shard.table, everything)[self.rank]:
                 batch = _on_device(index.assemble(members), self.device)
                 scores = self._score(model, batch)
                 self._require_finite(scores.log_probs, shard, batch)
@@ -339,8 +337,8 @@ class TrainingEngine:
     def _step(self, step: int) -> float:
         """Apply the accumulated gradient and return its norm. Raises NonFiniteError."""
         if self.zero_stage == 0:
-            limit = self._settings.max_grad_norm or math.inf
-            norm = nn.utils.clip_grad_norm_(self.deepspeed.module.parameters(), limit).item()
+            parameters = self.deepspeed.module.parameters()
+            norm = nn.utils.clip_grad_norm_(parameters, self._max_grad_norm).item()
             applied = math.isfinite(norm)
             if applied:
                 self.deepspeed.step()
@@ -355,8 +353,7 @@ class TrainingEngine:
         return norm
 
     def _clipped_share(self, norms: list[float]) -> float:
-        limit = self._settings.max_grad_norm or math.inf
-        return sum(norm > limit for norm in norms) / len(norms)
+        return sum(norm > self._max_grad_norm for norm in norms) / len(norms)
 
     def _frozen(self, policy: PolicyModel, config: dict[str, Any]) -> nn.Module:
         policy.requires_grad_(False)
@@ -366,18 +363,6 @@ class TrainingEngine:
         engine, *_ = deepspeed.initialize(model=policy, config=without_optimizer)
         self._finish(engine)
         return engine
-
-    def _shares_prompts(self, model: nn.Module) -> bool:
-        """Find out whether a model computes the same with several completions in a row."""
-        causal_lm = getattr(model, "module", model).causal_lm
-        vocabulary = causal_lm.config.get_text_config().vocab_size
-        tolerance = rounding(next(model.parameters()).dtype)
-        reason = why_not(causal_lm) or try_out(
-            model, vocabulary=vocabulary, device=self.device, tolerance=tolerance
-        )
-        if reason is not None:
-            log.info("every completion is computed with a prompt of its own: %s", reason)
-        return reason is None
 
     def _finish(self, engine: deepspeed.DeepSpeedEngine) -> None:
         head = engine.module.head
@@ -410,45 +395,6 @@ def _on_device(batch: MicroBatch, device: torch.device) -> _DeviceBatch:
             for name, array in vars(batch).items()
         }
     )
-
-
-def _load_policy(
-    dtype: DType, config: dict[str, Any], chunk_tokens: int, source: str | Path
-) -> PolicyModel:
-    """Load a model; under ZeRO-3 it is partitioned while it is built, never whole on a rank."""
-    # Transformers looks for a living HfDeepSpeedConfig to know that it loads for ZeRO-3.
-    alive = HfDeepSpeedConfig(config)
-    causal_lm = AutoModelForCausalLM.from_pretrained(
-        source, dtype=getattr(torch, dtype), attn_implementation=_attention(source)
-    )
-    del alive
-    _without_sampling(causal_lm)
-    return PolicyModel(causal_lm=causal_lm, chunk_tokens=chunk_tokens)
-
-
-def _attention(source: str | Path) -> str | None:
-    """The implementation of attention that a model needs, None for the library's choice.
-
-    A soft cap on attention logits (Gemma 2), which engines apply, is in the eager one alone.
-    """
-    text = AutoConfig.from_pretrained(source).get_text_config()
-    return "eager" if getattr(text, "attn_logit_softcapping", None) else None
-
-
-def _without_sampling(causal_lm: PreTrainedModel) -> None:
-    """Take out what says how to sample, which the library may refuse to write.
-
-    A run says so itself, and an export gets the model's own generation_config.json.
-    """
-    causal_lm.generation_config = GenerationConfig.from_model_config(causal_lm.config)
-    for name in causal_lm.config._get_generation_parameters():
-        delattr(causal_lm.config, name)
-        setattr(causal_lm.generation_config, name, getattr(GenerationConfig(), name, None))
-
-
-def _size(model: nn.Module) -> int:
-    """Parameters of the whole model, also where this rank has a part of each."""
-    return sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
 
 
 def _reduced(loss: Tensor, sums: Sums) -> tuple[float, Sums]:

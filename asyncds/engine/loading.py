@@ -1,0 +1,51 @@
+"""Loading of a policy from a Hugging Face directory or the hub."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers.integrations import HfDeepSpeedConfig
+
+from asyncds.engine.deepspeed_config import DType
+from asyncds.engine.policy_model import PolicyModel
+
+
+def load_policy(
+    dtype: DType, config: dict[str, Any], chunk_tokens: int, source: str | Path
+) -> PolicyModel:
+    """Load a model; under ZeRO-3 it is partitioned while it is built, never whole on a rank."""
+    # Transformers looks for a living HfDeepSpeedConfig to know that it loads for ZeRO-3.
+    alive = HfDeepSpeedConfig(config)
+    causal_lm = AutoModelForCausalLM.from_pretrained(
+        source, dtype=getattr(torch, dtype), attn_implementation=_attention(source)
+    )
+    del alive
+    _without_sampling(causal_lm)
+    return PolicyModel(causal_lm=causal_lm, chunk_tokens=chunk_tokens)
+
+
+def _attention(source: str | Path) -> str | None:
+    """The implementation of attention that a model needs, None for the library's choice.
+
+    A soft cap on attention logits (Gemma 2), which engines apply, is in the eager one alone.
+    """
+    text = AutoConfig.from_pretrained(source).get_text_config()
+    return "eager" if getattr(text, "attn_logit_softcapping", None) else None
+
+
+def _without_sampling(causal_lm: PreTrainedModel) -> None:
+    """Take out what says how to sample, which the library may refuse to write.
+
+    A run says so itself, and an export gets the model's own generation_config.json.
+    """
+    causal_lm.generation_config = GenerationConfig.from_model_config(causal_lm.config)
+    for name in causal_lm.config._get_generation_parameters():
+        delattr(causal_lm.config, name)
+        setattr(causal_lm.generation_config, name, getattr(GenerationConfig(), name, None))
+
+
+def size_of(model: nn.Module) -> int:
+    """Parameters of the whole model, also where this rank has a part of each."""
+    return sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
