@@ -45,7 +45,7 @@ class WorkerGroup:
 
     def has_saved(self, mebibytes: int) -> bool:
         """Rank 0 said how far the checkpoint is that it waits for; returns whether it got on."""
-        got_on = mebibytes > self.saving
+        got_on = mebibytes not in (0, self.saving)
         self.saving = mebibytes
         return got_on
 
