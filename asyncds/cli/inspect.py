@@ -31,10 +31,11 @@ _VERSIONS = ("#a9c4f5", "#f5c9a0", "#a5ddd4", "#d5bdea", "#e6d39a", "#f0b5cc")
 class Filter:
     """Choice of completions; None: all.
 
-    steps: first and last, as in metrics.jsonl, 1 is the first batch. evaluation: its id. set: of
-    evaluations. version: some token was sampled by these weights. purpose: train or eval. reason:
-    the limit that ended them, or why they have no score. lag, turns: at least so many weight
-    versions, and times that the policy spoke. text: in the prompt or what followed, in any case.
+    steps: first and last, as in metrics.jsonl, 1 is the first batch. evaluation: its id. set: the
+    task, or the evaluation set, that the problem is of. version: some token was sampled by these
+    weights. purpose: train or eval. reason: the limit that ended them, or why they have no score.
+    lag, turns: at least so many weight versions, and times that the policy spoke. text: in the
+    prompt or what followed, in any case.
     """
 
     steps: tuple[int, int] | None = None
@@ -81,11 +82,11 @@ def read_completions(run: Path, only: Filter, *, singles: int = 0) -> Iterator[R
     """
     with _journal(run) as journal:
         _check(journal, run, only)
-        evaluations = journal.evaluations()
+        sets = journal.row_sets()
         decode = decoder(tokenizer_of(yaml.safe_load((run / "config.yaml").read_text())))
         for group in _groups(journal, only):
             rollout = read_rollout(group, decode, singles=singles)
-            yield from filter(only.wants, rows_of(rollout, evaluations))
+            yield from filter(only.wants, rows_of(rollout, sets))
 
 
 def count_deleted(run: Path, only: Filter) -> int:
@@ -112,6 +113,8 @@ def printable(text: str) -> str:
 def table(rows: Sequence[Row], *, by: TokensBy | None = None) -> Table:
     """Completions, for a terminal. by: what tokens are coloured by."""
     view = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    if named := any(row["set"] for row in rows):
+        view.add_column("set", no_wrap=True)
     for name in ("step", "row", "version", "lag"):
         view.add_column(name, justify="right", no_wrap=True)
     view.add_column("", no_wrap=True)
@@ -123,6 +126,7 @@ def table(rows: Sequence[Row], *, by: TokensBy | None = None) -> Table:
         oldest, newest = row["oldest"], row["newest"]
         where = f"eval {row['evaluation']}" if row["purpose"] == "eval" else _or_dash(row["step"])
         view.add_row(
+            *([row["set"]] if named else []),
             where,
             str(row["row"]),
             str(oldest) if oldest == newest else f"{oldest}–{newest}",

@@ -19,7 +19,7 @@ def inspect(
     step: Annotated[str, typer.Option(help="Of batch 3, or of 3-8; 1 is the first.")] = "",
     evaluation: Annotated[int | None, typer.Option(help="Of the evaluation with this id.")] = None,
     set_name: Annotated[
-        str | None, typer.Option("--set", help="Of this set of evaluations.")
+        str | None, typer.Option("--set", help="Of this task, or evaluation set.")
     ] = None,
     version: Annotated[int | None, typer.Option(help="Sampled by these weights.")] = None,
     correct: Annotated[

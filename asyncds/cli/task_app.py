@@ -23,13 +23,15 @@ def task_check(
     rows: Annotated[int, typer.Option(min=1, help="How many are drawn, of each split.")] = 3,
     seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
 ) -> None:
-    """Show what the task of FILE asks, try its reward, and say what is wrong (exit code 1)."""
+    """Show what each task of FILE asks, try its reward, and say what is wrong (exit code 1)."""
     from rich.console import Console
 
-    from asyncds.cli.task_check import check_task
+    from asyncds.cli.task_check import check_tasks
     from asyncds.cli.task_check_view import view
     from asyncds.config.load import load_config
 
-    report = check_task(load_config(file, overrides or []), rows=rows, seed=seed)
-    Console(highlight=False).print(view(report))
-    raise typer.Exit(1 if report.problems else 0)
+    reports = check_tasks(load_config(file, overrides or []), rows=rows, seed=seed)
+    console = Console(highlight=False)
+    for i, report in enumerate(reports):
+        console.print(*([""] if i else []), view(report))
+    raise typer.Exit(1 if any(report.problems for report in reports) else 0)

@@ -141,7 +141,8 @@ def _tags(values: Any, loc: tuple[Any, ...]) -> set[int]:
 
 def _suggestion(where: list[Any], kind: type[BaseModel]) -> str:
     *parents, leaf = [str(p) for p in where if not isinstance(p, int)]
-    known = _fields(parents, kind)
+    # The last parent may be a name of the person's own.
+    known = _fields(parents, kind) or _fields(parents[:-1], kind)
     if near := difflib.get_close_matches(leaf, known, n=1, cutoff=0.5):
         return f": did you mean {'.'.join([*map(str, where[:-1]), near[0]])}?"
     elsewhere = [p for p in _all_paths(kind) if p.rsplit(".", 1)[-1] == leaf]

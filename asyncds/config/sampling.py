@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from asyncds.config.section import Seconds, Section
+from asyncds.config.section import Fraction, Seconds, Section
 
 Temperature = Annotated[float, Field(ge=0.01, le=100)]
 """vLLM takes less than 0.01 for 0.01, and the learner would not; from 100 on tokens are chance."""
@@ -46,6 +46,35 @@ class DynamicSamplingConfig(Section):
     they are, so that a task that is solved, or hopeless, does not keep the learner waiting."""
 
 
+class CurriculumConfig(Section):
+    """Prompts that the policy always solves, or never does, come less often.
+
+    How difficult a prompt is, its groups say (docs/tasks.md, "Curricula"). What is too easy or too
+    hard is measured and shown whether or not this is enabled.
+    """
+
+    enabled: bool = False
+    """Whether such prompts are passed over."""
+    visits: int = Field(2, ge=1, le=100)
+    """A prompt is judged by so many of its last groups; until it had them it always comes."""
+    solved: float = Field(1.0, gt=0, le=1)
+    """It is solved from this share of right completions on."""
+    hopeless: float = Field(0.0, ge=0, lt=1)
+    """It is hopeless up to this share."""
+    least: Fraction = 0.1
+    """The chance that one which is solved or hopeless comes in an epoch all the same: what the
+    policy forgets, or becomes able to do, is noticed so."""
+
+    @model_validator(mode="after")
+    def _something_lies_between(self) -> "CurriculumConfig":
+        if self.hopeless >= self.solved:
+            raise ValueError(
+                f"hopeless {self.hopeless:g} is not below solved {self.solved:g}, so that no "
+                "prompt lies between: lower it"
+            )
+        return self
+
+
 class RolloutConfig(Section):
     """Batches, and how stale a rollout may be. docs/staleness.md explains the rule."""
 
@@ -76,6 +105,7 @@ class RolloutConfig(Section):
     """How often a group may fail before it is recorded as failed. Generators that leave while they
     work on it do not count; of those that die, every third in a row does."""
     dynamic_sampling: DynamicSamplingConfig = DynamicSamplingConfig()
+    curriculum: CurriculumConfig = CurriculumConfig()
 
     @property
     def resolved_target_lag(self) -> int:
@@ -140,9 +170,7 @@ class EvalConfig(Section):
     every: int = Field(0, ge=0)
     """Steps between evaluations while training; 0: only the base model and the result."""
     n_problems: int | None = Field(None, ge=1)
-    """How many held-out problems; default: all. Of several evaluation sets these are the first of
-    all sets together, so that later sets may be left out: for a part of each give its data set's
-    `n`."""
+    """How many held-out problems, of several evaluation sets by their sizes; default: all."""
     n_samples: int = Field(64, ge=1)
     """Completions per problem for the base model and the result."""
     interim_samples: int = Field(16, ge=1)

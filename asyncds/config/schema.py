@@ -26,7 +26,12 @@ from asyncds.config.operation import CoordinatorConfig, SupervisionConfig, Telem
 from asyncds.config.ray import RayConfig
 from asyncds.config.sampling import EpisodesConfig, EvalConfig, RolloutConfig, SamplingConfig
 from asyncds.config.section import Section
-from asyncds.config.tasks import NO_TRAINING_DATA, AnyTask, CountdownTask, can_be_trained_on
+from asyncds.config.tasks import (
+    AnyTask,
+    CountdownTask,
+    without_training_data,
+    without_validation,
+)
 
 GROUP_TOKENS = 1 << 24
 """Of a training group: some 128 MB, half of the largest message. Evaluations come in parts."""
@@ -91,7 +96,7 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _evaluated_split_is_there(self) -> "RunConfig":
-        if self.eval.split == "validation" and not getattr(self.task, "n_validation", 1):
+        if self.eval.split == "validation" and without_validation(self.task):
             raise ValueError(
                 "eval.split is validation, and task.n_validation 0 holds no problems out for it: "
                 "raise it"
@@ -100,8 +105,8 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _there_is_something_to_train_on(self) -> "RunConfig":
-        if self.trains and not can_be_trained_on(self.task):
-            raise ValueError(NO_TRAINING_DATA)
+        if self.trains and (problem := without_training_data(self.task)):
+            raise ValueError(problem)
         return self
 
     @model_validator(mode="after")

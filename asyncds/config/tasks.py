@@ -1,8 +1,9 @@
 """The task's part of the configuration. docs/tasks.md says what each is."""
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from asyncds.choices.one_of import one_of
 from asyncds.choices.open_kind import OpenKind
@@ -76,10 +77,7 @@ class CountdownTask(_CountdownProblems, _PlainOrChat):
 
 
 class CalculatorTask(_CountdownProblems):
-    """Countdown as an environment: a turn that ends in `=` is answered by a calculator.
-
-    Any other turn is the answer, which counts if the calculator was asked for it before.
-    """
+    """Countdown as an environment: a turn that ends in `=` is answered by a calculator."""
 
     kind: Literal["calculator"]
 
@@ -168,9 +166,6 @@ class ReasoningGymTask(Section):
     """How the problem is put to the model."""
 
 
-NO_TRAINING_DATA = "task.train names no data: give a file or a hub id"
-
-
 def _sources(value: Any) -> Any:
     """One data set is a list of one, and its name alone is enough."""
     values = value if isinstance(value, list | tuple) else [value]
@@ -250,7 +245,7 @@ class DatasetTask(Section):
     @model_validator(mode="after")
     def _one_way_of_everything(self) -> "DatasetTask":
         if not self.train and (not self.eval or self.n_validation):
-            raise ValueError(NO_TRAINING_DATA)
+            raise ValueError("task.train names no data: give a file or a hub id")
         if (self.reward is None) == (not self.rewards):
             raise ValueError("set task.reward, or a list of several in task.rewards")
         if self.eval and self.n_eval is not None:
@@ -260,7 +255,8 @@ class DatasetTask(Section):
         return self
 
 
-TaskConfig = (
+_KINDS = (CalculatorTask, CountdownTask, DatasetTask, KnightsKnavesTask, MathTask, ReasoningGymTask)
+OneTask = (
     CalculatorTask
     | CountdownTask
     | DatasetTask
@@ -270,11 +266,60 @@ TaskConfig = (
     | OpenKind
 )
 if TYPE_CHECKING:
+    APart = OneTask
+else:
+    APart = one_of(_KINDS)
+
+
+class MixtureTask(Section):
+    """Several tasks in one run. A group is of one task; a batch has groups of all."""
+
+    kind: Literal["mixture"]
+    tasks: dict[str, APart] = Field(min_length=1, max_length=16)
+    """The tasks, each as it would stand alone, by names of your own. Metrics and evaluation sets
+    are called after these."""
+    weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """How many of the prompts are each one's, relative to the others: 2 is twice as many as 1,
+    which is the weight of those that are not named."""
+
+    @field_validator("tasks")
+    @classmethod
+    def _names_are_labels(cls, tasks: dict[str, OneTask]) -> dict[str, OneTask]:
+        if bad := [name for name in tasks if not re.fullmatch(r"\w[\w-]{0,19}", name, re.ASCII)]:
+            raise ValueError(
+                f"{bad[0]!r} can't be the name of a task: use up to 20 letters, digits, _ and -"
+            )
+        return tasks
+
+    @model_validator(mode="after")
+    def _weighs_its_tasks(self) -> "MixtureTask":
+        if unknown := set(self.weights) - set(self.tasks):
+            raise ValueError(
+                f"task.weights names {', '.join(sorted(unknown))}, and task.tasks has "
+                f"{', '.join(self.tasks)}: use the same names"
+            )
+        return self
+
+
+TaskConfig = OneTask | MixtureTask
+if TYPE_CHECKING:
     AnyTask = TaskConfig
 else:
-    AnyTask = one_of(
-        (CalculatorTask, CountdownTask, DatasetTask, KnightsKnavesTask, MathTask, ReasoningGymTask)
-    )
+    AnyTask = one_of((*_KINDS, MixtureTask))
+
+
+def each_task(task: TaskConfig) -> dict[str, OneTask]:
+    """The tasks that a task consists of, by where they stand in the configuration."""
+    if not isinstance(task, MixtureTask):
+        return {"task": task}
+    return {f"task.tasks.{name}": part for name, part in task.tasks.items()}
+
+
+def task_weights(task: TaskConfig) -> dict[str, float]:
+    """How much of the prompts are each one's, by its name; {} of a task that is no mixture."""
+    if not isinstance(task, MixtureTask):
+        return {}
+    return {name: task.weights.get(name, 1.0) for name in task.tasks}
 
 
 def task_options(task: TaskConfig, *, tokenizer: str) -> dict[str, Any]:
@@ -284,23 +329,42 @@ def task_options(task: TaskConfig, *, tokenizer: str) -> dict[str, Any]:
     """
     if isinstance(task, OpenKind):
         return task.options
+    if isinstance(task, MixtureTask):
+        return {
+            "tasks": {
+                name: {"kind": part.kind, "options": task_options(part, tokenizer=tokenizer)}
+                for name, part in task.tasks.items()
+            }
+        }
     options = task.model_dump(exclude={"kind"})
     return options | {"tokenizer": tokenizer} if isinstance(task, DatasetTask) else options
 
 
-def can_be_trained_on(task: TaskConfig) -> bool:
-    """Whether a task has anything to train on."""
-    return not isinstance(task, MathTask | DatasetTask) or bool(task.train)
+def without_training_data(task: TaskConfig) -> str:
+    """Why a task, or one that it consists of, has nothing to train on, or ""."""
+    for where, part in each_task(task).items():
+        if isinstance(part, MathTask | DatasetTask) and not part.train:
+            return f"{where}.train names no data: give a file or a hub id"
+    return ""
+
+
+def without_validation(task: TaskConfig) -> bool:
+    """Whether a task is known to hold no problems out to tune on."""
+    return not any(getattr(part, "n_validation", 1) for part in each_task(task).values())
 
 
 def data_sets(task: TaskConfig) -> list[str]:
     """The data sets that a task reads."""
-    if isinstance(task, MathTask | DatasetTask):
-        return [source.dataset for source in (*task.train, *task.eval)]
-    return [task.dataset] if isinstance(task, CountdownTask) and task.dataset else []
+    found: list[str] = []
+    for part in each_task(task).values():
+        if isinstance(part, MathTask | DatasetTask):
+            found += [source.dataset for source in (*part.train, *part.eval)]
+        elif isinstance(part, CountdownTask) and part.dataset:
+            found.append(part.dataset)
+    return found
 
 
-def makes_chats(task: TaskConfig) -> bool:
+def makes_chats(task: OneTask) -> bool:
     """Whether a task's prompts are chats, which need a chat template."""
     return (
         isinstance(task, MathTask | ReasoningGymTask)

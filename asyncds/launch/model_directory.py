@@ -251,8 +251,11 @@ def _fits(key: str, model: str, facts: ModelFacts) -> list[str]:
     ]
 
 
-def chat_template_problems(tokenizer: str) -> list[str]:
-    """Whether a tokenizer's directory has a chat template; a hub id is taken on trust."""
+def chat_template_problems(tokenizer: str, *, where: str = "task") -> list[str]:
+    """Whether a tokenizer's directory has a chat template; a hub id is taken on trust.
+
+    where: of the configuration asks in chats.
+    """
     directory = Path(tokenizer).expanduser()
     if not directory.is_dir() or any(directory.glob("chat_template*")):
         return []
@@ -265,6 +268,6 @@ def chat_template_problems(tokenizer: str) -> list[str]:
     if (directory / "additional_chat_templates").is_dir():
         return []
     return [
-        f"{tokenizer} has no chat template, and the task asks in chats: set task.chat.template to "
-        "one, or train an instruct model"
+        f"{tokenizer} has no chat template, and the task asks in chats: set "
+        f"{where}.chat.template to one, or train an instruct model"
     ]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from asyncds.choices.open_kind import KindError, OpenKind, prepare
 from asyncds.config.schema import RunConfig
-from asyncds.config.tasks import data_sets, makes_chats, task_options
+from asyncds.config.tasks import OneTask, data_sets, each_task, makes_chats, task_options
 from asyncds.launch.declared import fields_of
 from asyncds.launch.machine import (
     Gpu,
@@ -107,32 +107,37 @@ def _context(config: RunConfig, facts: ModelFacts) -> list[str]:
 
 def task_problems(config: RunConfig) -> list[str]:
     """Whether the task can be made: its data sets that are on this machine are read."""
-    sources = data_sets(config.task)
-    if problems := [f"task: {why}" for source in sources if (why := data.missing(source))]:
+    parts = each_task(config.task).items()
+    return [why for where, part in parts for why in _task_problems(config, where, part)]
+
+
+def _task_problems(config: RunConfig, where: str, settings: OneTask) -> list[str]:
+    sources = data_sets(settings)
+    if problems := [f"{where}: {why}" for source in sources if (why := data.missing(source))]:
         return problems
     try:
         task = make_task(
-            config.task.kind,
-            **task_options(config.task, tokenizer=config.tokenizer or config.model),
+            settings.kind,
+            **task_options(settings, tokenizer=config.tokenizer or config.model),
         )
         if sources and all(Path(source).expanduser().exists() for source in sources):
             task.rows("train")
     except (ValueError, ImportError) as error:
-        return [f"task: {error}"]
+        return [f"{where}: {error}"]
     if problem := sandbox_problem(task):
-        return [f"task: {problem}"]
+        return [f"{where}: {problem}"]
     if isinstance(task, Environment) and (problem := _environment_problem(config, task)):
-        return [problem]
-    chat = getattr(config.task, "chat", None)
-    if chat is None or not makes_chats(config.task) or chat.template is not None:
+        return [f"{where}: {problem}"]
+    chat = getattr(settings, "chat", None)
+    if chat is None or not makes_chats(settings) or chat.template is not None:
         return []
-    return chat_template_problems(config.tokenizer or config.model)
+    return chat_template_problems(config.tokenizer or config.model, where=where)
 
 
 def _environment_problem(config: RunConfig, task: Environment) -> str:
     """Why a run can't play episodes of an environment with its model's chat template, or ""."""
     if config.scoring.backend != "processes":
-        return "task: an environment needs scoring.backend processes: set it to that"
+        return "an environment needs scoring.backend processes: set it to that"
     rows = task.rows("train") or task.rows("eval")
     if not rows or isinstance(prompt := task.prompt(rows[0]), str):
         return ""
@@ -146,9 +151,9 @@ def _environment_problem(config: RunConfig, task: Environment) -> str:
     try:
         Conversation(task, tokenizer).check(prompt)
     except RewrittenHistoryError as error:
-        return f"task: {error}" if config.episodes.rewritten_history == "refuse" else ""
+        return str(error) if config.episodes.rewritten_history == "refuse" else ""
     except TemplateError as error:
-        return f"task: {error}"
+        return str(error)
     return ""
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from asyncds.config.schema import RunConfig
-from asyncds.config.tasks import data_sets, task_options
+from asyncds.config.tasks import OneTask, data_sets, each_task, task_options
 from asyncds.launch.model_directory import check_model
 from asyncds.tasks.base import Row, Split, Task
 from asyncds.tasks.encoding import encode_prompt
@@ -20,20 +20,25 @@ def prompt_problems(config: RunConfig) -> list[str]:
 
     What is not on this machine is not fetched, so that nothing is said of it.
     """
+    parts = each_task(config.task).items()
+    return [why for where, part in parts for why in _problems(config, where, part)]
+
+
+def _problems(config: RunConfig, where: str, settings: OneTask) -> list[str]:
     tokenizer = config.tokenizer or config.model
-    if not all(Path(p).expanduser().exists() for p in (tokenizer, *data_sets(config.task))):
+    if not all(Path(p).expanduser().exists() for p in (tokenizer, *data_sets(settings))):
         return []
-    task = make_task(config.task.kind, **task_options(config.task, tokenizer=tokenizer))
+    task = make_task(settings.kind, **task_options(settings, tokenizer=tokenizer))
     try:
         splits = {split: task.rows(split) for split in get_args(Split)}
     except Exception as error:  # a task of one's own raises what it likes
-        return [f"task: its rows can't be made: {type(error).__name__}: {error}"]
+        return [f"{where}: its rows can't be made: {type(error).__name__}: {error}"]
     try:
         encoder = _load(tokenizer)
     except Exception as error:  # transformers raises anything for files that don't fit
         return [f"the tokenizer of {tokenizer} can't be loaded: {_first_line(error)}"]
     found = (_problem(config, task, s, rows, encoder, tokenizer) for s, rows in splits.items())
-    return [*filter(None, found)][:1]  # others would say the same
+    return [f"{where}: {why}" for why in found if why][:1]  # others would say the same
 
 
 def room_for_prompts(config: RunConfig) -> int | None:
@@ -63,14 +68,14 @@ def _problem(
     try:
         lengths = [len(encode_prompt(task, row, encoder)) for row in some]
     except Exception as error:  # whatever a template or a tokenizer raises
-        return f"task: {split}: {not_encoded(tokenizer, error)}"
+        return f"{split}: {not_encoded(tokenizer, error)}"
     if lengths and not min(lengths):
         row = some[lengths.index(0)].index
-        return f"task: {split}: row {row} has an empty prompt with the tokenizer of {tokenizer}"
+        return f"{split}: row {row} has an empty prompt with the tokenizer of {tokenizer}"
     room = room_for_prompts(config)
     if lengths and room is not None and min(lengths) > room:
         return (
-            f"task: {split}: all {len(lengths)} prompts that were tried have more than the {room} "
+            f"{split}: all {len(lengths)} prompts that were tried have more than the {room} "
             f"tokens that sampling.max_tokens {config.sampling.max_tokens} leaves for them (the "
             f"shortest has {min(lengths)}): raise generator.max_model_len, or lower "
             "sampling.max_tokens"

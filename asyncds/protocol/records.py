@@ -26,16 +26,32 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 # --- a trained batch ----------------------------------------------------------------------------
 
 
+class TaskBatch(Record, frozen=True, kw_only=True):
+    """Facts of the groups of one task in a batch.
+
+    reward, length: means over completions; correct: share of them. zero_groups: share of groups in
+    which no completion has an advantage.
+    """
+
+    groups: int
+    reward: float
+    correct: float
+    length: float
+    zero_groups: float
+
+
 class BatchFacts(Record, frozen=True, kw_only=True):
     """Facts of a batch that are known without a model.
 
     tokens: sampled ones. length: mean of them in a completion; given: mean of those that an
     environment gave; turns: mean times that it was the policy's turn. truncated, correct: shares of
     completions. mixed_groups, solved_groups: shares of groups with correct and incorrect
-    completions, with correct ones. distinct_correct: mean distinct correct answers of a group,
+    completions, with correct ones; teaching_groups: in which a completion has an advantage, None in
+    records of earlier versions. distinct_correct: mean distinct correct answers of a group,
     under the primary equivalence; distinct: the same by equivalence. top_share, self_overlap: means
     over groups with correct completions, None where there are none. Lags are in weight versions, at
-    consumption. parts: mean of each part of the reward, by name.
+    consumption. parts: mean of each part of the reward, by name. tasks: the same of each task's
+    groups, by its name, where there are several.
     """
 
     groups: int
@@ -56,6 +72,23 @@ class BatchFacts(Record, frozen=True, kw_only=True):
     parts: dict[str, float] = {}
     given: float = 0.0
     turns: float = 1.0
+    teaching_groups: float | None = None
+    tasks: dict[str, TaskBatch] = {}
+
+
+class CurriculumFacts(Record, frozen=True, kw_only=True):
+    """How difficult the problems are that came so far.
+
+    problems: how many those are. solved, hopeless, between: shares of them, by their last groups.
+    mixed: share of those whose last group had right and wrong completions, which is what the share
+    of such groups would be if all came equally often.
+    """
+
+    problems: int
+    solved: float
+    hopeless: float
+    between: float
+    mixed: float
 
 
 class StepRecord(Record, frozen=True, kw_only=True):
@@ -66,7 +99,8 @@ class StepRecord(Record, frozen=True, kw_only=True):
     the learner measured, by name; NaN where that is not defined. wall_seconds: of the run until
     then. tokens_per_second: trained ones, over the last steps, None before the second. outstanding,
     buffered: groups between lease and training, and of these delivered. healthy: generators that
-    serve. sync_seconds, pause_seconds: of the last weight sync, None before the first.
+    serve. sync_seconds, pause_seconds: of the last weight sync, None before the first. curriculum:
+    None in records of earlier versions.
     """
 
     step: int
@@ -82,29 +116,36 @@ class StepRecord(Record, frozen=True, kw_only=True):
     healthy: int
     sync_seconds: float | None
     pause_seconds: float | None
+    curriculum: CurriculumFacts | None = None
 
     def line(self) -> dict[str, Any]:
         """The flat line of metrics.jsonl.
 
-        Steps count from 1; `learner/NAME`, `distinct/NAME`, and `reward/NAME` for parts of rewards;
-        None for a learner's number that is not finite.
+        Steps count from 1; `learner/NAME`, `distinct/NAME`, and `reward/NAME` for parts of rewards,
+        `task/NAME/…` for the facts of a task, `curriculum/…`; None for a learner's number that is
+        not finite.
         """
         values = msgspec.to_builtins(self)
         batch, learner = values.pop("batch") or {}, values.pop("learner")
         distinct, parts = batch.pop("distinct", {}), batch.pop("parts", {})
+        tasks, curriculum = batch.pop("tasks", {}), values.pop("curriculum") or {}
         return {
             **values,
             "step": self.step + 1,
             **batch,
             **{f"distinct/{name}": value for name, value in distinct.items()},
             **{f"reward/{name}": value for name, value in parts.items()},
+            **{f"task/{t}/{name}": v for t, facts in tasks.items() for name, v in facts.items()},
+            **{f"curriculum/{name}": value for name, value in curriculum.items()},
             **{f"learner/{k}": v if math.isfinite(v) else None for k, v in learner.items()},
         }
 
     @classmethod
     def from_line(cls, line: Mapping[str, Any]) -> "StepRecord":
         """The record of a line. Raises RecordError."""
-        named: dict[str, dict[str, Any]] = {"distinct": {}, "learner": {}, "reward": {}}
+        named: dict[str, dict[str, Any]] = {
+            name: {} for name in ("curriculum", "distinct", "learner", "reward", "task")
+        }
         values: dict[str, Any] = {"batch": None}
         for key, value in line.items():
             kind, _, name = key.partition("/")
@@ -113,8 +154,17 @@ class StepRecord(Record, frozen=True, kw_only=True):
             else:
                 values[key] = value
         if "groups" in values:
-            values["batch"] = values | {"distinct": named["distinct"], "parts": named["reward"]}
-        record: StepRecord = _convert(values | {"learner": named["learner"]}, cls)
+            tasks: dict[str, dict[str, Any]] = {}
+            for key, value in named["task"].items():
+                task, _, name = key.rpartition("/")
+                tasks.setdefault(task, {})[name] = value
+            values["batch"] = values | {
+                "distinct": named["distinct"],
+                "parts": named["reward"],
+                "tasks": tasks,
+            }
+        values |= {"learner": named["learner"], "curriculum": named["curriculum"] or None}
+        record: StepRecord = _convert(values, cls)
         return msgspec.structs.replace(record, step=record.step - 1)
 
 
@@ -127,8 +177,8 @@ class EvaluationNumbers(Record, frozen=True, kw_only=True):
     n_problems: those that have samples, of which all other numbers are. n_failed: those that have
     none, since their prompts are too long or all attempts failed. pass_at_k: by k, written as a
     number. Intervals are [low, high], 95 %. distinct, multiplicity: by equivalence; `equivalence`
-    is the primary one. Numbers that are not defined for any problem are None; n_defined: for how
-    many each is.
+    is the primary one, "" where problems differ in it. Numbers that are not defined for any problem
+    are None; n_defined: for how many each is.
     """
 
     n_problems: int

@@ -14,15 +14,15 @@ import msgspec
 
 from asyncds.protocol.records import RunStatus
 
-PROTOCOL = 13
+PROTOCOL = 14
 """Both ends must have the same number; a difference is refused at `Hello`."""
 
 Whole = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 Positive = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 OrNone = Annotated[int, msgspec.Meta(ge=-1, le=2**31 - 1)]
 """A number from 0, or -1 for "none yet"."""
-SetName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][\w.-]{0,39}$")]
-"""The name of an evaluation set: a label of metrics, and part of their keys."""
+SetName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][\w.-]{0,63}$")]
+"""The name of a set of rows: a label of metrics, and part of their keys."""
 EvaluationSets = Annotated[list[tuple[SetName, Whole]], msgspec.Meta(max_length=64)]
 """(name, rows) of the sets that a split consists of, in the order of its rows."""
 
@@ -107,9 +107,8 @@ class GeneratorHello(Message, frozen=True):
     workers: engine workers (TP × PP), its places in the transfer group. capacity: sequences it
     takes at once. tokenizer, data: fingerprints that must agree with the learner's and the others'.
     rows: task rows by split. multiplicity: by equivalence, how many distinct correct answers the
-    first problems of the evaluated split have, 0 where the task can't tell. sets: (name, rows) of
-    the evaluation sets that this split consists of, in the order of its rows; none if it has no
-    parts. leases: ids it works on or has not had acknowledged.
+    first problems of the evaluated split have, 0 where the task can't tell. sets: of this split,
+    training_sets: of "train". leases: ids it works on or has not had acknowledged.
     """
 
     name: str
@@ -123,6 +122,7 @@ class GeneratorHello(Message, frozen=True):
     multiplicity: dict[str, list[Whole]]
     sets: EvaluationSets
     leases: list[int]
+    training_sets: EvaluationSets = []
 
 
 class LearnerHello(Message, frozen=True):

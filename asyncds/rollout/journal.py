@@ -16,7 +16,7 @@ import json
 import time
 import uuid
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from asyncds.protocol.records import EvaluationRecord, StepRecord
@@ -29,7 +29,7 @@ from asyncds.rollout.journal_events import (
     LeasesMoved,
 )
 from asyncds.rollout.journal_reader import JournalReader
-from asyncds.rollout.lifecycle import AttemptOutcome, DropReason, LeaseState
+from asyncds.rollout.lifecycle import AttemptOutcome, DropReason, LeaseState, Purpose
 
 SCHEMA_VERSION = 1
 
@@ -148,6 +148,13 @@ class Journal(JournalReader):
         self._db.execute("DELETE FROM meta WHERE key = 'stop'")
 
     # --- leases and groups ----------------------------------------------------------------------
+
+    def set_row_sets(
+        self, *, train: Sequence[tuple[str, int]], evaluated: Sequence[tuple[str, int]]
+    ) -> None:
+        """Note the sets that the rows consist of, for those who read the journal."""
+        sets = {Purpose.TRAIN: train, Purpose.EVAL: evaluated}
+        self.set_meta("row_sets", json.dumps(sets))
 
     def add_lease(
         self,

@@ -85,6 +85,11 @@ class JournalReader(JournalFile):
         """Why the run was told to stop, if it was and has not stopped yet."""
         return self.meta("stop")
 
+    def row_sets(self) -> dict[str, list[tuple[str, int]]]:
+        """(name, rows) of the sets that the rows of each purpose consist of."""
+        found = json.loads(self.meta("row_sets") or "{}")
+        return {purpose: [(name, n) for name, n in sets] for purpose, sets in found.items()}
+
     def next_lease_id(self) -> int:
         """One above the highest there ever was."""
         return 1 + (self._db.execute("SELECT max(id) FROM leases").fetchone()[0] or 0)
@@ -314,6 +319,13 @@ class JournalReader(JournalFile):
             (evaluation,),
         )
         return rows.fetchall()
+
+    def visits(self) -> Iterator[tuple[int, int, int, int]]:
+        """(row, lease, completions, right ones) of every training group, oldest first."""
+        yield from self._db.execute(
+            "SELECT l.row, g.lease, g.n, g.n_correct FROM groups g JOIN leases l ON l.id = g.lease"
+            " WHERE l.purpose = 'train' ORDER BY g.lease"
+        )
 
     def sampled_parts(self, evaluation: int) -> list[tuple[int, int, int]]:
         """(evaluation, row, number of the first sample) of its groups."""

@@ -31,6 +31,7 @@ from asyncds.scoring.frames import (
 )
 from asyncds.tasks.base import InvalidScoreError, Row, Task, sandbox_problem
 from asyncds.tasks.environment import Answer, Environment, Episode
+from asyncds.tasks.mixture import own
 from asyncds.tasks.registry import make_task
 from asyncds.user_code import find_user_code
 
@@ -80,6 +81,7 @@ def _actions(task: Task, player: "Player", request: AnyRequest) -> Iterator[Call
 
 
 def _judge(task: Task, row: Row, completion: str) -> Reply:
+    task, row = own(task, row)
     return Reply(score=checked(task, task.score(row, completion)))
 
 
@@ -87,13 +89,14 @@ class Player:
     """Plays episodes of an environment, one at a time."""
 
     def __init__(self, task: Task) -> None:
-        self._task = task
+        self._all = self._task = task
         self._episode: Episode | None = None
 
     def play(self, request: EpisodeRequest) -> Reply:
         """Do what is asked; raises whatever the environment raises."""
         match request:
             case Begin(row=row):
+                self._task, row = own(self._all, row)
                 if not isinstance(self._task, Environment):
                     raise InvalidScoreError("the task is no environment")
                 self._episode = self._task.start(row)

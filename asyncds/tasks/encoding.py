@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from asyncds.tasks.base import Chat, Message, Prompt, Row, Task, chat_of
 from asyncds.tasks.environment import Answer, Environment, turns_of
+from asyncds.tasks.mixture import own
 
 
 class ChatTokenizer(Protocol):
@@ -38,6 +39,7 @@ def encode_prompt(task: Task, row: Row, tokenizer: ChatTokenizer) -> list[int]:
     (from the tokenizer) where there is no template. A control token that is written inside a prompt
     is text.
     """
+    task, row = own(task, row)
     prompt = task.prompt(row)
     if isinstance(prompt, str):
         return _encoded(prompt, tokenizer)

@@ -14,6 +14,7 @@ KINDS = {
     "dataset": "asyncds.tasks.dataset.task:DatasetTask",
     "knights_knaves": "asyncds.tasks.knights_knaves.task:KnightsKnavesTask",
     "math": "asyncds.tasks.math.task:MathTask",
+    "mixture": "asyncds.tasks.mixture:MixtureTask",
     "reasoning_gym": "asyncds.tasks.reasoning_gym:ReasoningGymTask",
 }
 

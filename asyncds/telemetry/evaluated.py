@@ -11,6 +11,8 @@ import yaml
 
 from asyncds.algo.passk import mean_pass_at_k
 from asyncds.rollout.journal import Journal
+from asyncds.rollout.lifecycle import Purpose
+from asyncds.rollout.row_sets import set_of
 from asyncds.telemetry.evaluations import Evaluation, evaluation_counts
 from asyncds.telemetry.files import replace_file, to_json
 from asyncds.telemetry.rollouts.read import read_rollout, tokenizer_of
@@ -76,8 +78,8 @@ def write_samples(run_dir: Path) -> Path:
     """Write samples.jsonl into a run directory: a line for each problem of each evaluation.
 
     Many samples are in several lines, in parts as they were leased.
-    That is its prompt, and of each sample the text, the answer, the reward, what the reward is made
-    of, and whether it is correct and ended by itself.
+    That is its set and prompt, and of each sample the text, the answer, the reward, what the reward
+    is made of, and whether it is correct and ended by itself.
     """
     path = run_dir / SAMPLES
     partial = path.with_name(path.name + ".partial")
@@ -91,6 +93,7 @@ def write_samples(run_dir: Path) -> Path:
 def _samples(run_dir: Path) -> Iterator[dict[str, Any]]:
     decode = decoder(tokenizer_of(yaml.safe_load((run_dir / "config.yaml").read_text("utf-8"))))
     with closing(Journal(run_dir / "journal.db", read_only=True)) as journal:
+        sets = journal.row_sets().get(Purpose.EVAL, [])
         for evaluation in journal.evaluations():
             for group in journal.groups(evaluation=evaluation.id):
                 rollout = read_rollout(group, decode)
@@ -98,6 +101,7 @@ def _samples(run_dir: Path) -> Iterator[dict[str, Any]]:
                     "evaluation": evaluation.id,
                     "step": evaluation.step,
                     "temperature": evaluation.temperature,
+                    "set": set_of(sets, group.row),
                     "row": group.row,
                     "prompt": rollout.prompt,
                     "n": group.n,

@@ -103,6 +103,7 @@ ROWS = (
             ),
         ),
     ),
+    Row("Tasks", section(Section.TASKS)),
     Row(
         "Evaluation on held-out problems",
         (

@@ -1,15 +1,10 @@
 """Batches for the learner: its ranks ask for shards, and so say what they have trained."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import islice
 
-import numpy as np
-
-from asyncds.algo.diversity import diversity
 from asyncds.protocol.batch import Shard
 from asyncds.protocol.codec import (
-    MAX_PARTS,
     GroupArrays,
     ProtocolError,
     decode_group,
@@ -22,6 +17,7 @@ from asyncds.protocol.wire import BatchRequest, Message
 from asyncds.rollout.journal import Journal
 from asyncds.rollout.journal_file import JournalDamagedError
 from asyncds.rollout.journal_reader import GroupRow
+from services.coordinator.batch_facts import BatchMeasure
 from services.coordinator.leases import LeaseBook
 
 
@@ -47,11 +43,13 @@ class BatchServer:
         *,
         journal: Journal,
         leases: LeaseBook,
+        measure: BatchMeasure,
         version_at: Callable[[int], int],
         send: Callable[[bytes, Message], None],
     ) -> None:
         self._journal = journal
         self._leases = leases
+        self._measure = measure
         self._version_at = version_at
         self._send = send
         self._waiting: dict[int, tuple[int, bytes]] = {}  # rank: (step asked for, peer)
@@ -128,7 +126,7 @@ class BatchServer:
             generators=[r.generator for r in rows],
         )
         self._lags = [r.lag or 0 for r in rows]
-        self._facts = batch_facts(groups, lags=self._lags)
+        self._facts = self._measure.facts(self._step, rows, groups)
         return True
 
     def _group(self, row: GroupRow) -> GroupArrays:
@@ -160,45 +158,5 @@ class BatchServer:
         if not rows or not all(row.payload for row in rows):
             return TrainedBatch(step=step, report=report)
         lags = [r.lag or 0 for r in rows]
-        facts = batch_facts([self._group(row) for row in rows], lags=lags)
+        facts = self._measure.facts(step, rows, [self._group(row) for row in rows])
         return TrainedBatch(step=step, report=report, facts=facts, lags=lags)
-
-
-def batch_facts(groups: Sequence[GroupArrays], *, lags: Sequence[int]) -> BatchFacts:
-    """Facts of a batch of these groups. lags: one per group."""
-    correct = np.concatenate([g.correct for g in groups])
-    lengths = np.concatenate([g.sampled_lengths for g in groups])
-    finished = np.concatenate([g.finished for g in groups])
-    found = [
-        {name: diversity(keys, g.correct.tolist()) for name, keys in g.answers.items()}
-        for g in groups
-    ]
-    primary = [next(iter(of_group.values())) for of_group in found]
-    shares = [d.top_share for d in primary if d.top_share is not None]
-    overlaps = [d.self_overlap for d in primary if d.self_overlap is not None]
-    return BatchFacts(
-        groups=len(groups),
-        sequences=len(lengths),
-        tokens=int(lengths.sum()),
-        length=float(lengths.mean()),
-        truncated=float(1 - finished.mean()),
-        reward=float(np.concatenate([g.rewards for g in groups]).mean()),
-        correct=float(correct.mean()),
-        mixed_groups=float(np.mean([0 < g.correct.sum() < len(g.correct) for g in groups])),
-        solved_groups=len(shares) / len(groups),
-        distinct_correct=float(np.mean([d.distinct for d in primary])),
-        distinct={
-            name: float(np.mean([of_group[name].distinct for of_group in found]))
-            for name in found[0]
-        },
-        top_share=float(np.mean(shares)) if shares else None,
-        self_overlap=float(np.mean(overlaps)) if overlaps else None,
-        lag_mean=float(np.mean(lags)),
-        lag_max=max(lags),
-        parts={
-            name: float(np.concatenate([g.parts[name] for g in groups if name in g.parts]).mean())
-            for name in islice(dict.fromkeys(n for g in groups for n in g.parts), MAX_PARTS)
-        },
-        given=sum(int(g.given[:, 1].sum()) for g in groups) / len(lengths),
-        turns=1 + sum(len(g.given) for g in groups) / len(lengths),
-    )

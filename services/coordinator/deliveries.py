@@ -6,6 +6,7 @@ from collections.abc import Callable
 from asyncds.fleet.membership import Member
 from asyncds.protocol.codec import ProtocolError, encode
 from asyncds.protocol.wire import Ack, Cancel, Delivered, LeaseFailed
+from asyncds.rollout.curriculum import Curriculum, Visit
 from asyncds.rollout.journal import Journal
 from asyncds.rollout.lifecycle import AttemptOutcome, DropReason, LeaseEvent, Purpose
 from asyncds.rollout.scheduler import Scheduler
@@ -30,6 +31,7 @@ class Deliveries:
         journal: Journal,
         checks: GroupChecks,
         dynamic_sampling: DynamicSampling,
+        curriculum: Curriculum,
         reject: Callable[[bytes, str, float], None],
     ) -> None:
         self._leases = leases
@@ -37,6 +39,7 @@ class Deliveries:
         self._journal = journal
         self._checks = checks
         self._dynamic_sampling = dynamic_sampling
+        self._curriculum = curriculum
         self._reject = reject
 
     def delivered(
@@ -75,6 +78,8 @@ class Deliveries:
         leases.deliver(entry, group, payload=payload, by=member, attempt=message.attempt)
         leases.failures.delivered(entry, message, completions=len(group.lengths), now=now)
         if entry.purpose == Purpose.TRAIN:
+            right = group.correct
+            self._curriculum.visited(entry.row, Visit(entry.id, len(right), int(right.sum())))
             # What dynamic sampling drops leaves room for another.
             verdict = self._dynamic_sampling.judge(group, step=self._scheduler.step)
             if verdict is Verdict.DROP:

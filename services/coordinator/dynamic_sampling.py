@@ -31,6 +31,18 @@ class Verdict(Enum):
     EXCUSED = "excused"
 
 
+class Signal:
+    """Says of groups whether anything can be learnt from them, by the algorithm of the run."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self._algorithm = config.algorithm.resolved() if config.trains else config.algorithm
+        self._max_tokens = config.sampling.max_tokens
+
+    def carried_by(self, group: GroupArrays, *, step: int) -> bool:
+        """Whether a group has an advantage in training batch `step`."""
+        return carries_signal(self._algorithm.at(step), group, max_tokens=self._max_tokens)
+
+
 class DynamicSampling:
     """Judges one group after the other; its two numbers are kept in the journal.
 
@@ -38,11 +50,9 @@ class DynamicSampling:
     dropped, however the deliveries fall between batches.
     """
 
-    def __init__(self, *, config: RunConfig, journal: Journal) -> None:
+    def __init__(self, *, config: RunConfig, signal: Signal, journal: Journal) -> None:
         self._config = config
-        self._algorithm = config.algorithm
-        if config.rollout.dynamic_sampling.enabled:
-            self._algorithm = config.algorithm.resolved()
+        self._signal = signal
         self._journal = journal
         self._kept, self._dropped = json.loads(journal.meta("dynamic_sampling") or "[0, 0]")
         self._logged = False
@@ -57,8 +67,7 @@ class DynamicSampling:
             return Verdict.KEEP
         limit = rollout.dynamic_sampling.max_dropped * rollout.groups_per_step
         verdict = Verdict.KEEP
-        algorithm, longest = self._algorithm.at(step), self._config.sampling.max_tokens
-        if not carries_signal(algorithm, group, max_tokens=longest):
+        if not self._signal.carried_by(group, step=step):
             verdict = Verdict.DROP if self._dropped < limit else Verdict.EXCUSED
         if verdict is Verdict.DROP:
             self._dropped += 1

@@ -3,13 +3,14 @@
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import accumulate, chain, pairwise
 from typing import Any
 
 from asyncds.protocol.codec import GroupArrays, decode_group, unpack_group
 from asyncds.protocol.records import EvaluationNumbers, EvaluationRecord
 from asyncds.rollout.journal_reader import GroupRow
 from asyncds.rollout.open_leases import OpenLease, OpenLeases
+from asyncds.rollout.prompt_order import apportioned
 from services.coordinator.evaluation_numbers import Multiplicity, Problem, numbers
 
 PART_TOKENS = 1_000_000
@@ -102,7 +103,8 @@ def best_step(results: Sequence[EvaluationRecord], *, temperature: float, k: int
 class EvaluationRound:
     """One evaluation at each of some temperatures, under way. While it is open no weights are sent.
 
-    temperatures: of each evaluation, by its id. leases: the table in which its leases are open.
+    rows: of the problems. temperatures: of each evaluation, by its id. leases: the table in which
+    its leases are open.
     """
 
     def __init__(
@@ -111,7 +113,7 @@ class EvaluationRound:
         version: int,
         step: int,
         n_samples: int,
-        n_problems: int,
+        rows: Sequence[int],
         temperatures: dict[int, float],
         leases: OpenLeases,
     ) -> None:
@@ -119,7 +121,7 @@ class EvaluationRound:
         self.step = step
         self.total = leases.evaluating
         self._n_samples = n_samples
-        self._n_problems = n_problems
+        self._rows = rows
         self._temperatures = temperatures
         self._leases = leases
         self._failure = ""
@@ -182,9 +184,9 @@ class EvaluationRound:
                 failure=self._failure,
                 sets={
                     name: EvaluationNumbers(**self._numbers(id, rows, pass_at, multiplicity))
-                    for name, rows in set_rows(sets, self._n_problems).items()
+                    for name, rows in set_rows(sets, self._rows).items()
                 },
-                **self._numbers(id, range(self._n_problems), pass_at, multiplicity),
+                **self._numbers(id, self._rows, pass_at, multiplicity),
             )
             for id, temperature in self._temperatures.items()
         ]
@@ -197,10 +199,22 @@ class EvaluationRound:
         return numbers(problems, rows=rows, pass_at=pass_at, multiplicity=multiplicity)
 
 
-def set_rows(sets: Sequence[tuple[str, int]], n_problems: int) -> dict[str, list[int]]:
-    """The rows of each set that are among the first `n_problems`; sets without any are left out."""
-    names = chain.from_iterable([name] * n for name, n in sets)
+def evaluated_rows(
+    held_out: int, sets: Sequence[tuple[str, int]], most: int | None
+) -> Sequence[int]:
+    """The rows that are evaluated, if at most so many are: of each set the first, by its size."""
+    if most is None or most >= held_out:
+        return range(held_out)
+    sizes = [n for _, n in sets] or [held_out]
+    shares = apportioned({i: n for i, n in enumerate(sizes) if n}, most)
+    firsts = accumulate(sizes, initial=0)
+    return [row for i, first in enumerate(firsts) for row in range(first, first + shares.get(i, 0))]
+
+
+def set_rows(sets: Sequence[tuple[str, int]], rows: Sequence[int]) -> dict[str, list[int]]:
+    """The rows of each set among these; sets without any are left out."""
+    names = [*chain.from_iterable([name] * n for name, n in sets)]
     found: dict[str, list[int]] = {}
-    for row, name in zip(range(n_problems), names, strict=False):
-        found.setdefault(name, []).append(row)
+    for row in rows[: len(names)]:
+        found.setdefault(names[row], []).append(row)
     return found

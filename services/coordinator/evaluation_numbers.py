@@ -53,9 +53,11 @@ def numbers(
     multiplicity: by equivalence, how many distinct correct answers the first rows have, 0 where
     that is not known.
     """
-    names = list(problems[0].answers) if problems else []
-    primary = names[0] if names else ""
-    diversities = [{name: diversity_of(p.answers[name]) for name in names} for p in problems]
+    names = dict.fromkeys(name for p in problems for name in p.answers)
+    diversities = [{name: diversity_of(c) for name, c in p.answers.items()} for p in problems]
+    # Problems of different tasks may differ in what counts as the same.
+    primaries = [next(iter(p.answers)) for p in problems]
+    primary = primaries[0] if len(set(primaries)) == 1 else ""
     exist = {
         name: _mean([counts[row] or None for row in rows if row < len(counts)])[0]
         for name, counts in multiplicity.items()
@@ -66,16 +68,19 @@ def numbers(
         if problems
         else {}
     )
-    seen = [found[primary] for found in diversities]
-    known = multiplicity.get(primary, ())
+    seen = [found[name] for found, name in zip(diversities, primaries, strict=True)]
+    known = [
+        counts[p.row] if p.row < len(counts := multiplicity.get(name, ())) else 0
+        for p, name in zip(problems, primaries, strict=True)
+    ]
     averaged = {
         "top_share": _mean([d.top_share for d in seen]),
         "self_overlap": _mean([d.self_overlap for d in seen]),
         "normalised_variance": _mean(
             [
-                normalised_variance(d.self_overlap, known[p.row])
-                for p, d in zip(problems, seen, strict=True)
-                if d.self_overlap is not None and p.row < len(known) and known[p.row]
+                normalised_variance(d.self_overlap, n)
+                for d, n in zip(seen, known, strict=True)
+                if d.self_overlap is not None and n
             ]
         ),
         "entropy": _mean([-p.logprob / p.tokens for p in problems]),
@@ -93,7 +98,9 @@ def numbers(
         "equivalence": primary,
         "distinct_correct": distinct.mean,
         "distinct_correct_interval": [distinct.low, distinct.high],
-        "distinct": {name: _mean([d[name].distinct for d in diversities])[0] for name in names},
+        "distinct": {
+            name: _mean([d[name].distinct for d in diversities if name in d])[0] for name in names
+        },
         "solution_multiplicity": exist.get(primary),
         "multiplicity": exist,
         **{name: mean for name, (mean, _) in averaged.items()},

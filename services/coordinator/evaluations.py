@@ -7,7 +7,7 @@ from asyncds.config.schema import RunConfig
 from asyncds.fleet.membership import Fleet, Health
 from asyncds.rollout.journal import Journal
 from services.coordinator.checkpoints import CheckpointTracker
-from services.coordinator.evaluation import Due, EvaluationPlan
+from services.coordinator.evaluation import Due, EvaluationPlan, evaluated_rows
 from services.coordinator.events import EvaluationFinished, Event
 from services.coordinator.leases import LeaseBook
 from services.coordinator.task_facts import TaskFacts
@@ -86,7 +86,7 @@ class Evaluations:
             version=published,
             step=step,
             n_samples=due.n_samples,
-            n_problems=min(held_out, self._config.eval.n_problems or held_out),
+            rows=evaluated_rows(held_out, self._task.sets, self._config.eval.n_problems),
         )
         self._watchdog.moved(now)
 

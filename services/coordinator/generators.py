@@ -103,6 +103,7 @@ class GeneratorService:
         if hello.rows != self._parts.task.rows:
             self._parts.leases.failures.expect(Purpose.TRAIN, hello.rows["train"])
         self._parts.task.told_by_generator(hello)
+        self._parts.journal.set_row_sets(train=hello.training_sets, evaluated=hello.sets)
         member = Member(
             name=hello.name,
             incarnation=hello.incarnation,

@@ -117,5 +117,5 @@ class Grants:
             return training.popleft()
         if self._scheduler.admissible(member.version) <= 0:
             return None
-        row, attempt = self._prompts.next(self._task.rows["train"])
+        row, attempt = self._prompts.next()
         return self._leases.make(row, attempt=attempt)

@@ -1,6 +1,7 @@
 """Introductions: the conditions on which a process is let into a run."""
 
 from asyncds.config.schema import RunConfig
+from asyncds.config.tasks import task_weights
 from asyncds.fleet.membership import Fleet
 from asyncds.protocol.wire import PROTOCOL, GeneratorHello, LearnerHello
 
@@ -66,6 +67,12 @@ class Introductions:
         for split in (*trained, self._config.eval.split):
             if hello.rows.get(split, 0) < 1:
                 return f"its task has no rows in the split {split!r}: give the task some"
+        consists_of = [name for name, _ in hello.training_sets]
+        if (weights := task_weights(self._config.task)) and consists_of != [*weights]:
+            return (
+                f"its task consists of {', '.join(consists_of)}, and task.tasks names "
+                f"{', '.join(weights)}: give every process the same configuration"
+            )
         in_sets = sum(n for _, n in hello.sets)
         if hello.sets and in_sets != hello.rows[self._config.eval.split]:
             return (

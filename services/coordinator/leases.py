@@ -1,7 +1,7 @@
 """The lease book: every step in the life of a lease, in the journal and in memory at once."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -94,7 +94,7 @@ class LeaseBook:
     # --- evaluation rounds ----------------------------------------------------------------------
 
     def open_round(
-        self, *, version: int, step: int, n_samples: int, n_problems: int
+        self, *, version: int, step: int, n_samples: int, rows: Sequence[int]
     ) -> EvaluationRound:
         """Start an evaluation at each temperature: leases for each held-out problem.
 
@@ -103,9 +103,9 @@ class LeaseBook:
         for the same, goes on: what was delivered of it is not sampled again.
         """
         shares = parts(n_samples, max_tokens=self._config.sampling.max_tokens)
-        self.failures.expect(Purpose.EVAL, n_problems)
+        self.failures.expect(Purpose.EVAL, len(rows))
         temperatures = self._config.eval.temperatures
-        asked = samples_asked(self._config, version, step, n_samples, n_problems)
+        asked = samples_asked(self._config, version, step, n_samples, len(rows))
         unfinished = self._journal.reopen_evaluations()
         if self._journal.meta("round") != asked or len(unfinished) != len(temperatures):
             self._journal.drop_evaluations()
@@ -116,7 +116,7 @@ class LeaseBook:
             ]
         sampled = {part for id in unfinished for part in self._journal.sampled_parts(id)}
         for evaluation, temperature in zip(unfinished, temperatures, strict=True):
-            for row in range(n_problems):
+            for row in rows:
                 for part in shares:
                     if (evaluation, row, part.start) not in sampled:
                         self._make_part(row, part, evaluation=evaluation, temperature=temperature)
@@ -124,7 +124,7 @@ class LeaseBook:
             version=version,
             step=step,
             n_samples=n_samples,
-            n_problems=n_problems,
+            rows=rows,
             temperatures=dict(zip(unfinished, temperatures, strict=True)),
             leases=self.open,
         )

@@ -4,18 +4,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from asyncds.config.schema import RunConfig
+from asyncds.config.tasks import task_weights
 from asyncds.fleet.arrivals import Arrivals
 from asyncds.fleet.membership import Fleet
 from asyncds.fleet.probe_level import ProbeLevel
 from asyncds.fleet.weight_sync import WeightSync
 from asyncds.protocol.wire import Message
+from asyncds.rollout.curriculum import Curriculum, Visit
 from asyncds.rollout.journal import Journal
 from asyncds.rollout.open_leases import OpenLeases
 from asyncds.rollout.scheduler import Scheduler
+from services.coordinator.batch_facts import BatchMeasure
 from services.coordinator.batches import BatchServer
 from services.coordinator.checkpoints import CheckpointTracker
 from services.coordinator.deliveries import Deliveries
-from services.coordinator.dynamic_sampling import DynamicSampling
+from services.coordinator.dynamic_sampling import DynamicSampling, Signal
 from services.coordinator.evaluations import Evaluations
 from services.coordinator.events import Event, SyncEnded
 from services.coordinator.grants import Grants
@@ -84,7 +87,15 @@ def make_parts(
         total_steps=config.steps,
         hold=r.hold,
     )
-    prompts = TrainingPrompts(seed=config.seed, journal=journal)
+    curriculum = Curriculum(r.curriculum, seed=config.seed)
+    curriculum.restore((row, Visit(*visit)) for row, *visit in journal.visits())
+    prompts = TrainingPrompts(
+        seed=config.seed,
+        weights=task_weights(config.task),
+        curriculum=curriculum,
+        journal=journal,
+        task=task,
+    )
     leases = LeaseBook(
         config=config,
         journal=journal,
@@ -95,8 +106,13 @@ def make_parts(
         send=send,
     )
     checks = GroupChecks(rollout=r, journal=journal, task=task)
+    signal = Signal(config)
     batches = BatchServer(
-        journal=journal, leases=leases, version_at=scheduler.version_at, send=send
+        journal=journal,
+        leases=leases,
+        measure=BatchMeasure(signal=signal, task=task),
+        version_at=scheduler.version_at,
+        send=send,
     )
     starts = int(journal.meta("starts") or 0)
     journal.set_meta("starts", str(starts + 1))
@@ -142,7 +158,8 @@ def make_parts(
             scheduler=scheduler,
             journal=journal,
             checks=checks,
-            dynamic_sampling=DynamicSampling(config=config, journal=journal),
+            dynamic_sampling=DynamicSampling(config=config, signal=signal, journal=journal),
+            curriculum=curriculum,
             reject=rejected.add,
         ),
         batches=batches,
@@ -166,6 +183,7 @@ def make_parts(
             leases=open_leases,
             scheduler=scheduler,
             weights=weights,
+            curriculum=curriculum,
             pace=pace,
             tell=tell,
         ),

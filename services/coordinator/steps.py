@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from asyncds.fleet.membership import Fleet
 from asyncds.protocol.records import StepRecord
+from asyncds.rollout.curriculum import Curriculum
 from asyncds.rollout.journal import Journal
 from asyncds.rollout.lifecycle import OpenState
 from asyncds.rollout.open_leases import OpenLeases
@@ -26,6 +27,7 @@ class StepRecorder:
         leases: OpenLeases,
         scheduler: Scheduler,
         weights: WeightSyncManager,
+        curriculum: Curriculum,
         pace: Pace,
         tell: Callable[[Event], None],
     ) -> None:
@@ -34,6 +36,7 @@ class StepRecorder:
         self._leases = leases
         self._scheduler = scheduler
         self._weights = weights
+        self._curriculum = curriculum
         self._pace = pace
         self._tell = tell
 
@@ -55,6 +58,7 @@ class StepRecorder:
             healthy=len(self._fleet.healthy()),
             sync_seconds=figures.last_seconds,
             pause_seconds=figures.last_pause,
+            curriculum=self._curriculum.facts(),
         )
         self._journal.add_step(record)
         self._tell(StepTrained(record=record, lags=batch.lags))

@@ -13,7 +13,7 @@ from asyncds.protocol.spans import given_spans
 from asyncds.protocol.wire import Lease
 from asyncds.scoring.frames import Reply
 from asyncds.scoring.scorer import Scorer
-from asyncds.tasks.base import Row
+from asyncds.tasks.base import Prompt, Row
 from asyncds.tasks.encoding import Conversation
 from asyncds.tasks.environment import Environment
 
@@ -45,12 +45,15 @@ class EpisodePlayer:
         self._conversation = Conversation(task, tokenizer)
         self._limits = limits
 
-    async def play(self, lease: Lease, row: Row, prompt_ids: Int32, sample: int) -> Played:
+    async def play(
+        self, lease: Lease, row: Row, prompt: Prompt, prompt_ids: Int32, sample: int
+    ) -> Played:
         """Play an episode of a row, the lease's sample of that number.
 
+        row: as the scorer's task has it. prompt, prompt_ids: what the episode begins with.
         It goes on until the environment gives a score, fails, or a limit is reached.
         """
-        prompt, transcript = self._task.prompt(row), _Transcript(prompt_ids)
+        transcript = _Transcript(prompt_ids)
         async with self._scorer.episode(row) as episode:
             end = self._engine.sampling_clock() + self._limits.seconds
             while True:

@@ -19,8 +19,9 @@ from asyncds.engine.vllm_metrics import VllmMetrics
 from asyncds.protocol.wire import PROTOCOL, Bye, Dump, FromCoordinator, GeneratorHello, Welcome
 from asyncds.scoring.make import make_scorer
 from asyncds.scoring.scorer import Scorer, ScorerUnavailableError
-from asyncds.tasks.base import Row, Split, Task, evaluation_sets
+from asyncds.tasks.base import Split, Task, evaluation_sets
 from asyncds.tasks.environment import Environment
+from asyncds.tasks.mixture import tasks_in
 from asyncds.tasks.registry import make_task
 from asyncds.telemetry.metrics.registry import build_metrics
 from asyncds.transport.announce import announce
@@ -114,8 +115,17 @@ async def _serve(config: RunConfig, engine: EngineCache, *, name: str, index: in
 
 def _scorer(config: RunConfig, task: Task) -> AbstractAsyncContextManager[Scorer]:
     options = task_options(config.task, tokenizer=config.tokenizer or config.model)
-    episodes = isinstance(task, Environment)
-    return make_scorer(config.scoring, kind=config.task.kind, options=options, episodes=episodes)
+    return make_scorer(
+        config.scoring,
+        kind=config.task.kind,
+        options=options,
+        episodes=bool(_environments(task)),
+    )
+
+
+def _environments(task: Task) -> dict[str, Environment]:
+    """The environments among the tasks that a task consists of."""
+    return {name: one for name, one in tasks_in(task).items() if isinstance(one, Environment)}
 
 
 async def _generate(
@@ -143,15 +153,16 @@ async def _generate(
             task=task,
             tokenizer=tokenizer,
             metrics=metrics,
-            episodes=EpisodePlayer(
-                engine=engine,
-                scorer=scorer,
-                task=task,
-                tokenizer=tokenizer,
-                limits=config.episodes,
-            )
-            if isinstance(task, Environment)
-            else None,
+            episodes={
+                name: EpisodePlayer(
+                    engine=engine,
+                    scorer=scorer,
+                    task=environment,
+                    tokenizer=tokenizer,
+                    limits=config.episodes,
+                )
+                for name, environment in _environments(task).items()
+            },
         ),
         updates=WeightUpdates(
             engine=engine,
@@ -228,7 +239,7 @@ def _introduction(config: RunConfig, task: Task, tokenizer: Any, name: str) -> G
     """The introduction of a new incarnation."""
     c = config.generator
     splits: tuple[Split, ...] = get_args(Split)
-    counted = min(config.eval.n_problems or COUNTED, COUNTED)
+    sets = evaluation_sets(task, config.eval.split)
     return GeneratorHello(
         name=name,
         incarnation=uuid.uuid4().hex,
@@ -238,8 +249,9 @@ def _introduction(config: RunConfig, task: Task, tokenizer: Any, name: str) -> G
         tokenizer=vocabulary_fingerprint(tokenizer.get_vocab()),
         data=task.fingerprint(),
         rows={split: len(task.rows(split)) for split in splits},
-        multiplicity=_multiplicity(task, task.rows(config.eval.split)[:counted]),
-        sets=evaluation_sets(task, config.eval.split),
+        multiplicity=_multiplicity(config, task, sets),
+        sets=sets,
+        training_sets=evaluation_sets(task, "train"),
         leases=[],
     )
 
@@ -247,12 +259,23 @@ def _introduction(config: RunConfig, task: Task, tokenizer: Any, name: str) -> G
 def _capacity(config: RunConfig, task: Task) -> int:
     """Completions that may be in work or wait here."""
     at_once = config.generator.max_num_seqs
-    if isinstance(task, Environment):
+    if _environments(task):
         at_once = min(at_once, config.scoring.episodes)
     return 2 * at_once
 
 
-def _multiplicity(task: Task, rows: Sequence[Row]) -> dict[str, list[int]]:
-    """Distinct correct answers of each row under each equivalence, 0 where they are not known."""
-    counts = [task.multiplicity(row) or {} for row in rows]
+def _multiplicity(
+    config: RunConfig, task: Task, sets: Sequence[tuple[str, int]]
+) -> dict[str, list[int]]:
+    """Distinct correct answers of each row under each equivalence, 0 where they are not known.
+
+    They are counted of the first rows of each set that is evaluated.
+    """
+    rows, most = task.rows(config.eval.split), min(config.eval.n_problems or COUNTED, COUNTED)
+    counts: list[dict[str, int]] = []
+    first = 0
+    for _, n in sets or [("", len(rows))]:
+        counts += [{}] * (first - len(counts))
+        counts += [task.multiplicity(row) or {} for row in rows[first : first + min(n, most)]]
+        first += n
     return {name: [count.get(name, 0) for count in counts] for name in task.equivalences}

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,6 +17,7 @@ from asyncds.scoring.pool import group_scores
 from asyncds.scoring.scorer import GroupScores, Scorer
 from asyncds.tasks.base import Row, Task, reward_parts
 from asyncds.tasks.encoding import TemplateError, encode_prompt
+from asyncds.tasks.mixture import name_of, own
 from asyncds.telemetry.metrics.registry import Metrics
 from asyncds.telemetry.traces.spans import Trace, attempt_key, nanoseconds
 from services.generator.episodes import EpisodePlayer, Played
@@ -47,16 +48,16 @@ class GroupSampler:
         task: Task,
         tokenizer: Any,
         metrics: Metrics,
-        episodes: EpisodePlayer | None = None,
+        episodes: Mapping[str, EpisodePlayer] | None = None,
     ) -> None:
-        """episodes: plays them, where the task is an environment."""
+        """episodes: who plays them, by the name of the environment in ``tasks_in``."""
         self._engine = engine
         self._scorer = scorer
         self._task = task
         self._tokenizer = tokenizer
         self._shown = ShownTexts(tokenizer)
         self._metrics = metrics
-        self._episodes = episodes
+        self._episodes = episodes or {}
 
     async def fulfil(self, lease: Lease, *, trace: Trace | None = None) -> Delivered:
         """Sample and score a group. Raises LeaseError. trace: the lease's.
@@ -72,11 +73,12 @@ class GroupSampler:
             raise LeaseError(why[:500], permanent=True) from error
         began = time.time_ns()
         played: list[Played] | None = None
+        player = self._episodes.get(name_of(self._task, row))
         try:
-            if self._episodes is None:
+            if player is None:
                 completions = await self._sample(lease, prompt)
             else:
-                played = await self._play(lease, row, prompt, self._episodes)
+                played = await self._play(lease, row, prompt, player)
                 completions = [episode.completion for episode in played]
         except TemplateError as error:
             raise LeaseError(str(error)[:500], permanent=True) from error
@@ -107,7 +109,7 @@ class GroupSampler:
         return Delivered(
             lease=lease.id,
             attempt=lease.attempt,
-            group=pack_group(_arrays(prompt, completions, judged, self._task)),
+            group=pack_group(_arrays(prompt, completions, judged, own(self._task, row)[0])),
             texts=self._shown.of(prompt.tolist(), [c.text for c in completions]),
             score_errors=errors,
             score_error=judged.error[:500],
@@ -140,8 +142,9 @@ class GroupSampler:
     ) -> list[Played]:
         """Episodes of a row; fewer than the lease asks for if some are late."""
         _fits(lease, prompt, room=self._engine.max_model_len)
+        words = self._task.prompt(row)
         return await _survivors(
-            [player.play(lease, row, prompt, i) for i in range(lease.group_size)],
+            [player.play(lease, row, words, prompt, i) for i in range(lease.group_size)],
             seconds=lease.straggler_seconds,
             clock=self._engine.sampling_clock,
         )

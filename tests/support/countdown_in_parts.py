@@ -1,4 +1,4 @@
-"""Countdown with parts of rewards and evaluation sets, for the tests of what shows them."""
+"""Countdown with parts of rewards, and of rows, for the tests of what shows them."""
 
 from typing import Any
 
@@ -17,9 +17,9 @@ class CountdownInParts(CountdownTask):
         super().__init__(**options)
 
     def sets(self, split: Split) -> list[tuple[str, int]]:
-        """Two for evaluation."""
+        """Two of every split."""
         rows = len(self.rows(split))
-        return [("one", rows // 2), ("two", rows - rows // 2)] if split == "eval" else []
+        return [("one", rows // 2), ("two", rows - rows // 2)]
 
     def score(self, row: Row, completion: str) -> Score:
         score = super().score(row, completion)

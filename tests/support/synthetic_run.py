@@ -60,6 +60,7 @@ def make_run(root: Path, *, steps: int = 60, finished: bool = True, hostile: boo
     rng = np.random.default_rng(0)
     journal = Journal(run / "journal.db")
     with journal.transaction():
+        journal.set_row_sets(train=[], evaluated=[("AIME", 4), ("MATH", 8)])
         evaluations = [
             id
             for at in range(0, steps + 1, 20)

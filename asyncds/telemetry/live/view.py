@@ -125,12 +125,12 @@ class LiveView:
         with closing(Journal(self._journal, read_only=True)) as journal:
             leases = spread(journal.sampled_leases(), newest=READ_NEWEST, others=READ_OTHERS)
             groups = list(journal.groups_of(leases))
-            evaluations = journal.evaluations()
+            sets = journal.row_sets()
         rows = (
             row
             for group in reversed(groups)
             for row in islice(
-                rows_of(self._rollout(group, singles=READ_OF_TURN), evaluations),
+                rows_of(self._rollout(group, singles=READ_OF_TURN), sets),
                 SAMPLE_COMPLETIONS,
             )
         )

@@ -4,9 +4,10 @@ from asyncds.telemetry.metrics.coordinator import COORDINATOR
 from asyncds.telemetry.metrics.declaration import Chart, Metric, Role, Section
 from asyncds.telemetry.metrics.generator import GENERATOR
 from asyncds.telemetry.metrics.learner import LEARNER
+from asyncds.telemetry.metrics.tasks import TASKS
 
 CATALOGUE: dict[Role, tuple[Metric, ...]] = {
-    "coordinator": COORDINATOR,
+    "coordinator": (*COORDINATOR, *TASKS),
     "generator": GENERATOR,
     "learner": LEARNER,
 }

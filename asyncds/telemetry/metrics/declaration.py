@@ -23,6 +23,7 @@ class Section(StrEnum):
     """A part of the report, and a row of a dashboard."""
 
     REWARD = "Reward"
+    TASKS = "Tasks"
     HELD_OUT = "Held-out problems"
     DIVERSITY = "Diversity and entropy"
     OBJECTIVE = "Objective"

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from asyncds.protocol.records import (
     BatchFacts,
+    CurriculumFacts,
     EvaluationRecord,
     RecordError,
     RunStatus,
     StepRecord,
+    TaskBatch,
 )
 from tests.support.records import evaluation_record, run_status, step_record
 
@@ -31,8 +33,10 @@ def records(kind: type[msgspec.Struct], **fields: st.SearchStrategy[Any]) -> st.
     return st.builds(kind, **(drawn | fields))
 
 
-facts = records(BatchFacts, distinct=names, parts=names, top_share=st.none() | numbers)
-steps = records(StepRecord, batch=st.none() | facts, learner=names)
+tasks = st.dictionaries(st.text(min_size=1, max_size=9), records(TaskBatch), max_size=3)
+facts = records(BatchFacts, distinct=names, parts=names, top_share=st.none() | numbers, tasks=tasks)
+curricula = st.none() | records(CurriculumFacts, problems=st.integers(0))
+steps = records(StepRecord, batch=st.none() | facts, learner=names, curriculum=curricula)
 
 
 @given(steps)

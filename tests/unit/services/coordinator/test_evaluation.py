@@ -25,7 +25,7 @@ from asyncds.rollout.journal import Journal
 from asyncds.rollout.lifecycle import Purpose
 from asyncds.rollout.open_leases import OpenLeases
 from asyncds.telemetry.metrics.registry import build_metrics
-from services.coordinator.batches import batch_facts
+from services.coordinator.batch_facts import batch_facts
 from services.coordinator.coordinator import Coordinator
 from services.coordinator.evaluation import (
     PART_SAMPLES,
@@ -79,7 +79,7 @@ def evaluate(
         version=4,
         step=4,
         n_samples=4,
-        n_problems=len(problems),
+        rows=range(len(problems)),
         temperatures={1: 0.7},
         leases=table,
     )
@@ -257,7 +257,7 @@ def open_round(
         tell=lambda event: None,
         now=0.0,
     )
-    made.leases.open_round(version=0, step=0, n_samples=n_samples, n_problems=n_problems)
+    made.leases.open_round(version=0, step=0, n_samples=n_samples, rows=range(n_problems))
     return made.leases, journal
 
 

@@ -12,7 +12,7 @@ from asyncds.protocol import wire
 from asyncds.protocol.codec import pack_group
 from asyncds.rollout.journal import Journal
 from asyncds.rollout.journal_file import JournalError
-from services.coordinator.dynamic_sampling import DynamicSampling, Verdict
+from services.coordinator.dynamic_sampling import DynamicSampling, Signal, Verdict
 from tests.simulation.simulated_config import make_config
 from tests.simulation.simulated_generator import VOCABULARY
 from tests.support.coordinator_fixture import (
@@ -54,10 +54,10 @@ def test_a_group_without_signal_is_dropped_and_another_prompt_comes(tmp_path: Pa
 
 def test_a_hopeless_task_does_not_starve_the_learner(tmp_path: Path) -> None:
     """Across restarts: what was dropped for this batch is not forgotten."""
-    verdicts = []
+    verdicts, config = [], make_config(**DYNAMIC_SAMPLING)
     for _ in range(4):
         with closing(Journal(tmp_path / "journal.db")) as journal:
-            sampling = DynamicSampling(config=make_config(**DYNAMIC_SAMPLING), journal=journal)
+            sampling = DynamicSampling(config=config, signal=Signal(config), journal=journal)
             verdicts += [sampling.judge(make_group(), step=0) for _ in range(2)]
     drop, excused = Verdict.DROP, Verdict.EXCUSED
     assert verdicts == [drop, drop, drop, excused, excused, excused, drop, drop]
@@ -67,7 +67,7 @@ def test_a_group_is_judged_by_what_is_in_force_for_the_next_batch(tmp_path: Path
     falling = {"kind": "ds_grpo", "gamma_n": {"start": 1.0, "end": 0.0, "steps": 2}}
     config = make_config(**DYNAMIC_SAMPLING | {"algorithm": {"advantage": falling}})
     with closing(Journal(tmp_path / "journal.db")) as journal:
-        sampling = DynamicSampling(config=config, journal=journal)
+        sampling = DynamicSampling(config=config, signal=Signal(config), journal=journal)
         verdicts = [sampling.judge(make_group(), step=step) for step in (0, 1, 2)]
     assert verdicts == [Verdict.KEEP, Verdict.KEEP, Verdict.DROP]
 

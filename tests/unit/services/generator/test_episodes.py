@@ -127,7 +127,7 @@ def fulfilled(
                 task=task,
                 tokenizer=tokenizer,
                 metrics=metrics,
-                episodes=player,
+                episodes={"": player},
             )
             return await sampler.fulfil(lease(samples=samples, max_tokens=max_tokens))
 
