@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
+from asyncds.cli.task_episode import PlayedEpisode, play
 from asyncds.config.schema import RunConfig
 from asyncds.config.tasks import each_task, task_options
 from asyncds.launch.errors import UserError
@@ -16,6 +17,7 @@ from asyncds.scoring.frames import Reply
 from asyncds.scoring.process_pool import ProcessPoolScorer
 from asyncds.tasks.base import Row, Split, Task, evaluation_sets
 from asyncds.tasks.encoding import encode_prompt
+from asyncds.tasks.environment import Environment
 from asyncds.tasks.registry import make_task
 from asyncds.tasks.warned import warned
 
@@ -61,7 +63,7 @@ class Tried:
 
 @dataclass(kw_only=True)
 class TaskReport:
-    """lengths: tokens of prompts, ascending.
+    """lengths: tokens of prompts, ascending. episode: of an environment, one to be shown.
 
     problems: what would keep a run from learning; notes: what is good to know.
     """
@@ -71,6 +73,7 @@ class TaskReport:
     shown: list[Shown] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     tried: list[Tried] = field(default_factory=list)
+    episode: PlayedEpisode | None = None
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -204,6 +207,7 @@ async def _try_reward(
 ) -> None:
     """Judge completions under the limits of a run, in a process of its own."""
     answers = [_own_answers(task, row) for row in rows]
+    turns = [task.own_turns(row) for row in rows] if isinstance(task, Environment) else []
     settings = config.scoring.model_copy(update={"workers": 1})
     scorer = ProcessPoolScorer(kind=config.task.kind, options=options, settings=settings)
     rubbish = {
@@ -214,7 +218,9 @@ async def _try_reward(
     async with scorer:
         if rows:
             await _judged(scorer, rows[0], "")  # what a first call loads is not timed
-        if all(answers) and rows:
+        if turns:
+            await _play(config, scorer, rows, turns, report)
+        elif all(answers) and rows:
             form = await _best_form(scorer, rows, answers, report)
             others = Tried(kind=OTHER)
             for i, row in enumerate(rows):
@@ -232,6 +238,32 @@ async def _try_reward(
             for row in rows:
                 await _try(scorer, tried, row, completion)
             report.tried.append(tried)
+
+
+async def _play(
+    config: RunConfig,
+    scorer: ProcessPoolScorer,
+    rows: list[Row],
+    turns: list[Sequence[str]],
+    report: TaskReport,
+) -> None:
+    """Play an episode of each row: its own turns where they are known, and another row's."""
+    if not all(turns):
+        report.notes.append(
+            "no episode is known that solves these rows (the method own_turns of an environment of "
+            "your own), so the one that is shown has no sense"
+        )
+        nonsense = [UNRELATED] * config.episodes.max_turns
+        report.episode = await play(scorer, rows[0], nonsense)
+        return
+    for kind, shift in ((OWN, 0), (OTHER, 1)):
+        tried = Tried(kind=kind)
+        for i, row in enumerate(rows):
+            played = await play(scorer, row, turns[i - shift])
+            report.episode = report.episode or played
+            tried.replies.append((row, played.text, played.reply))
+            tried.seconds += played.seconds
+        report.tried.append(tried)
 
 
 async def _best_form(

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from asyncds.cli.inspect import printable
 from asyncds.cli.task_check import Shown, TaskReport, Tried
+from asyncds.cli.task_episode import PlayedEpisode
 
 LONGEST_PROMPT = 1_200
 LONGEST_COMPLETION = 50
@@ -29,6 +30,9 @@ def _parts(report: TaskReport) -> Iterator[RenderableType]:
     yield Text("\nPrompts, as the model sees them", style="bold")
     for shown in report.shown:
         yield from _prompt(shown)
+    if report.episode is not None:
+        yield Text("\nAn episode, turn by turn", style="bold")
+        yield from _episode(report.episode)
     yield Text("\nThe reward", style="bold")
     yield _rewards(report.tried)
     for note in report.notes:
@@ -43,6 +47,23 @@ def _prompt(shown: Shown) -> Iterator[RenderableType]:
     tokens = "" if shown.tokens is None else f", {shown.tokens} tokens"
     yield Text(f"{shown.split}, row {shown.row}{tokens}", style="dim")
     yield Padding(Text(_middle_out(printable(shown.text), LONGEST_PROMPT)), (0, 0, 0, 2))
+
+
+def _episode(played: PlayedEpisode) -> Iterator[RenderableType]:
+    yield Text(f"row {played.row.index}", style="dim")
+    for words, own in played.said:
+        mark, style = ("▸ ", "") if own else ("◂ ", "cyan")
+        text = _middle_out(printable(words), LONGEST_PROMPT)
+        yield Padding(Text(f"{mark}{text}", style=style), (0, 0, 0, 2))
+    score, reason = played.reply.score, played.reply.reason
+    if not played.ended:
+        yield Text("  … and it goes on: a limit of `episodes` ends it", style="dim")
+    if score is None:
+        yield Text(f"  no score: {reason} {printable(played.reply.detail)}".rstrip(), style="red")
+        return
+    parts = "".join(f", {name} {value:.3g}" for name, value in score.parts.items())
+    verdict = "correct" if score.correct else "not correct"
+    yield Text(f"  reward {score.reward:.3g}, {verdict}{parts}", style="dim")
 
 
 def _rewards(found: list[Tried]) -> Table:

@@ -77,7 +77,10 @@ class CountdownTask(_CountdownProblems, _PlainOrChat):
 
 
 class CalculatorTask(_CountdownProblems):
-    """Countdown as an environment: a turn that ends in `=` is answered by a calculator."""
+    """Countdown as an environment: a turn that ends in `=` is answered by a calculator.
+
+    Any other turn is the answer, which counts if the calculator was asked for it before.
+    """
 
     kind: Literal["calculator"]
 

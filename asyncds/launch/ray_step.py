@@ -47,6 +47,9 @@ FAILURE = 1
 TERMINATED = 128 + signal.SIGTERM
 LOOK_SECONDS = 240.0
 """For every machine of the cluster to answer."""
+START_SECONDS = 600.0
+"""For the actors to come up, which includes making the runtime environment, and again for their
+processes to start."""
 READ_SECONDS = 2.0
 """For which an actor waits for output before it says that there is none."""
 WAIT_SECONDS = 30.0
@@ -122,20 +125,45 @@ def run(step: Step) -> int:
         if not _reserved(step, group, told):
             return TERMINATED
         actors = [_actor(step, group, i) for i in range(step.ranks)]
-        asked = [actor.seat.remote() for actor in actors]
-        while len(ray.wait(asked, num_returns=len(asked), timeout=0.5)[0]) < len(asked):
-            if told:
-                return TERMINATED
-        seats: list[Seat] = ray.get(asked)
-        log.info("%s is on %s", step.name, ", ".join(dict.fromkeys(s.address for s in seats)))
-        arguments = [word.replace(RANK0, seats[0].address) for word in step.arguments]
-        ray.get(
-            [
-                actor.start.remote(arguments, step.environment | own)
-                for actor, own in zip(actors, rank_environments(seats), strict=True)
-            ]
-        )
+        try:
+            seats = _answers([actor.seat.remote() for actor in actors], told)
+            log.info("%s is on %s", step.name, ", ".join(dict.fromkeys(s.address for s in seats)))
+            arguments = [word.replace(RANK0, seats[0].address) for word in step.arguments]
+            environments = [step.environment | own for own in rank_environments(seats)]
+            _answers(
+                [
+                    actor.start.remote(arguments, environment)
+                    for actor, environment in zip(actors, environments, strict=True)
+                ],
+                told,
+            )
+        except _ToldError:
+            return TERMINATED
+        except (RayError, TimeoutError) as error:
+            log.error("%s did not start on the cluster: %s", step.name, error)
+            return FAILURE
         return _follow(step, actors, seats, told)
+
+
+class _ToldError(Exception):
+    """A signal came before the processes ran."""
+
+
+def _answers(calls: Sequence[Any], told: list[int]) -> list[Any]:
+    """The results of calls to actors.
+
+    Raises TimeoutError after START_SECONDS, RayError of an actor that is lost, _ToldError.
+    """
+    deadline = time.monotonic() + START_SECONDS
+    waiting = list(calls)
+    while waiting:
+        done, waiting = ray.wait(waiting, timeout=0.5)
+        ray.get(done)  # so that the first that is lost ends the wait
+        if told:
+            raise _ToldError
+        if waiting and time.monotonic() > deadline:
+            raise TimeoutError(f"no answer from the actors within {START_SECONDS:g} s")
+    return list(ray.get(list(calls)))
 
 
 def _actor(step: Step, group: PlacementGroup, rank: int) -> Any:

@@ -63,6 +63,14 @@ class Environment(Task, Protocol):
         """Begin an episode of a row."""
         ...
 
+    def own_turns(self, row: Row) -> Sequence[str]:
+        """The policy's turns of an episode that solves a row, for `asyncds task check`.
+
+        () where none is known; by default the first of the task's ``own_answers``, if it has them.
+        """
+        say = getattr(self, "own_answers", None)
+        return () if say is None else list(say(row))[:1]
+
     def score(self, row: Row, completion: str) -> Score:
         """Judge an episode of one completion, for `asyncds task check`."""
         episode = self.start(row)

@@ -7,7 +7,7 @@ from itertools import groupby
 from asyncds.tasks.countdown import prompts
 from asyncds.tasks.countdown.calculator import CALL, told
 from asyncds.tasks.countdown.enumeration import solutions
-from asyncds.tasks.countdown.expression import write
+from asyncds.tasks.countdown.expression import parse, write
 from asyncds.tasks.countdown.problems import Space, every_problem
 from asyncds.tasks.splits import hold_out
 from asyncds.tiny import countdown
@@ -21,8 +21,8 @@ TRANSCRIPTS = 8
 def taught(space: Space, *, held_out: int, seed: int) -> Iterator[Group]:
     """Problems and transcripts that solve them, but for those that are held out.
 
-    A transcript is a solution, before which the same or another expression may have been given to
-    the calculator; what it says is part of the transcript.
+    A transcript is a solution, which the calculator was mostly asked for before, and up to two
+    other expressions before that; what it says is part of the transcript.
     """
     train, _ = hold_out(every_problem(space), held_out, seed=seed)
     rng = random.Random(seed)
@@ -44,6 +44,6 @@ def taught(space: Space, *, held_out: int, seed: int) -> Iterator[Group]:
 
 
 def _transcript(rng: random.Random, right: str, others: list[str]) -> str:
-    calls = [rng.choice(others)] if rng.random() < 0.5 else []
-    calls += [right] if rng.random() < 0.5 else []
-    return " ".join([*(f"{call} {CALL} {told(call)}" for call in calls), right])
+    calls = [rng.choice(others) for _ in range(rng.randrange(3))]
+    calls += [right] if rng.random() < 0.75 else []
+    return " ".join([*(f"{call} {CALL} {told(parse(call))}" for call in calls), right])

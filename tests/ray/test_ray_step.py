@@ -71,6 +71,13 @@ def test_ranks_print_and_end_as_one(made: RayCluster) -> None:
     assert made.left("3600") == []
 
 
+def test_what_can_not_start_is_said_in_a_sentence(made: RayCluster) -> None:
+    code, said = Started(made, STAYS, runtime_env={"pip": ["asyncds-no-such-package"]}).ends()
+    assert code == 1
+    assert "run/part did not start on the cluster: " in said
+    assert "Traceback" not in said.split("did not start")[0]
+
+
 def test_a_signal_is_passed_on(made: RayCluster) -> None:
     script = "import signal, sys; signal.signal(15, lambda *_: sys.exit(7)); " + STAYS
     step = Started(made, script, "passed-on", environment={"NAME": "value"})

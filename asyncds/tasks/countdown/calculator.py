@@ -5,32 +5,43 @@ from typing import Any
 
 from asyncds.tasks import base
 from asyncds.tasks.base import Prompt, Row, Score, Split
-from asyncds.tasks.countdown.expression import Equivalence, ExpressionError, evaluate, parse
+from asyncds.tasks.countdown.expression import (
+    Equivalence,
+    Expression,
+    ExpressionError,
+    canonical,
+    evaluate,
+    parse,
+)
 from asyncds.tasks.countdown.task import CountdownTask
-from asyncds.tasks.countdown.verifier import score_plain
+from asyncds.tasks.countdown.verifier import judge
 from asyncds.tasks.environment import Answer, Environment, Episode
 
 CALL = "="
 """What a turn ends with that asks for the value of what stands before it."""
 LARGEST = 99
 """The largest value that is told: the tiny model has no words for others."""
+NO_VALUE = "- :"
+"""The calculator's words where there is no value that it can tell."""
 
 
-def told(call: str) -> str:
-    """The calculator's words for the value of an expression, ``12 :``, or ``- :`` for others.
+def told(expression: Expression) -> str:
+    """The calculator's words for the value of an expression, ``12 :``.
 
-    Raises ExpressionError for what is no expression, ZeroDivisionError where it has no value.
+    Raises ZeroDivisionError where it has no value.
     """
-    value = evaluate(parse(call))
+    value = evaluate(expression)
     known = value.denominator == 1 and 0 <= value <= LARGEST
-    return f"{value if known else '-'} :"
+    return f"{value} :" if known else NO_VALUE
 
 
 class CalculatorTask(Environment):
     """Countdown whose problems are solved over several turns.
 
     A turn that ends in ``=`` is a call: ``5 * 6 =`` is answered by ``30 :``. A turn without it is
-    the answer, with a reward of 1 or 0. options: of ``CountdownTask``, for its problems.
+    the answer, which counts if the calculator was asked for it before: its reward is 1 if it is
+    right then, else 0. So a guess pays nothing, and a value that is not the target is a reason to
+    try another expression. options: of ``CountdownTask``, for its problems.
     """
 
     name = "calculator"
@@ -49,8 +60,12 @@ class CalculatorTask(Environment):
     def prompt(self, row: Row) -> Prompt:
         return self._problems.prompt(row)
 
-    def own_answers(self, row: Row) -> Sequence[str]:
-        return self._problems.own_answers(row)
+    def own_turns(self, row: Row) -> Sequence[str]:
+        return [
+            turn
+            for answer in self._problems.own_answers(row)
+            for turn in (f"{answer} {CALL}", answer)
+        ]
 
     def multiplicity(self, row: Row) -> dict[str, int] | None:
         return self._problems.multiplicity(row)
@@ -66,17 +81,25 @@ class _Calculation(Episode):
     def __init__(self, row: Row) -> None:
         self._row = row
         self._calls = self._errors = 0
+        self._checked: set[str] = set()
 
     def step(self, completion: str) -> Answer | Score:
-        if not completion.rstrip().endswith(CALL):
-            score = score_plain(completion, **self._row.fields)
-            return Score(score.reward, score.correct, score.answers, self._parts())
+        if completion.rstrip().endswith(CALL):
+            return Answer(self._call(completion.rstrip().removesuffix(CALL)))
+        right, answers = judge(completion, **self._row.fields)
+        right = right and answers[0] in self._checked
+        return Score(float(right), right, answers, self._parts())
+
+    def _call(self, text: str) -> str:
         self._calls += 1
         try:
-            return Answer(told(completion.rstrip().removesuffix(CALL)))
+            expression = parse(text)
+            words = told(expression)
         except (ExpressionError, ZeroDivisionError):
             self._errors += 1
-            return Answer("- :")
+            return NO_VALUE
+        self._checked.add(canonical(expression, "written"))
+        return words
 
     def cut_off(self) -> Score:
         return Score(0.0, False, (), self._parts())

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from asyncds.cli import task_check
 from asyncds.cli.task_check import OTHER, OWN, TaskReport, check_task
 from asyncds.cli.task_check_view import view
 from asyncds.config.load import parse_config
@@ -125,3 +126,35 @@ def test_other_tasks_own_answers_are_right(task: dict[str, Any]) -> None:
     report = checked(task=task | chat)
     by_kind = {tried.kind: tried for tried in report.tried}
     assert by_kind[OWN].correct == len(by_kind[OWN].replies) > 0
+
+
+def test_an_episode_is_played_turn_by_turn() -> None:
+    report = checked(task={"kind": "calculator", "n_eval": 4})
+    assert report.problems == []
+    by_kind = {tried.kind: tried for tried in report.tried}
+    assert by_kind[OWN].correct == len(by_kind[OWN].replies) == 4
+    assert by_kind[OTHER].correct == 0
+    assert report.episode is not None
+    call, value, answer = report.episode.said
+    assert call == (f"{answer[0]} =", True)
+    assert value == (f"{report.episode.row.fields['target']} :", False)
+    shown = printed(report)
+    assert f"▸ {answer[0]} =" in shown
+    assert f"◂ {value[0]}" in shown
+    assert "reward 1, correct, calls 1, tool_errors 0" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [("again", "a limit of `episodes` ends it"), ("raise", "no score: exception KeyError")],
+)
+def test_an_environment_without_turns_of_its_own_is_tried_all_the_same(
+    words: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(task_check, "UNRELATED", words)
+    kind = "tests.support.hostile_environment:HostileEnvironment"
+    report = checked(task={"kind": kind}, episodes={"max_turns": 2})
+    assert any("own_turns" in note for note in report.notes)
+    shown = printed(report)
+    assert f"▸ {words}" in shown
+    assert says in shown
