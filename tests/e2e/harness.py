@@ -55,7 +55,7 @@ class Result:
 
 @dataclass
 class Runner:
-    """Starts `asyncds run` on the quickstart's configuration, made small."""
+    """Starts `asyncds run` on the quickstart's configuration, or another, made small."""
 
     root: Path
     model: Path
@@ -73,9 +73,9 @@ class Runner:
         ]
     )
 
-    def command(self, name: str, *overrides: str) -> list[str]:
+    def command(self, name: str, *overrides: str, config: str = "quickstart.yaml") -> list[str]:
         return [
-            *self.asyncds("run", str(ROOT / "configs" / "quickstart.yaml")),
+            *self.asyncds("run", str(ROOT / "configs" / config)),
             *(f"name={name}", f"runs_dir={self.root}", f"model={self.model}"),
             *self.small,
             *overrides,

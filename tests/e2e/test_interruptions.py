@@ -1,4 +1,4 @@
-"""Ctrl-C, kill -9 of every role in turn, a learner that is told to leave, and a disk gone bad.
+"""Ctrl-C, kill -9 in the middle of episodes, a learner that is told to leave, a disk gone bad.
 
 Shows that a run survives these deaths at the moments chosen here and that nothing is trained
 twice. It can't show that it survives them at every moment.
@@ -7,14 +7,17 @@ twice. It can't show that it survives them at every moment.
 import os
 import re
 import signal
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from asyncds.protocol.codec import decode_group, unpack_group
 from asyncds.rollout.journal import Journal
+from asyncds.tiny.model import make_tiny_model
+from asyncds.tiny.recipe import Recipe
 from tests.e2e.harness import Runner
 
 pytestmark = pytest.mark.slow
@@ -78,16 +81,39 @@ def test_ctrl_c_checkpoints_and_the_run_can_go_on(runner: Runner, wait_until: An
     assert "journal.db is damaged" in refused.output.replace("\n", "")
 
 
-def test_kill_9_of_every_role(runner: Runner, wait_until: Any) -> None:
+@pytest.fixture(scope="module")
+def calculator(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that has learnt to ask the calculator, and little else."""
+    model = tmp_path_factory.mktemp("models") / "calculator"
+    recipe = Recipe(task="calculator", clean_steps=60, babble_steps=0, batch_size=64)
+    make_tiny_model(model, recipe=recipe, threads=1)
+    return model
+
+
+def _kill_scorers(generator: psutil.Process) -> None:
+    """Kill the processes of all episodes that are open."""
+    for child in generator.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if "asyncds.scoring.worker" in child.cmdline():
+                child.kill()
+
+
+def test_kill_9_of_every_role(runner: Runner, wait_until: Any, calculator: Path) -> None:
+    """In the middle of episodes, of which some are always open."""
     process = runner.start(
         *runner.command(
             "killed",
+            f"model={calculator}",
+            "scoring.episodes=8",
             "steps=40",
             "checkpoint.every=5",
             "coordinator.suspect_seconds=2",
             "coordinator.dead_seconds=4",
+            config="calculator.yaml",
         )
     )
+    wait_until(lambda: _steps(runner, "killed") >= 2, process)
+    _kill_scorers(_role(process, "generator"))
     for step, role in ((6, "coordinator"), (14, "learner"), (22, "generator")):
         wait_until(lambda step=step: _steps(runner, "killed") >= step, process)
         _role(process, role).kill()
@@ -105,3 +131,10 @@ def test_kill_9_of_every_role(runner: Runner, wait_until: Any) -> None:
     assert len(trained) == 40 * 8
     assert {g.step for g in trained} == set(range(40))
     assert all(g.lag is not None and g.lag <= 4 for g in trained)
+    groups = [unpack_group(decode_group(group.payload)) for group in journal.groups()]
+    assert {reason for g in groups for reason in g.reasons} >= {"crash"}, "of the scorers"
+    assert sum(len(g.given) > 0 for g in groups) > len(groups) / 2, "most had several turns"
+    assert all(line["turns"] > 1 and line["given"] > 0 for line in result.lines)
+    assert all(line["reward/calls"] > 0 for line in result.lines)
+    report = (result.directory / "report.html").read_text()
+    assert "Tokens that the policy sampled and that an environment gave" in report

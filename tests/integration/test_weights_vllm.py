@@ -5,10 +5,9 @@ weights in transformers.
 """
 
 import asyncio
-import math
 import multiprocessing
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,116 +18,22 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
-from asyncds.config.engines import GeneratorConfig
-from asyncds.engine.generation import Completion, GenerationEngine
+from asyncds.config.sampling import EpisodesConfig
+from asyncds.engine.generation import Completion
+from asyncds.protocol.spans import sampled_mask
+from asyncds.protocol.wire import Lease
+from asyncds.tasks.countdown.calculator import CalculatorTask
 from asyncds.tiny.model import save_untrained
 from asyncds.weights import plugin
 from asyncds.weights.communicator import Communicator, TransferFailed
 from asyncds.weights.rendezvous import connect
-from asyncds.weights.sender import WeightSender
-from asyncds.weights.source import iterate_weights, weight_specs
-from asyncds.weights.staging import StagedWeights
+from services.generator.episodes import EpisodePlayer
+from tests.integration.engine_rig import PROMPT, TIMEOUT, TOLERANCE, Rig, log_softmax_of_next
+from tests.integration.playing import TURNS, Playing
 
 pytestmark = pytest.mark.slow
 
-TIMEOUT = 60.0
 SHORT = 3.0
-PROMPT = [5, 7, 9, 11, 3, 2]
-PROBE = [5, 7, 9, 11, 3, 2, 20, 21, 40, 41, 60, 61, 80, 81, 100, 3]
-TOLERANCE = 1e-3
-
-
-def log_softmax_of_next(model: Any, token_ids: list[int], temperature: float) -> np.ndarray:
-    """float32 [T-1]: what ``model`` gives ``token_ids[1:]``."""
-    with torch.no_grad():
-        logits = model(torch.tensor([token_ids])).logits[0, :-1] / temperature
-    picked = logits.log_softmax(-1).gather(1, torch.tensor(token_ids[1:])[:, None])
-    return picked[:, 0].numpy()
-
-
-class Rig:
-    """A model in training, its sender, and an engine that started from the same weights."""
-
-    def __init__(self, path: Path, loop: asyncio.Runner, **settings: Any) -> None:
-        """settings: of the engine, for it to have several workers."""
-        self.world_size = 1 + math.prod(settings.values())
-        self.model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-        # So that there are many buckets, and layers and tensors span them.
-        self.staged = StagedWeights(specs=weight_specs(self.model), bucket_bytes=2**16)
-        self.sender = WeightSender(transport="gloo", host="127.0.0.1")
-        self.rendezvous = self.sender.new_rendezvous()
-        self.loop = loop
-        self.requests = 0
-        self.engine: GenerationEngine = loop.run(
-            GenerationEngine.start(
-                GeneratorConfig(max_model_len=256, max_num_seqs=16, kv_cache_gb=1 / 16, **settings),
-                model=str(path),
-                dtype="float32",
-                seed=0,
-                cpu_threads=1,
-            )
-        )
-
-    def train(self) -> None:
-        """Change every parameter, by much, and stage the next version."""
-        with torch.no_grad():
-            for parameter in self.model.parameters():
-                parameter.add_(torch.randn_like(parameter) * 0.05)
-        self.staged.stage(
-            iterate_weights(self.model, gather_bytes=2**16),
-            version=(self.staged.version or 0) + 1,
-        )
-
-    def receive(self, **changes: Any) -> Coroutine[Any, Any, Any]:
-        arguments = {
-            "version": self.staged.version,
-            "rendezvous": self.rendezvous,
-            "rank_offset": 1,
-            "world_size": self.world_size,
-            "names": [spec.name for spec in self.staged.placement.specs],
-            "dtypes": [spec.dtype for spec in self.staged.placement.specs],
-            "shapes": [spec.shape for spec in self.staged.placement.specs],
-            "bucket_bytes": self.staged.placement.bucket_bytes,
-            "checksums": self.staged.checksums,
-            "timeout": TIMEOUT,
-        }
-        return self.engine.update_weights(**arguments | changes)
-
-    async def update(self, **changes: Any) -> Any:
-        """Send and receive the staged version, once each."""
-        sending = asyncio.to_thread(
-            self.sender.send,
-            self.staged,
-            rendezvous=self.rendezvous,
-            world_size=self.world_size,
-            timeout=TIMEOUT,
-        )
-        sent, received = await asyncio.gather(
-            sending, self.receive(**changes), return_exceptions=True
-        )
-        for result in (sent, received):
-            if isinstance(result, BaseException):
-                raise result
-        return received
-
-    def sample(
-        self, prompt: Sequence[int] = PROMPT, **arguments: Any
-    ) -> Coroutine[Any, Any, Completion]:
-        self.requests += 1
-        return self.engine.generate(
-            prompt, request_id=f"request-{self.requests}", **{"ignore_eos": True} | arguments
-        )
-
-    async def start_long_requests(self, n: int) -> list[asyncio.Task[Completion]]:
-        """``n`` requests that have begun to sample when this returns, and are far from the end."""
-        tasks = [asyncio.ensure_future(self.sample(max_tokens=240)) for _ in range(n)]
-        await self.sample(max_tokens=4)
-        return tasks
-
-    async def assert_engine_computes_with_the_model(self) -> None:
-        got = await self.engine.log_probs(PROBE, timeout=TIMEOUT)
-        expected = log_softmax_of_next(self.model, PROBE, 1.0)
-        np.testing.assert_allclose(got, expected, atol=TOLERANCE, rtol=0)
 
 
 @pytest.fixture(scope="module")
@@ -239,6 +144,54 @@ def test_seeded_prompts_that_exceed_one_step_together(rig: Rig, loop: asyncio.Ru
         await rig.engine.health()
 
     loop.run(scene())
+
+
+def test_an_episode_is_what_its_weights_say_across_updates(
+    rig: Rig, base: Path, loop: asyncio.Runner
+) -> None:
+    """Every sampled token, when weights change between the turns of an episode and within one."""
+    playing, task = Playing(rig), CalculatorTask(n_eval=1)
+    task.stop = ()
+    row = task.rows("eval")[0]
+    player = EpisodePlayer(
+        engine=playing,  # type: ignore[arg-type]
+        scorer=playing,  # type: ignore[arg-type]
+        task=task,
+        tokenizer=AutoTokenizer.from_pretrained(base),
+        limits=EpisodesConfig(max_turns=len(TURNS)),
+    )
+    lease = Lease(
+        id=1,
+        split="eval",
+        row=0,
+        attempt=1,
+        group_size=1,
+        seed=3,
+        temperature=1.0,
+        max_tokens=240,
+        top_p=1.0,
+        top_k=-1,
+        min_p=0.0,
+        straggler_seconds=TIMEOUT,
+        min_group=1,
+    )
+    played = loop.run(player.play(lease, row, np.array(PROMPT, np.int32), 0))
+    completion, first = played.completion, min(playing.models)
+    assert completion.limit == "turns"
+    assert set(completion.versions.tolist()) == {first, first + 1, first + 2}
+    ids = [*PROMPT, *completion.token_ids.tolist()]
+    sampled = sampled_mask(completion.given, len(completion.token_ids))
+    starts = np.flatnonzero(np.diff(sampled, prepend=False) & sampled)
+    assert len(starts) == len(TURNS)
+    turns = np.split(completion.versions, np.cumsum(TURNS)[:-1])
+    assert [len(set(versions.tolist())) for versions in turns] == [1, 2, 1]
+    expected = [
+        playing.log_probs(ids, versions.tolist(), len(PROMPT) + start)
+        for start, versions in zip(starts, turns, strict=True)
+    ]
+    np.testing.assert_allclose(
+        completion.logprobs, np.concatenate(expected), atol=TOLERANCE, rtol=0
+    )
 
 
 def test_text_is_that_of_the_tokenizer(rig: Rig, base: Path, loop: asyncio.Runner) -> None:
