@@ -7,9 +7,17 @@ from typing import Any
 from transformers import AutoTokenizer
 
 
+class UnusableTokenizerError(ValueError):
+    """A tokenizer that transformers does not load; the message names it."""
+
+
 def load_tokenizer(source: str) -> Any:
-    """A Hugging Face tokenizer from a directory or hub id."""
-    return AutoTokenizer.from_pretrained(source)
+    """A Hugging Face tokenizer from a directory or hub id. Raises UnusableTokenizerError."""
+    try:
+        return AutoTokenizer.from_pretrained(source)
+    except Exception as error:  # it raises anything for files that don't fit
+        why = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UnusableTokenizerError(f"the tokenizer of {source} can't be loaded: {why}") from error
 
 
 def vocabulary_fingerprint(vocabulary: Mapping[str, int]) -> str:

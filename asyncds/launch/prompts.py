@@ -35,8 +35,8 @@ def _problems(config: RunConfig, where: str, settings: OneTask) -> list[str]:
         return [f"{where}: its rows can't be made: {type(error).__name__}: {error}"]
     try:
         encoder = _load(tokenizer)
-    except Exception as error:  # transformers raises anything for files that don't fit
-        return [f"the tokenizer of {tokenizer} can't be loaded: {_first_line(error)}"]
+    except ValueError as error:
+        return [str(error)]
     found = (_problem(config, task, s, rows, encoder, tokenizer) for s, rows in splits.items())
     return [f"{where}: {why}" for why in found if why][:1]  # others would say the same
 
@@ -87,7 +87,3 @@ def _load(tokenizer: str) -> Any:
     from asyncds.engine.tokenizer import load_tokenizer
 
     return load_tokenizer(str(Path(tokenizer).expanduser()))
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

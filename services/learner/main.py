@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import closing, nullcontext
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -96,6 +96,7 @@ def _serve(config: RunConfig) -> int:
         config.algorithm.resolved()  # told before anything is loaded
         if os.environ.get("RANK", "0") == "0":
             announce(config.coordinator, name="learner-0", doing="loading the model", keys=keys)
+        tokenizer = load_tokenizer(config.tokenizer or config.model)
         engine = _make_engine(config)
         if engine.rank == 0:
             try_export(engine)
@@ -121,7 +122,7 @@ def _serve(config: RunConfig) -> int:
         log.error("%s", error)
         return BAD_INPUT
     try:
-        reason = _train(engine, config, checkpoints, metrics, keys)
+        reason = _train(engine, config, checkpoints, metrics, keys, tokenizer)
     except DrainedError as told:
         reason = str(told)
     except PreemptedError as told:
@@ -170,12 +171,14 @@ def _train(
     checkpoints: Checkpoints,
     metrics: Metrics,
     keys: ClientKeys | None,
+    tokenizer: Any,
 ) -> str:
     """Be one rank of one worker group, until the run is over. Returns the reason."""
     name = f"learner-{engine.rank}"
     traces = make_traces(config, role="learner", name=name)
-    learner = _make_learner(engine, config, checkpoints, metrics, traces)
-    introduction = _introduction(engine, config, name, checkpoints.owner)
+    learner = _make_learner(engine, config, checkpoints, metrics, traces, tokenizer)
+    vocabulary = vocabulary_fingerprint(tokenizer.get_vocab())
+    introduction = _introduction(engine, name, checkpoints.owner, vocabulary=vocabulary)
     inbox, ready = Inbox(), threading.Event()
     server = metrics_server(
         config,
@@ -231,6 +234,7 @@ def _make_learner(
     checkpoints: Checkpoints,
     metrics: Metrics,
     traces: Traces,
+    tokenizer: Any,
 ) -> Learner:
     return Learner(
         config,
@@ -244,7 +248,7 @@ def _make_learner(
             pin=engine.device.type == "cuda",
         ),
         probe=probe_tokens(
-            tokenizer=load_tokenizer(config.tokenizer or config.model),
+            tokenizer=tokenizer,
             vocab_size=_vocab_size(engine),
             max_length=config.generator.max_model_len,
         ),
@@ -277,10 +281,9 @@ def _make_publisher(
 
 
 def _introduction(
-    engine: TrainingEngine, config: RunConfig, name: str, incarnation: str
+    engine: TrainingEngine, name: str, incarnation: str, *, vocabulary: str
 ) -> LearnerHello:
     """The introduction of this rank; the incarnation is one for all ranks."""
-    vocabulary = load_tokenizer(config.tokenizer or config.model).get_vocab()
     return LearnerHello(
         name=name,
         incarnation=incarnation,
@@ -288,7 +291,7 @@ def _introduction(
         rank=engine.rank,
         ranks=engine.ranks,
         step=0,
-        tokenizer=vocabulary_fingerprint(vocabulary),
+        tokenizer=vocabulary,
         vocab_size=_vocab_size(engine),
     )
 
