@@ -8,8 +8,10 @@ from asyncds.config.section import Seconds, Section
 class SandboxConfig(Section):
     """Limits on a program in its sandbox. docs/sandbox.md says what else holds there."""
 
-    seconds: Seconds = 4
-    """Longest time of a program, by the clock."""
+    cpu_seconds: Seconds = 4
+    """What a program may compute, all its processes together."""
+    seconds: Seconds = 8
+    """Longest time of a program by the clock, which a busy machine makes longer."""
     memory_mb: int = Field(512, ge=64)
     """Memory of a program, all its processes together, and address space of each, in MiB."""
     processes: int = Field(16, ge=1, le=1024)

@@ -110,6 +110,24 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _programs_fit_into_a_judgement(self) -> "RunConfig":
+        sandbox = getattr(self.task, "sandbox", None)
+        if sandbox is None:
+            return self
+        seconds, limits = getattr(self.task, "seconds", sandbox.seconds), self.scoring
+        if seconds + 1 > limits.timeout_seconds:
+            raise ValueError(
+                f"programs may take {seconds:g} s, and scoring.timeout_seconds "
+                f"{limits.timeout_seconds:g} would end their judge: it has to be a second more"
+            )
+        if sandbox.memory_mb > limits.memory_mb:
+            raise ValueError(
+                f"task.sandbox.memory_mb {sandbox.memory_mb} is more than the scoring.memory_mb "
+                f"{limits.memory_mb} that a scorer and what it starts may have: raise that"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _silence_is_longer_than_a_pause(self) -> "RunConfig":
         if self.supervision.silent_seconds <= self.coordinator.suspect_seconds:
             raise ValueError(

@@ -7,7 +7,8 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from asyncds.choices.one_of import one_of
 from asyncds.choices.open_kind import OpenKind
-from asyncds.config.section import Section
+from asyncds.config.sandbox import SandboxConfig
+from asyncds.config.section import Seconds, Section
 
 
 class ChatConfig(Section):
@@ -205,10 +206,9 @@ AReward = Annotated[
 ]
 
 
-class DatasetTask(Section):
-    """Your own data with your own reward."""
+class DataTask(Section):
+    """Options of tasks whose rows come from data sets."""
 
-    kind: Literal["dataset"]
     train: Sources = ()
     """Data to train on: a hub id, a directory, a file, or a list of them. Rows whose prompt is in
     `eval` too are left out. An evaluation does without, if there is `eval`."""
@@ -217,16 +217,6 @@ class DatasetTask(Section):
     prompt: str = "prompt"
     """A column (a text, or a chat: a list of turns with `role` and `content`), or a text with
     columns in braces, such as `Question: {question}`; `{{word}}` is the text `{word}`."""
-    answer: str | None = "answer"
-    """Column of the right answer; null if no reward needs one."""
-    reward: AReward | None = None
-    """What a completion is worth."""
-    rewards: tuple[AReward, ...] = Field((), max_length=16)
-    """Several instead: the reward is their weighted sum, and each is logged by its name."""
-    correct_by: str | None = None
-    """Name of the reward that says whether a completion is correct; default: the first."""
-    correct_at: float = 1.0
-    """A reward that is only a number says so from this value on."""
     bad_rows: Literal["refuse", "skip"] = "refuse"
     """What becomes of rows that are broken, empty, without an answer, or too long: the run is
     refused, or it does without them."""
@@ -246,11 +236,9 @@ class DatasetTask(Section):
     """Details of `prompt_style: chat`, such as the system text."""
 
     @model_validator(mode="after")
-    def _one_way_of_everything(self) -> "DatasetTask":
+    def _one_way_of_everything(self) -> "DataTask":
         if not self.train and (not self.eval or self.n_validation):
             raise ValueError("task.train names no data: give a file or a hub id")
-        if (self.reward is None) == (not self.rewards):
-            raise ValueError("set task.reward, or a list of several in task.rewards")
         if self.eval and self.n_eval is not None:
             raise ValueError("task.n_eval has no effect with task.eval: give `n` of a data set")
         if self.prompt_style == "plain" and self.chat != ChatConfig():
@@ -258,13 +246,96 @@ class DatasetTask(Section):
         return self
 
 
-_KINDS = (CalculatorTask, CountdownTask, DatasetTask, KnightsKnavesTask, MathTask, ReasoningGymTask)
+class RewardedTask(DataTask):
+    """Options of tasks whose answers are judged by rewards."""
+
+    answer: str | None = "answer"
+    """Column of the right answer; null if no reward needs one."""
+    reward: AReward | None = None
+    """What a completion is worth."""
+    rewards: tuple[AReward, ...] = Field((), max_length=16)
+    """Several instead: the reward is their weighted sum, and each is logged by its name."""
+    correct_by: str | None = None
+    """Name of the reward that says whether a completion is correct; default: the first."""
+    correct_at: float = 1.0
+    """A reward that is only a number says so from this value on."""
+
+    @model_validator(mode="after")
+    def _there_is_a_reward(self) -> "RewardedTask":
+        if (self.reward is None) == (not self.rewards):
+            raise ValueError("set task.reward, or a list of several in task.rewards")
+        return self
+
+
+class DatasetTask(RewardedTask):
+    """Your own data with your own reward."""
+
+    kind: Literal["dataset"]
+
+
+class PythonToolTask(RewardedTask):
+    """Your own data with your own reward, and Python as a tool: an environment."""
+
+    kind: Literal["python_tool"]
+    rewards: tuple[AReward, ...] = Field((), max_length=14)
+    """Several instead: the reward is their weighted sum, and each is logged by its name."""
+    sandbox: SandboxConfig = SandboxConfig()
+    """Limits on a program that the model has run; those of one turn have the time of one
+    together."""
+
+
+class CodeTask(DataTask):
+    """Write a Python program; it is run, in a sandbox, on cases that each row has."""
+
+    kind: Literal["code"]
+    inputs: str | None = None
+    """Column of the cases' standard inputs, a list of texts (or a text with such a list in JSON);
+    `outer.inner` for a field of a structured one, or of each in a list."""
+    outputs: str | None = None
+    """Column of what a right program prints for each of them."""
+    tests: str | None = None
+    """Unit tests instead: a column (a text or a list of texts, a case each), or a text with columns
+    in braces, such as `{test} check({entry_point})`."""
+    max_cases: int | None = Field(None, ge=1)
+    """Only the first cases of a row; default: all."""
+    solution: str | None = None
+    """Column of a right program, which `asyncds task check` tries."""
+    partial: bool = False
+    """The reward is the share of cases that hold. Else it is 1 where all do and 0 where one does
+    not, and no case is run after that."""
+    seconds: Seconds = 8
+    """Longest time for all cases of an answer, by the clock; it has to be shorter than
+    `scoring.timeout_seconds`."""
+    sandbox: SandboxConfig = SandboxConfig()
+    """Limits on a run of the program, of which each case is one."""
+
+    @model_validator(mode="after")
+    def _one_kind_of_cases(self) -> "CodeTask":
+        if (self.tests is None) == (self.inputs is None) or bool(self.inputs) != bool(self.outputs):
+            raise ValueError(
+                "set task.inputs and task.outputs, or task.tests: columns of the cases"
+            )
+        return self
+
+
+_KINDS = (
+    CalculatorTask,
+    CodeTask,
+    CountdownTask,
+    DatasetTask,
+    KnightsKnavesTask,
+    MathTask,
+    PythonToolTask,
+    ReasoningGymTask,
+)
 OneTask = (
     CalculatorTask
+    | CodeTask
     | CountdownTask
     | DatasetTask
     | KnightsKnavesTask
     | MathTask
+    | PythonToolTask
     | ReasoningGymTask
     | OpenKind
 )
@@ -340,13 +411,13 @@ def task_options(task: TaskConfig, *, tokenizer: str) -> dict[str, Any]:
             }
         }
     options = task.model_dump(exclude={"kind"})
-    return options | {"tokenizer": tokenizer} if isinstance(task, DatasetTask) else options
+    return options | {"tokenizer": tokenizer} if isinstance(task, DataTask) else options
 
 
 def without_training_data(task: TaskConfig) -> str:
     """Why a task, or one that it consists of, has nothing to train on, or ""."""
     for where, part in each_task(task).items():
-        if isinstance(part, MathTask | DatasetTask) and not part.train:
+        if isinstance(part, MathTask | DataTask) and not part.train:
             return f"{where}.train names no data: give a file or a hub id"
     return ""
 
@@ -360,7 +431,7 @@ def data_sets(task: TaskConfig) -> list[str]:
     """The data sets that a task reads."""
     found: list[str] = []
     for part in each_task(task).values():
-        if isinstance(part, MathTask | DatasetTask):
+        if isinstance(part, MathTask | DataTask):
             found += [source.dataset for source in (*part.train, *part.eval)]
         elif isinstance(part, CountdownTask) and part.dataset:
             found.append(part.dataset)

@@ -88,7 +88,7 @@ def command(bwrap: str, limits: SandboxConfig, files: Files) -> list[str]:
         *(_tool("prlimit"), f"--as={limits.memory_mb * mib}"),
         # In a namespace of users bubblewrap's own process counts too.
         f"--nproc={limits.processes + (not as_root)}",
-        *(f"--cpu={int(limits.seconds) + 1}", f"--fsize={limits.disk_mb * mib}"),
+        *(f"--cpu={int(limits.cpu_seconds) + 1}", f"--fsize={limits.disk_mb * mib}"),
         *("--nofile=64", "--core=0", "--memlock=0", "--msgqueue=0"),
         *(_another_user() if as_root else ()),
         *(os.path.realpath(sys.executable), "-s", "-P", "-B", "-X", "utf8", PROGRAM),

@@ -87,8 +87,11 @@ class Running:
                 return "timeout"
             if now >= look:
                 look = now + _LOOK_SECONDS
-                if self._memory() > self._limits.memory_mb << 20:
+                memory, cpu_seconds = self._used()
+                if memory > self._limits.memory_mb << 20:
                     return "memory"
+                if cpu_seconds > self._limits.cpu_seconds:
+                    return "timeout"
         return None
 
     def _read(self, seconds: float) -> None:
@@ -98,35 +101,47 @@ class Running:
             else:
                 self._selector.unregister(key.fileobj)
 
-    def _memory(self) -> int:
-        """Bytes that the processes in the sandbox have in memory."""
+    def _used(self) -> tuple[int, float]:
+        """Bytes that the sandbox's processes have in memory, and seconds they have computed."""
         first = self._said("child-pid")
-        total = 0
+        memory, seconds = 0, 0.0
         with suppress(psutil.Error):
-            for process in psutil.Process(first).children(recursive=True) if first else ():
+            init = psutil.Process(first) if first else None
+            for process in (init, *init.children(recursive=True)) if init else ():
                 with suppress(psutil.Error):
-                    total += process.memory_info().rss
-        return total
+                    memory += process.memory_info().rss
+                    # Of the system and of itself, and of its children that are over.
+                    seconds += sum(process.cpu_times()[:4])
+        return memory, seconds
 
     def _kill(self) -> None:
-        """End all that runs in the sandbox, by its first process, without which none can live."""
+        """End all that runs in the sandbox, by its first process, without which none can live.
+
+        Bubblewrap names it before it lets it go on. Until then it is of bubblewrap's own group, and
+        would wait for ever if that alone were gone.
+        """
+        if self._selector.get_map():
+            self._read(0)
         first = self._said("child-pid")
-        if first is not None and psutil.pid_exists(first):
-            with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError):
+            if first is not None:
                 os.kill(first, signal.SIGKILL)
-        else:
-            self._process.kill()
+            else:
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     def _drain(self) -> None:
         """Read, and forget, what was still on its way."""
-        kept = len(self.output), len(self.errors)
+        most = self._limits.output_kb << 10
+        kept = [min(len(printed), most) for printed in (self.output, self.errors)]
         end = time.monotonic() + END_SECONDS
-        while self._selector.get_map():
+        while True:
+            del self.output[kept[0] :], self.errors[kept[1] :]
+            if not self._selector.get_map():
+                return
             left = end - time.monotonic()
             if left <= 0:
                 raise SandboxError(f"what was killed is not gone after {END_SECONDS:g} s")
             self._read(left)
-            del self.output[kept[0] :], self.errors[kept[1] :]
 
     def _reap(self) -> None:
         """Wait for the last processes. The first one is ours once bubblewrap is gone."""
@@ -135,6 +150,9 @@ class Running:
         except subprocess.TimeoutExpired:
             self._process.kill()
             raise SandboxError(f"bubblewrap did not end within {END_SECONDS:g} s") from None
+        with suppress(ChildProcessError):
+            while os.waitpid(-self._process.pid, os.WNOHANG)[0]:
+                pass
         first = self._said("child-pid")
         with suppress(ChildProcessError, ProcessLookupError):
             if first is not None and os.waitpid(first, os.WNOHANG) == (0, 0):

@@ -2,6 +2,7 @@
 
 import ctypes
 import fcntl
+import math
 import os
 import subprocess
 from contextlib import ExitStack
@@ -44,6 +45,7 @@ except RuntimeError:
     print("processes")
 stop.set()
 """
+_TRIAL_SECONDS = 30.0
 _TRIED = "[] True\nmemory\nprocesses\n"
 
 
@@ -74,8 +76,9 @@ class Sandbox:
     def problem(self) -> str:
         """Why programs can't be run here, in a sentence, or "". Tries it, which takes 0.1 s."""
         trial = _TRIAL.format(memory=self.limits.memory_mb, processes=self.limits.processes)
+        patient = Sandbox(self.limits.model_copy(update={"seconds": _TRIAL_SECONDS}))
         try:
-            ran = self.run(trial)
+            ran = patient.run(trial)
         except NoSandboxError as error:
             return f"no sandbox: {error}"
         except SandboxError as error:
@@ -85,18 +88,22 @@ class Sandbox:
             )
         if ran.output == _TRIED and ran.reason is None:
             return ""
-        said = (ran.errors or ran.output).strip().splitlines() or [f"{ran.reason}"]
+        said = (ran.errors or f"{ran.reason or ran.output}").strip().splitlines()
         return (
             f"no sandbox: a harmless program did not run in it as it should ({said[-1]:.200}): "
             "docs/sandbox.md says what it needs"
         )
 
-    def run(self, program: str, *, stdin: str = "") -> Ran:
+    def run(self, program: str, *, stdin: str = "", seconds: float = math.inf) -> Ran:
         """Run a program (Python), with its standard input.
 
-        Raises NoSandboxError or SandboxError where that is not possible, whatever the program is.
+        seconds: its longest time, where that is shorter than the limit. Raises NoSandboxError or
+        SandboxError where it can't be run, whatever it is.
         """
-        running = self._start(program.encode(errors="replace"), stdin.encode(errors="replace"))
+        given, read = (text.encode(errors="replace") for text in (program, stdin))
+        shortest = min(seconds, self.limits.seconds)
+        limits = self.limits.model_copy(update={"seconds": shortest})
+        running = self._start(given, read, limits)
         limit = running.wait()
         errors = running.errors.decode(errors="replace")
         return Ran(
@@ -105,7 +112,7 @@ class Sandbox:
             reason=limit or _reason(running.exit_code(), errors),
         )
 
-    def _start(self, program: bytes, stdin: bytes) -> Running:
+    def _start(self, program: bytes, stdin: bytes, limits: SandboxConfig) -> Running:
         bwrap = self._bubblewrap
         ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
         status, written = os.pipe()
@@ -120,18 +127,19 @@ class Sandbox:
             passed = {*opened.values(), written} - {files.stdin}
             try:
                 process = subprocess.Popen(
-                    command(bwrap, self.limits, files),
+                    command(bwrap, limits, files),
                     stdin=files.stdin,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
                     env=environment(),
                     cwd="/",
+                    start_new_session=True,
                     pass_fds=passed,
                 )
             except OSError as error:
                 raise SandboxError(f"{bwrap} can't be started: {error.strerror}") from error
             on_failure.pop_all()
-        return Running(process, status=status, limits=self.limits)
+        return Running(process, status=status, limits=limits)
 
     @cached_property
     def _bubblewrap(self) -> str:

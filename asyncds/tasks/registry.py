@@ -10,11 +10,13 @@ from asyncds.tasks.base import Task
 
 KINDS = {
     "calculator": "asyncds.tasks.countdown.calculator:CalculatorTask",
+    "code": "asyncds.tasks.code.task:CodeTask",
     "countdown": "asyncds.tasks.countdown.task:CountdownTask",
     "dataset": "asyncds.tasks.dataset.task:DatasetTask",
     "knights_knaves": "asyncds.tasks.knights_knaves.task:KnightsKnavesTask",
     "math": "asyncds.tasks.math.task:MathTask",
     "mixture": "asyncds.tasks.mixture:MixtureTask",
+    "python_tool": "asyncds.tasks.python_tool:PythonToolTask",
     "reasoning_gym": "asyncds.tasks.reasoning_gym:ReasoningGymTask",
 }
 

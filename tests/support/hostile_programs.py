@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from asyncds.config.sandbox import SandboxConfig
 from asyncds.sandbox.sandbox import Ran, Sandbox
 
-LIMITS = SandboxConfig(seconds=20, memory_mb=256, processes=8, output_kb=64, disk_mb=16)
+LIMITS = SandboxConfig(seconds=60, memory_mb=256, processes=8, output_kb=64, disk_mb=16)
 SECRET = "a-secret-of-the-host"
 """A variable of the environment that the sandbox is made in."""
 

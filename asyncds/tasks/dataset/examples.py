@@ -1,6 +1,6 @@
 """Examples from data sets: what is asked, and what the rewards are told."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -12,7 +12,6 @@ import msgspec
 from asyncds.tasks import data, source
 from asyncds.tasks.base import Message
 from asyncds.tasks.dataset.prompts import Template
-from asyncds.tasks.rewards.reward import Reward
 from asyncds.tasks.source import Source
 
 _SHOWN = 3
@@ -20,7 +19,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A row that can be used. where: how messages call it. columns: those a reward asks for."""
+    """A row that can be used. where: how messages call it. columns: to judge by."""
 
     where: str
     prompt: str | tuple[Message, ...]
@@ -54,8 +53,19 @@ class Loaded:
         )
 
 
-def load(origin: Source, *, prompt: str, answer: str | None, rewards: Sequence[Reward]) -> Loaded:
-    """Read a data set. Raises ValueError where it can't be read, or lacks a column."""
+def load(
+    origin: Source,
+    *,
+    prompt: str,
+    answer: str | None,
+    wanted: Callable[[Sequence[str], Source], set[str]],
+    kept: Callable[[dict[str, Any], str], dict[str, Any]],
+) -> Loaded:
+    """Read a data set. Raises ValueError where it can't be read, or lacks a column.
+
+    wanted: says which columns examples keep. kept: what they keep of these; raises ValueError for a
+    row that can't be used, given how messages call it.
+    """
     rows = origin.read()
     names = data.columns(rows)
     if not names:
@@ -64,14 +74,14 @@ def load(origin: Source, *, prompt: str, answer: str | None, rewards: Sequence[R
     if answer is not None:
         hint = "set task.answer to the right answer's column, or to null if no reward needs one"
         source.check_columns(names, [answer], origin, hint)
-    wanted: set[str] = set()
-    for reward in rewards:
-        wanted |= reward.columns(names, has_answer=answer is not None)
+    needed = wanted(names, origin)
     examples, bad = [], []
     n = len(rows) if origin.n is None else origin.n
     for index, row in enumerate(islice(rows, n)):
         try:
-            examples.append(_example(row, origin.at(index), template, answer, wanted))
+            example = _example(row, origin.at(index), template, answer, needed)
+            columns = kept(example.columns, example.where)
+            examples.append(Example(example.where, example.prompt, example.answer, columns))
         except ValueError as error:
             bad.append(str(error))
     return Loaded(source=origin, examples=examples, rows=n, bad=bad)

@@ -16,28 +16,31 @@ class Template:
 
     text: the name of a column, or a text in which ``{column}`` stands for what the row has there,
     ``outer.inner`` too. Other braces are text; ``{{word}}`` is the text ``{word}``. What a row has
-    is never searched for braces. Raises ValueError for a word in braces that is no column, and for
-    a text with none.
+    is never searched for braces. option: how messages call the text. columns: those that it reads.
+    Raises ValueError for a word in braces that is no column, and for a text with none.
     """
 
-    def __init__(self, text: str, columns: Sequence[str]) -> None:
+    def __init__(self, text: str, columns: Sequence[str], *, option: str = "task.prompt") -> None:
         self._text = text
         self._columns = {*columns}
         self.is_column = self._is_column(text)
+        self.columns = {text if text in self._columns else text.split(".")[0]}
         if self.is_column:
             return
         found = [match["name"] for match in _HOLE.finditer(text) if match["name"]]
         for name in found:
             if not self._is_column(name) and _WORD.fullmatch(name):
                 raise ValueError(
-                    f"task.prompt has {{{name}}}, which is no column{_hint(name, columns)}; write "
+                    f"{option} has {{{name}}}, which is no column{_hint(name, columns)}; write "
                     f"{{{{{name}}}}} for braces in the text"
                 )
         if not any(map(self._is_column, found)):
             raise ValueError(
-                f"task.prompt {text!r:.60} is neither a column nor a text with one in braces"
+                f"{option} {text!r:.60} is neither a column nor a text with one in braces"
                 f"{_hint(text, columns)}"
             )
+        read = [name for name in found if self._is_column(name)]
+        self.columns = {name if name in self._columns else name.split(".")[0] for name in read}
 
     def fill(self, row: data.Row, where: str) -> str | tuple[Message, ...]:
         """The prompt: a text, or the turns of a chat. Raises ValueError where there is none."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from asyncds.config.tasks import RewardConfig
 from asyncds.tasks.base import Score
-from asyncds.tasks.rewards.reward import Asked, Reward, Verdict
+from asyncds.tasks.rewards.reward import Asked, Reward
 
 LONGEST_KEY = 200
 """Characters of an answer's canonical form."""
@@ -39,12 +39,12 @@ class Judge:
         return Score(
             reward=sum(reward.weight * verdicts[reward.name].value for reward in self.rewards),
             correct=chief.value >= self._correct_at if chief.correct is None else chief.correct,
-            answers=(_key(chief, asked.completion),),
+            answers=(answer_key(asked.completion if chief.answer is None else chief.answer),),
             parts={name: verdict.value for name, verdict in verdicts.items()},
         )
 
 
-def _key(verdict: Verdict, completion: str) -> str:
-    """Equal for answers that count as the same; of a long text only its digest."""
-    key = " ".join((completion if verdict.answer is None else verdict.answer).split())
+def answer_key(answer: str) -> str:
+    """A text that is equal for answers written the same, but for spaces: of a long one a digest."""
+    key = " ".join(answer.split())
     return key if len(key) <= LONGEST_KEY else hashlib.sha256(key.encode()).hexdigest()

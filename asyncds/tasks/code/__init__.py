@@ -1,0 +1,1 @@
+"""A task whose answers are programs, judged by running them."""
