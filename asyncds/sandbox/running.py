@@ -2,7 +2,6 @@
 
 import json
 import os
-import select
 import selectors
 import signal
 import subprocess
@@ -19,6 +18,7 @@ Limit = Literal["timeout", "memory", "output"]
 END_SECONDS = 10.0
 """Deadline for a sandbox that was killed to be gone."""
 _LOOK_SECONDS = 0.1
+_REAP_SECONDS = 0.002
 _READ_BYTES = 1 << 16
 
 
@@ -144,24 +144,15 @@ class Running:
             self._read(left)
 
     def _reap(self) -> None:
-        """Wait for the last processes. The first one is ours once bubblewrap is gone."""
+        """Wait for the last processes, which are ours once bubblewrap is gone."""
         try:
             self._process.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             raise SandboxError(f"bubblewrap did not end within {END_SECONDS:g} s") from None
-        with suppress(ChildProcessError):
-            while os.waitpid(-self._process.pid, os.WNOHANG)[0]:
-                pass
-        first = self._said("child-pid")
-        with suppress(ChildProcessError, ProcessLookupError):
-            if first is not None and os.waitpid(first, os.WNOHANG) == (0, 0):
-                ending = os.pidfd_open(first)
-                try:
-                    select.select([ending], [], [], END_SECONDS)
-                finally:
-                    os.close(ending)
-                os.waitpid(first, os.WNOHANG)
+        _reap(-self._process.pid)
+        if (first := self._said("child-pid")) is not None:
+            _reap(first)
 
     def _said(self, name: str) -> int | None:
         """A number in bubblewrap's status, which is an object a line."""
@@ -170,3 +161,13 @@ class Running:
                 if name in (said := json.loads(line)):
                     return int(said[name])
         return None
+
+
+def _reap(which: int) -> None:
+    """Wait for children of this process, by ``which`` as os.waitpid has it. Raises SandboxError."""
+    end = time.monotonic() + END_SECONDS
+    with suppress(ChildProcessError):
+        while time.monotonic() < end:
+            if os.waitpid(which, os.WNOHANG) == (0, 0):
+                time.sleep(_REAP_SECONDS)
+        raise SandboxError(f"a process of a sandbox did not end within {END_SECONDS:g} s")

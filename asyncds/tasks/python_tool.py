@@ -1,6 +1,8 @@
 """Python as a tool: the model writes programs, a sandbox runs them, it reads what they print."""
 
+import json
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from asyncds.config.tasks import PythonToolTask as Settings
@@ -108,6 +110,16 @@ class PythonToolTask(DatasetTask, Environment):
         super().__init__(tokenizer=tokenizer, **options)
         self.sandbox = Sandbox(Settings.model_validate({"kind": self.name, **options}).sandbox)
         self.reward_parts = (*self.reward_parts, "calls", "tool_errors")
+
+    def own_turns(self, row: Row) -> Sequence[str]:
+        """A program that prints the answer, and the answer in the form that earns most."""
+        forms = self.own_answers(row)
+        if not forms:
+            return ()
+        code = f"print({forms[0]!r})"
+        call = json.dumps({"name": PYTHON["function"]["name"], "arguments": {"code": code}})
+        best = max(forms, key=lambda form: self.score(row, form).reward)
+        return [f"<tool_call>\n{call}\n</tool_call>", best]
 
     def start(self, row: Row) -> Episode:
         return _Episode(self, row)

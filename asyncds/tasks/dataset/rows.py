@@ -39,7 +39,7 @@ class DataTask(base.Task):
         """The columns of a data set that answers are judged by. Raises ValueError."""
 
     def _kept(self, columns: dict[str, Any], where: str) -> dict[str, Any]:
-        """Reduce these columns to what a row keeps. Raises ValueError for a row that can't be used."""
+        """Reduce these columns to what a row keeps. Raises ValueError for one without use."""
         return columns
 
     def rows(self, split: Split) -> Sequence[Row]:

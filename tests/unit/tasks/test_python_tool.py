@@ -122,6 +122,19 @@ def test_an_episode_of_the_shipped_environment(options: dict[str, Any]) -> None:
     asyncio.run(play())
 
 
+def test_its_own_turns_solve_a_row(options: dict[str, Any]) -> None:
+    """For `asyncds task check`."""
+    task = make_task("python_tool", **options)
+    assert isinstance(task, PythonToolTask)
+    row = task.rows("train")[0]
+    episode = task.start(row)
+    asked, said = task.own_turns(row)
+    assert episode.step(asked) == Answer((row.fields["answer"],))
+    score = episode.step(said)
+    assert isinstance(score, Score)
+    assert (score.correct, score.parts["calls"]) == (True, 1.0)
+
+
 def test_the_example_of_the_page() -> None:
     page = (ROOT / "docs" / "environments.md").read_text()
     names: dict[str, Any] = {}
