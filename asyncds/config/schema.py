@@ -29,6 +29,7 @@ from asyncds.config.section import Section
 from asyncds.config.tasks import (
     AnyTask,
     CountdownTask,
+    each_task,
     without_training_data,
     without_validation,
 )
@@ -111,20 +112,22 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _programs_fit_into_a_judgement(self) -> "RunConfig":
-        sandbox = getattr(self.task, "sandbox", None)
-        if sandbox is None:
-            return self
-        seconds, limits = getattr(self.task, "seconds", sandbox.seconds), self.scoring
-        if seconds + 1 > limits.timeout_seconds:
-            raise ValueError(
-                f"programs may take {seconds:g} s, and scoring.timeout_seconds "
-                f"{limits.timeout_seconds:g} would end their judge: it has to be a second more"
-            )
-        if sandbox.memory_mb > limits.memory_mb:
-            raise ValueError(
-                f"task.sandbox.memory_mb {sandbox.memory_mb} is more than the scoring.memory_mb "
-                f"{limits.memory_mb} that a scorer and what it starts may have: raise that"
-            )
+        limits = self.scoring
+        for where, task in each_task(self.task).items():
+            if (sandbox := getattr(task, "sandbox", None)) is None:
+                continue
+            seconds = getattr(task, "seconds", sandbox.seconds)
+            if seconds + 1 > limits.timeout_seconds:
+                raise ValueError(
+                    f"programs of {where} may take {seconds:g} s, and scoring.timeout_seconds "
+                    f"{limits.timeout_seconds:g} would end their judge: it has to be a second more"
+                )
+            if sandbox.memory_mb > limits.memory_mb:
+                raise ValueError(
+                    f"{where}.sandbox.memory_mb {sandbox.memory_mb} is more than the "
+                    f"scoring.memory_mb {limits.memory_mb} that a scorer and what it starts may "
+                    "have: raise that"
+                )
         return self
 
     @model_validator(mode="after")

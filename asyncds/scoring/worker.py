@@ -31,7 +31,7 @@ from asyncds.scoring.frames import (
 )
 from asyncds.tasks.base import InvalidScoreError, Row, Task, sandbox_problem
 from asyncds.tasks.environment import Answer, Environment, Episode
-from asyncds.tasks.mixture import own
+from asyncds.tasks.mixture import own, tasks_in
 from asyncds.tasks.registry import make_task
 from asyncds.user_code import find_user_code
 
@@ -55,7 +55,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (setup.memory_limit, setup.memory_limit))
     try:
         task = make_task(setup.kind, **setup.options)
-        problem = sandbox_problem(task)
+        problem = next(filter(None, map(sandbox_problem, tasks_in(task).values())), "")
     except Exception as error:
         problem = f"{type(error).__name__}: {error}"
     if problem:

@@ -16,6 +16,7 @@ from asyncds.config.engines import ScoringConfig
 from asyncds.config.load import ConfigError, parse_config
 from asyncds.config.tasks import task_options
 from asyncds.scoring.process_pool import ProcessPoolScorer
+from asyncds.scoring.scorer import ScorerUnavailableError
 from asyncds.tasks.base import Score, reward_parts
 from asyncds.tasks.code.answer import fenced, last_program
 from asyncds.tasks.code.cases import found
@@ -157,7 +158,7 @@ class TestCases:
             ({"scoring": {"timeout_seconds": 8.5}}, "scoring.timeout_seconds 8.5 would end"),
             (
                 {"scoring": {"memory_mb": 256}},
-                "task.sandbox.memory_mb 512 is more than the scoring",
+                "task.sandbox.memory_mb 512 is more than the scoring.memory_mb 256",
             ),
         ],
     )
@@ -258,6 +259,29 @@ class TestUnitTests:
         assert self.judged(
             self.FUNCTION + "\nprint('hello')", "print(1)\nassert double(2) == 4"
         ).correct
+
+
+def test_one_of_several_tasks() -> None:
+    """As part of a mixture, in a scorer's process, which finds out about its sandbox."""
+    part = values(SUMS, **COLUMNS, prompt_style="plain")
+    task = {"kind": "mixture", "tasks": {"sums": {"kind": "countdown"}, "code": part}}
+    config = parse_config({"model": "none", "task": task}).task
+    options = task_options(config, tokenizer="none")
+    mixture = make_task("mixture", **options)
+    row = next(row for row in mixture.rows("train") if row.fields["task"] == "code")
+
+    async def test(pool: ProcessPoolScorer) -> None:
+        async with asyncio.timeout(100), pool as scorer:
+            judged = await scorer.score(row, ["```python\nprint(1)\n```"])
+            assert (judged.errors, reason(judged.scores[0])) == ({}, "wrong")
+
+    def pool() -> ProcessPoolScorer:
+        return ProcessPoolScorer(kind="mixture", options=options, settings=ScoringConfig())
+
+    asyncio.run(test(pool()))
+    options["tasks"]["code"]["options"]["sandbox"]["memory_mb"] = 2048
+    with pytest.raises(ScorerUnavailableError, match=r"no sandbox: .*AS"):
+        asyncio.run(test(pool()))
 
 
 def test_task_check_tries_the_own_answer_and_rubbish() -> None:
