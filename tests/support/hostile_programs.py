@@ -48,6 +48,18 @@ PROGRAMS = {
         "import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass",
         "timeout",
     ),
+    "more processes than it may have": Hostile(
+        "import os, time\n"
+        "n = 1\n"
+        "try:\n"
+        "    while n < 40:\n"
+        "        if os.fork() == 0:\n"
+        "            time.sleep(1e6)\n"
+        "        n += 1\n"
+        "except OSError: pass\n"
+        f"print('escaped' if n > {LIMITS.processes} else n)",
+        None,
+    ),
     "threads": Hostile(
         "import threading, time\n"
         "while True:\n    threading.Thread(target=time.sleep, args=(9,), daemon=True).start()",
