@@ -175,18 +175,19 @@ def test_an_episode_is_what_its_weights_say_across_updates(
         straggler_seconds=TIMEOUT,
         min_group=1,
     )
-    played = loop.run(player.play(lease, row, np.array(PROMPT, np.int32), 0))
+    ids = np.array(PROMPT, np.int32)
+    played = loop.run(player.play(lease, row, task.prompt(row), ids, 0))
     completion, first = played.completion, min(playing.models)
     assert completion.limit == "turns"
     assert set(completion.versions.tolist()) == {first, first + 1, first + 2}
-    ids = [*PROMPT, *completion.token_ids.tolist()]
+    tokens = [*PROMPT, *completion.token_ids.tolist()]
     sampled = sampled_mask(completion.given, len(completion.token_ids))
     starts = np.flatnonzero(np.diff(sampled, prepend=False) & sampled)
     assert len(starts) == len(TURNS)
     turns = np.split(completion.versions, np.cumsum(TURNS)[:-1])
     assert [len(set(versions.tolist())) for versions in turns] == [1, 2, 1]
     expected = [
-        playing.log_probs(ids, versions.tolist(), len(PROMPT) + start)
+        playing.log_probs(tokens, versions.tolist(), len(PROMPT) + start)
         for start, versions in zip(starts, turns, strict=True)
     ]
     np.testing.assert_allclose(
