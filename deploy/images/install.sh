@@ -15,7 +15,7 @@ pip=("$venv/bin/python" -m pip --disable-pip-version-check --no-input install)
 
 case $kind in
 coordinator) "${pip[@]}" -c requirements/gpu.lock '.[otel]' ;;
-gpu) "${pip[@]}" -c requirements/gpu.lock '.[gpu,ray,math,otel]' ;;
+gpu) "${pip[@]}" -c requirements/gpu.lock '.[gpu,ray,math,otel,sandbox]' ;;
 cpu)
     torch=$(grep -o '^torch==[^ ;]*' requirements/cpu.lock)
     "${pip[@]}" --no-deps "$torch" ||
