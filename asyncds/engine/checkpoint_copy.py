@@ -27,22 +27,31 @@ _SPARE = 1.1
 class Part:
     """A rank's part of a checkpoint. files: what DeepSpeed wants in each. weights: of the export.
 
-    Its tensors are the engine's own, until they are copied.
+    Its tensors are the engine's own, until they are copied; gathered: but for the weights.
     """
 
     directory: Path
     files: dict[Path, Any]
     weights: dict[str, Tensor]
+    gathered: bool = False
 
     @property
     def size(self) -> int:
         """Bytes that a copy takes."""
-        return sum(t.nbytes for t in _distinct((list(self.files.values()), self.weights)).values())
+        return sum(tensor.nbytes for tensor in _distinct(self._live).values())
 
     def copied(self) -> "Part":
         """The same in main memory, while the engine may go on."""
-        files, weights = copied((list(self.files.values()), self.weights))
-        return replace(self, files=dict(zip(self.files, files, strict=True)), weights=weights)
+        files, weights = copied(self._live)
+        return replace(
+            self,
+            files=dict(zip(self.files, files, strict=True)),
+            weights=self.weights if self.gathered else weights,
+        )
+
+    @property
+    def _live(self) -> tuple[list[Any], dict[str, Tensor]]:
+        return list(self.files.values()), {} if self.gathered else self.weights
 
     def write(self, engine: TrainingEngine) -> Files:
         """Write it; returns what was hashed meanwhile, by path below the checkpoint."""
@@ -72,7 +81,12 @@ def part_of(engine: TrainingEngine, directory: Path) -> Part:
         )
     finally:
         del writer.save, writer.preserves_storage_sharing
-    return Part(directory=directory, files=files, weights=full_weights(engine))
+    return Part(
+        directory=directory,
+        files=files,
+        weights=full_weights(engine),
+        gathered=engine.zero_stage == 3,
+    )
 
 
 def fits_everywhere(size: int) -> bool:

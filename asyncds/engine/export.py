@@ -34,17 +34,21 @@ class ExportError(RuntimeError):
 def full_weights(engine: TrainingEngine) -> dict[str, Tensor]:
     """All weights by name on rank 0, nothing on the others. A collective.
 
-    They are the engine's own tensors, but for ZeRO-3: there one parameter is gathered at a time,
-    and rank 0 keeps the only full copy, in main memory.
+    They are the engine's own tensors, but for ZeRO-3: there they are copies in main memory, for
+    which one parameter is gathered at a time.
     """
     if engine.zero_stage < 3:
         return engine.causal_lm.state_dict() if engine.rank == 0 else {}
     persistent = engine.causal_lm.state_dict().keys()
-    weights = {n: b for n, b in engine.causal_lm.named_buffers() if n in persistent}
+    weights = {
+        name: buffer.to("cpu", copy=True)
+        for name, buffer in engine.causal_lm.named_buffers()
+        if name in persistent
+    }
     for name, parameter in engine.causal_lm.named_parameters():
         with deepspeed.zero.GatheredParameters([parameter]):
             if engine.rank == 0:
-                # Copied: the gathered memory is freed on leaving.
+                # The gathered memory is freed on leaving.
                 weights[name] = parameter.detach().to("cpu", copy=True)
     return weights if engine.rank == 0 else {}
 

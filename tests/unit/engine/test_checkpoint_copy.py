@@ -1,5 +1,6 @@
 """Copies of what a checkpoint consists of, and whether there is memory for them."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ def test_tied_weights_stay_tied_and_take_memory_once() -> None:
     assert copy["embed"].data_ptr() == copy["head"].data_ptr() != state["head"].data_ptr()
     part = Part(directory=Path(), files={Path("a"): state}, weights={"head": state["head"]})
     assert part.size == 1000 * 4 + 3 * 2
+    gathered = replace(part, gathered=True)
+    assert gathered.copied().weights["head"] is part.weights["head"], "it is a copy already"
     twice = part.copied()
     assert twice.weights["head"].data_ptr() == twice.files[Path("a")]["embed"].data_ptr()
 
