@@ -55,6 +55,7 @@ VALUES = {
     "k": "1",
     "lag": "2",
     "set": "AIME",
+    "task": "countdown",
     "temperature": "1",
     "timer": "fwd",
 }

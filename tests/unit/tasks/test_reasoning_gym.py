@@ -14,6 +14,7 @@ from asyncds.tasks.registry import make_task
 class MockGenerator:
     def __init__(self, **options: Any) -> None:
         self.options = options
+        self.size = options["size"]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         # Every question comes twice.
