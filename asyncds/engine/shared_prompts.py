@@ -11,6 +11,13 @@ from asyncds.protocol.batch import Int32, SequenceTable
 
 Members = list[Int32]
 """The rows of a micro-batch: of each, the rows of the batch table whose sequences it holds."""
+MASK_ELEMENTS = 2**27
+"""Most elements of a micro-batch's attention mask, which bounds how wide a shared row may be."""
+
+
+def widest_row(token_budget: int) -> int:
+    """Most tokens of a row with several completions, in micro-batches of so many tokens."""
+    return min(token_budget, MASK_ELEMENTS // token_budget)
 
 
 def row_width(table: SequenceTable, row: Int32) -> int:
@@ -21,16 +28,17 @@ def row_width(table: SequenceTable, row: Int32) -> int:
 def share_prompts(
     table: SequenceTable, rows: Int32, *, token_budget: int, hidden_size: int
 ) -> Members:
-    """Divide sequences into rows of one group each, no wider than the budget where shared.
+    """Divide sequences into rows of one group each, no wider than `widest_row` where shared.
 
     In the order of ``rows``: a sequence joins the one before it where that costs no more
     floating-point operations than a row of its own.
     """
     members: list[list[int]] = []
     group = width = -1
+    widest = widest_row(token_budget)
     for sequence in rows.tolist():
         prompt, more = int(table.prompt_length[sequence]), int(table.length[sequence]) - 1
-        if table.group[sequence] == group and width + more <= token_budget:
+        if table.group[sequence] == group and width + more <= widest:
             apart = _cost(width, len(members[-1]), hidden_size) + _cost(
                 prompt + more, 1, hidden_size
             )

@@ -10,6 +10,7 @@ from typing import Any
 
 from asyncds.config.schema import RunConfig
 from asyncds.engine.deepspeed_config import deepspeed_config
+from asyncds.engine.shared_prompts import widest_row
 from asyncds.plan.activations import head_scratch, kept_by_layer, scratch_of_layer
 from asyncds.plan.gpus import GIB, Gpu
 from asyncds.plan.load import Load
@@ -127,6 +128,11 @@ def _backward(config: RunConfig, shape: ModelShape, load: Load, zero: _Zero) -> 
     else:
         yield Part("activations", shape.layers * layer, f"{tokens:,} tokens, all of every layer")
         working = tokens * scratch_of_layer(shape, itemsize)
+    if config.learner.share_prompts and not shape.windowed_layers:
+        width = min(widest_row(tokens), load.longest * config.rollout.group_size)
+        # As truth values, and once more as what is added to the scores.
+        mask = tokens * width * (1 + itemsize)
+        yield Part("attention mask", mask, f"of shared prompts, {width:,} tokens a row at most")
     rows = min(config.learner.logprob_chunk_tokens, load.scored)
     head = head_scratch(shape, rows=rows, itemsize=itemsize)
     if head >= working:

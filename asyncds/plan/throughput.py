@@ -3,7 +3,8 @@
 Arithmetic or bandwidth, whichever takes longer, at a share of what the GPU's maker promises.
 
 The shares are what well-kept systems reach; a run's own numbers are on its page. What is left out:
-padding, communication between ranks, scoring, stragglers.
+padding, prompts that completions share in the learner, communication between ranks, scoring,
+stragglers.
 """
 
 from dataclasses import dataclass

@@ -141,6 +141,7 @@ def one_group(*, prompt: int, length: int, n: int = 8) -> SequenceTable:
         pytest.param(1024, 256, 3584, 1, id="7B, short answers"),
         pytest.param(256, 4096, 3584, 8, id="7B, long reasoning"),
         pytest.param(8192, 256, 3584, 2, id="7B, a long prompt: what the budget allows"),
+        pytest.param(4096, 3072, 3584, 8, id="7B, both long"),
     ],
 )
 def test_prompts_are_shared_where_that_is_less_work(
