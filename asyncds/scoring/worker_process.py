@@ -4,7 +4,10 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from typing import Self
+
+import psutil
 
 from asyncds.scoring.frames import (
     AnyRequest,
@@ -133,9 +136,17 @@ class WorkerProcess:
         return self._process.returncode is None
 
     def kill(self) -> None:
+        """End the process, and with it what it has started, such as a sandbox half made."""
         self._killed = True
-        if self.is_alive:
-            self._process.kill()
+        if not self.is_alive:
+            return
+        started: list[psutil.Process] = []
+        with suppress(psutil.Error):
+            started = psutil.Process(self._process.pid).children(recursive=True)
+        self._process.kill()
+        for process in started:
+            with suppress(psutil.Error):
+                process.kill()
 
     async def end(self, *, deadline: float) -> None:
         """Let it finish what it has read and end, or kill it after ``deadline`` seconds."""
