@@ -31,7 +31,7 @@ def start_on_cpu(
         "OMP_NUM_THREADS": str(threads),
     }
     alone = arguments.tensor_parallel_size * arguments.pipeline_parallel_size == 1
-    forks = alone and os.environ.get(METHOD) != "spawn"
+    variables[METHOD] = "fork" if alone and os.environ.get(METHOD) != "spawn" else "spawn"
     if alone:
         # One process for scheduler and model instead of two, which would spin on shared memory
         # while they wait for each other: a third less CPU time per token. vLLM refuses it on CPU
@@ -45,9 +45,9 @@ def start_on_cpu(
         dynamo.disable = True
     with _environment(variables):
         config = arguments.create_engine_config()
-        if forks:
-            # vLLM has just set it to spawn, because several workers must bind their threads.
-            os.environ[METHOD] = "fork"
+        # vLLM has just set it to spawn, because several workers must bind their threads.
+        os.environ[METHOD] = variables[METHOD]
+        if variables[METHOD] == "fork":
             torch.set_num_threads(threads)
         return AsyncLLM.from_vllm_config(
             config, stat_loggers=[make_logger], disable_log_stats=arguments.disable_log_stats
