@@ -10,7 +10,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help quickstart tiny-model study study-pages test test-unit chaos simulate elastic network slurm ray fuzz k8s-lab tools manifests policy-check image chart image-check docs lint house env install-gpu lock clean
+.PHONY: help quickstart tiny-model study study-pages bench test test-unit chaos simulate elastic network slurm ray fuzz k8s-lab tools manifests policy-check image chart image-check docs lint house env install-gpu lock clean
 
 ARGS ?=
 ALGO ?= ds_grpo
@@ -44,6 +44,10 @@ study: $(INSTALLED) $(addprefix models/,$(models_$(STUDY))) ## make what is miss
 STUDY_PAGES := $(patsubst %.jsonl,%.md,$(wildcard docs/studies/*.jsonl))
 study-pages: ## make the tables and pictures of the studies' pages from their rows
 	$(RUN) python -m asyncds.compare.pages $(STUDY_PAGES)
+
+bench: $(INSTALLED) ## measure speed beside others, and write docs/benchmarks.md (an hour, on a machine that does nothing else)
+	for benchmark in start_up learner_step end_to_end; do $(RUN) python -m benchmarks.$$benchmark || exit; done
+	$(RUN) python -m benchmarks.measured
 
 tiny-model: $(INSTALLED) ## make the base model that is in the package again, and compare (minutes)
 	$(RUN) pytest tests/integration/test_tiny_model.py -s -o timeout=3600 -m long $(ARGS)
