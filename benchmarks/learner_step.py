@@ -2,7 +2,7 @@
 
     python -m benchmarks.learner_step [--repeats 5] [--threads 1]
 
-A batch of 32 groups of 8 through forward, backward and optimizer step of a random model. Plain is
+A batch of groups of 8 through forward, backward and optimizer step of a random model. Plain is
 what a person would write: right-padded micro-batches of the same budget, longest first, the same
 chosen positions projected, AdamW. The sides take turns; the first update of each is left out.
 """
@@ -26,27 +26,27 @@ from asyncds.protocol.batch import SequenceTable, Shard
 from asyncds.tiny.model import save_untrained
 from benchmarks.measured import Row, save
 
-GROUPS, SIZE, BUDGET, VOCABULARY = 32, 8, 16384, 100
+SIZE, BUDGET, VOCABULARY = 8, 16384, 100
 CASES = {
-    "prompts of 20 tokens, completions of 4 to 8": (20, 4, 8),
-    "prompts of 20 tokens, completions of 16 to 480": (20, 16, 480),
-    "prompts of 400 tokens, completions of 8 to 64": (400, 8, 64),
+    "32 groups, prompts of 7 tokens, completions of 4 to 8": (32, 7, 4, 8),
+    "32 groups, prompts of 20 tokens, completions of 16 to 480": (32, 20, 16, 480),
+    "8 groups, prompts of 1,024 tokens, completions of 32 to 256": (8, 1024, 32, 256),
 }
 
 
-def make_shard(prompt: int, shortest: int, longest: int) -> Shard:
+def make_shard(groups: int, prompt: int, shortest: int, longest: int) -> Shard:
     """A batch of random tokens, all of one rank."""
     rng = np.random.default_rng(0)
-    n = GROUPS * SIZE
+    n = groups * SIZE
     lengths = rng.integers(shortest, longest + 1, n).astype(np.int32)
-    prompts = [rng.integers(0, VOCABULARY, prompt).astype(np.int32) for _ in range(GROUPS)]
+    prompts = [rng.integers(0, VOCABULARY, prompt).astype(np.int32) for _ in range(groups)]
     tokens = int(lengths.sum())
     return Shard(
         step=0,
         rank=0,
-        leases=list(range(GROUPS)),
+        leases=list(range(groups)),
         table=SequenceTable(
-            group=np.repeat(np.arange(GROUPS, dtype=np.int32), SIZE),
+            group=np.repeat(np.arange(groups, dtype=np.int32), SIZE),
             reward=np.zeros(n, np.float32),
             correct=np.zeros(n, np.bool_),
             prompt_length=np.full(n, prompt, np.int32),
