@@ -7,15 +7,17 @@ import re
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "docs/benchmarks"
 PAGE = ROOT / "docs/benchmarks.md"
 PACKAGES = ("torch", "vllm", "deepspeed", "transformers", "trl")
+LINE = "  \n"
 _BLOCK = re.compile(r"(<!-- benchmark: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -36,26 +38,34 @@ class Row:
 
 
 def save(name: str, rows: Sequence[Row]) -> None:
-    """Write a benchmark's rows, and where and how they were measured; print them as a table."""
-    record = {
+    """Write a benchmark's rows, with where and how they were measured; print them as a table.
+
+    Rows of other cases that are there stay.
+    """
+    how = {
         "command": " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": _machine(),
         "versions": {name: metadata.version(name) for name in _distributions()},
-        "rows": [asdict(row) for row in rows],
     }
+    cases = {row.case for row in rows}
+    path = DATA / f"{name}.json"
+    before = json.loads(path.read_text()) if path.exists() else []
+    kept = [record for record in before if record["case"] not in cases]
     DATA.mkdir(exist_ok=True)
-    (DATA / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
-    print(table(record))
+    records = [*kept, *(asdict(row) | how for row in rows)]
+    path.write_text(json.dumps(records, indent=1) + "\n")
+    print(table(records))
 
 
-def table(record: Mapping[str, object]) -> str:
+def table(records: Sequence[Mapping[str, Any]]) -> str:
     """A Markdown table: a line for each case and side, with its ratio to the case's last side.
 
     A ratio above 1 means faster or less, whichever is better. Its range is that over the repeats,
     taken in pairs.
     """
-    rows = [Row(**row) for row in record["rows"]]  # type: ignore[attr-defined]
+    names = [field.name for field in fields(Row)]
+    rows = [Row(**{name: record[name] for name in names}) for record in records]
     lines = ["| | | mean | ratio | of repeats |", "|---|---|--:|--:|---|"]
     last = {row.case: row for row in rows}
     for row in rows:
@@ -74,9 +84,9 @@ def write_page() -> None:
     """Write the tables of docs/benchmarks.md anew from the files of rows."""
 
     def block(match: re.Match[str]) -> str:
-        record = json.loads((DATA / f"{match[2]}.json").read_text())
-        source = f"`{record['command']}`, {record['date']}, {record['machine']}."
-        return f"{match[1]}{table(record)}\n\n{source}\n{match[3]}"
+        records = json.loads((DATA / f"{match[2]}.json").read_text())
+        sources = dict.fromkeys(f"`{r['command']}`, {r['date']}, {r['machine']}." for r in records)
+        return f"{match[1]}{table(records)}\n\n{LINE.join(sources)}\n{match[3]}"
 
     PAGE.write_text(_BLOCK.sub(block, PAGE.read_text()))
 
