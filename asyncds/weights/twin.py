@@ -117,6 +117,7 @@ def load_version(
         # counted as part of the next version and end a layer before all of it has arrived.
         finalize_layerwise_reload(model, config)
     _refresh_tied_head(model, config)
+    _pack_experts(model)
 
 
 def _refresh_tied_head(model: Module, config: ModelConfig) -> None:
@@ -128,3 +129,16 @@ def _refresh_tied_head(model: Module, config: ModelConfig) -> None:
     head: Any = getattr(model, "lm_head", None)
     if config.hf_text_config.tie_word_embeddings and hasattr(head, "quant_method"):
         head.quant_method.process_weights_after_loading(head)
+
+
+def _pack_experts(model: Module) -> None:
+    """Pack the experts of a mixture for a CPU's kernels.
+
+    vLLM does so after the first loading of a layer; at a reload it leaves them as they are in the
+    files, and the kernels read them as if they were packed.
+    """
+    for module in model.modules():
+        method: Any = getattr(module, "quant_method", None)
+        kernel = getattr(method, "moe_kernel", None)
+        if kernel is not None and next(module.parameters()).device.type == "cpu":
+            kernel.fused_experts.process_weights_after_loading(module)

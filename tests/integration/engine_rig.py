@@ -33,8 +33,10 @@ def log_softmax_of_next(model: Any, token_ids: list[int], temperature: float) ->
 class Rig:
     """A model in training, its sender, and an engine that started from the same weights."""
 
-    def __init__(self, path: Path, loop: asyncio.Runner, **settings: Any) -> None:
-        """settings: of the engine, for it to have several workers."""
+    def __init__(
+        self, path: Path, loop: asyncio.Runner, tokenizer: Path | None = None, **settings: Any
+    ) -> None:
+        """tokenizer: where it is not the model's. settings: of the engine, for several workers."""
         self.world_size = 1 + math.prod(settings.values())
         self.model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
         # So that there are many buckets, and layers and tensors span them.
@@ -47,6 +49,7 @@ class Rig:
             GenerationEngine.start(
                 GeneratorConfig(max_model_len=256, max_num_seqs=16, kv_cache_gb=1 / 16, **settings),
                 model=str(path),
+                tokenizer=str(tokenizer or path),
                 dtype="float32",
                 seed=0,
                 cpu_threads=1,

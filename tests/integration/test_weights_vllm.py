@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer, MixtralConfig, MixtralForCausalLM
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
 from asyncds.config.sampling import EpisodesConfig
@@ -304,14 +304,16 @@ def test_a_transfer_that_fails_changes_nothing(
     loop.run(scenario())
 
 
-def test_an_untied_model(base: Path, tmp_path: Path, loop: asyncio.Runner) -> None:
-    tied = AutoModelForCausalLM.from_pretrained(base)
-    config = tied.config
-    config.tie_word_embeddings = False
-    untied = type(tied)(config)
-    untied.save_pretrained(tmp_path)
-    AutoTokenizer.from_pretrained(base).save_pretrained(tmp_path)
-    rig = Rig(tmp_path, loop)
+def test_an_untied_mixture_of_experts(base: Path, tmp_path: Path, loop: asyncio.Runner) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    sizes = {"hidden_size": 128, "intermediate_size": 128, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    experts = {"num_local_experts": 4, "num_experts_per_tok": 2}
+    config = MixtralConfig(
+        vocab_size=len(tokenizer), tie_word_embeddings=False, **sizes, **heads, **experts
+    )
+    MixtralForCausalLM(config).save_pretrained(tmp_path)
+    rig = Rig(tmp_path, loop, tokenizer=base)
     try:
         assert "lm_head.weight" in [spec.name for spec in rig.staged.placement.specs]
         loop.run(rig.assert_engine_computes_with_the_model())
