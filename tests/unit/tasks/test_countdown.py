@@ -363,7 +363,7 @@ class TestRegistry:
     def test_unknown_kind(self) -> None:
         with pytest.raises(ValueError, match="did you mean 'countdown'"):
             make_task("countdwon")
-        with pytest.raises(ValueError, match="known are calculator, countdown"):
+        with pytest.raises(ValueError, match="known are calculator, code, countdown"):
             make_task("zebra")
 
     def test_unknown_option(self) -> None:
