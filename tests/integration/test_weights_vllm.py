@@ -305,6 +305,7 @@ def test_a_transfer_that_fails_changes_nothing(
 
 
 def test_an_untied_mixture_of_experts(base: Path, tmp_path: Path, loop: asyncio.Runner) -> None:
+    torch.manual_seed(0)  # where two experts tie, rounding would choose
     tokenizer = AutoTokenizer.from_pretrained(base)
     sizes = {"hidden_size": 128, "intermediate_size": 128, "num_hidden_layers": 2}
     heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
