@@ -42,7 +42,7 @@ def start_on_cpu(
         # vLLM's samplers ask for compilation by themselves: 20 s of a C++ compiler for two
         # reductions, on every new machine.
         variables["TORCHDYNAMO_DISABLE"] = "1"
-        dynamo.disable = True
+    dynamo.disable = arguments.enforce_eager  # also for engines of this process after each other
     with _environment(variables):
         config = arguments.create_engine_config()
         # vLLM has just set it to spawn, because several workers must bind their threads.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from asyncds.engine.shared_prompts import Members, row_width, share_prompts
+from asyncds.engine.shared_prompts import Members, row_width, share_prompts, widest_row
 from asyncds.protocol.batch import Int32, SequenceTable, Shard
 from asyncds.protocol.spans import sampled_mask
 
@@ -54,7 +54,10 @@ def plan_micro_batches(
             members = list(mine[:, None])
         else:
             members = share_prompts(table, mine, token_budget=token_budget, hidden_size=hidden_size)
-        plan.append(_pack(members, table, token_budget))
+        # Apart, since the mask of a micro-batch with shared rows is as wide as its widest.
+        wide = [row for row in members if row_width(table, row) > widest_row(token_budget)]
+        rest = [row for row in members if row_width(table, row) <= widest_row(token_budget)]
+        plan.append(_pack(wide, table, token_budget) + _pack(rest, table, token_budget))
     most = max(map(len, plan))
     return [mine + [[]] * (most - len(mine)) for mine in plan]
 

@@ -14,7 +14,7 @@ from asyncds.engine.micro_batches import (
     plan_updates,
 )
 from asyncds.engine.policy_model import seen
-from asyncds.engine.shared_prompts import row_width
+from asyncds.engine.shared_prompts import MASK_ELEMENTS, row_width
 from asyncds.protocol.batch import SequenceTable, Shard
 from asyncds.protocol.spans import given_spans
 
@@ -132,6 +132,21 @@ def one_group(*, prompt: int, length: int, n: int = 8) -> SequenceTable:
         finished=filled(True, np.bool_),
         generator=filled(0, np.int32),
     )
+
+
+def test_a_mask_is_bounded_beside_long_sequences() -> None:
+    long, short = one_group(prompt=4, length=9000, n=4), one_group(prompt=100, length=8, n=8)
+    table = SequenceTable(
+        **{name: np.concatenate([a, getattr(short, name)]) for name, a in vars(long).items()}
+        | {"group": np.array([0, 1, 2, 3, *[4] * 8], np.int32)}
+    )
+    rows = np.arange(len(table), dtype=np.int32)
+    [plan] = plan_micro_batches(table, rows, ranks=1, token_budget=65536, hidden_size=64)
+    shared = [members for members in plan if any(len(row) > 1 for row in members)]
+    assert shared
+    for members in shared:
+        widest = max(row_width(table, row) for row in members)
+        assert len(members) * widest**2 <= MASK_ELEMENTS
 
 
 @pytest.mark.parametrize(
