@@ -29,9 +29,9 @@ def join(*, deadline_s: float) -> torch.device:
     deadline = timedelta(seconds=deadline_s)
     backend = "nccl" if cuda else "gloo"
     alone = "RANK" not in os.environ
-    if alone:
-        # DeepSpeed reads these itself.
-        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", LOCAL_WORLD_SIZE="1")
+    # DeepSpeed reads it. Nothing else is written there: what this process starts afterwards would
+    # take itself for a rank of a group that nobody else is in.
+    os.environ.setdefault("LOCAL_RANK", "0")
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)

@@ -31,6 +31,15 @@ WAITING = "waiting for "
 WAITING_BYTES = 1024
 HURRY_SECONDS = 2.0
 """Seconds for processes to leave that were told to, when somebody waits for it."""
+RANK_VARIABLES = (
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+)
+"""What torchrun, and operators such as Kubeflow's, tell a process of the group that it is in."""
 
 
 class ChildFailedError(Exception):
@@ -63,7 +72,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=os.environ | self.environment,
+                env=inherited_environment() | self.environment,
                 start_new_session=True,
                 preexec_fn=_end_with_parent if self.follows else None,
             )
@@ -257,6 +266,14 @@ class Children:
                 time.sleep(0.05)
         for child in self._children:
             child.sweep()
+
+
+def inherited_environment() -> dict[str, str]:
+    """Environment variables of this process that hold for the processes of a run too.
+
+    A run that is started inside somebody's torchrun makes groups of its own.
+    """
+    return {name: value for name, value in os.environ.items() if name not in RANK_VARIABLES}
 
 
 def python(module: str, *arguments: str) -> list[str]:

@@ -31,6 +31,7 @@ from ray.util.scheduling_strategies import (
     PlacementGroupSchedulingStrategy,
 )
 
+from asyncds.launch.children import inherited_environment
 from asyncds.launch.ray_plan import (
     RANK0,
     Cluster,
@@ -87,7 +88,7 @@ class Host:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=os.environ | environment,
+            env=inherited_environment() | environment,
             start_new_session=True,
         )
         assert self._process.stdout is not None

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from asyncds.launch.children import Child
+from asyncds.launch.children import Child, inherited_environment
 
 
 @dataclass(kw_only=True)
@@ -48,7 +48,7 @@ class WarmChild(Child):
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=os.environ | self.environment,
+                env=inherited_environment() | self.environment,
                 start_new_session=True,
                 pass_fds=(writing,),
             )
