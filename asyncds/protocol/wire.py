@@ -372,10 +372,11 @@ class Go(Message, frozen=True):
 
 
 class SyncAborted(Message, frozen=True):
-    """Weight sync `sync` is off; leave it."""
+    """Weight sync `sync` is off; leave it. refused: what came is not what the learner has."""
 
     sync: int
     reason: str
+    refused: bool = False
 
 
 class Batch(Message, frozen=True):

@@ -283,10 +283,16 @@ class WeightSyncManager:
             )
         if LEARNER in outcome.culprits:
             self.learner.retry_at = now + LEARNER_RETRY_SECONDS
-        off = SyncAborted(sync=sync.id, reason=self.figures.last_failure)
         for name, peer in self._peers(sync).items():
             if name not in outcome.verified and not (name == LEARNER and sync.sent):
-                self._send(peer, off)
+                self._send(peer, self._off(outcome, name))
+
+    def _off(self, outcome: SyncOutcome, name: str) -> SyncAborted:
+        return SyncAborted(
+            sync=outcome.sync.id,
+            reason=outcome.culprits.get(name, self.figures.last_failure),
+            refused=name in outcome.culprits and name in outcome.mismatched,
+        )
 
     def _greet(self, name: str, now: float) -> None:
         member = self._fleet.get(name)

@@ -148,6 +148,8 @@ class Generator:
                 self._updates.prepare(message, link)
             case Go():
                 self._updates.go(message, link)
+            case SyncAborted(sync=sync, reason=reason, refused=True):
+                self._updates.refused(sync, reason)
             case SyncAborted(sync=sync, reason=reason):
                 self._updates.call_off(sync, reason)
 

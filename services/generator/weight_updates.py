@@ -35,7 +35,8 @@ class Failures:
     """Failed updates since the last that succeeded.
 
     last: why the last failed. unfit: why the weights are not fit to be served, or "". count: of
-    those whose group was whole: that nobody came is no fault of the engine.
+    those whose group was whole, that nobody came is no fault of the engine, and of those after
+    which the engine did not compute what the learner does.
     """
 
     last: str = ""
@@ -76,6 +77,7 @@ class WeightUpdates:
         self._agreed: Prepare | None = None
         self._update: asyncio.Task[None] | None = None
         self._failures = Failures()
+        self._failures_before = self._failures
         self._tensors = b""
 
     @property
@@ -106,6 +108,12 @@ class WeightUpdates:
         """Stay out of a weight sync that was agreed to."""
         log.warning("weight sync %d was called off: %s", sync, reason)
         self._agreed = None
+
+    def refused(self, sync: int, reason: str) -> None:
+        """Take note that the weights of the last update are not the learner's, as it turned out."""
+        log.warning("weight sync %d was refused: %s", sync, reason)
+        last = f"the weights that came were refused: {reason}"
+        self._failures = Failures(last=last, unfit=last, count=self._failures_before.count + 1)
 
     def go(self, go: Go, link: Link) -> None:
         """Begin with the weight sync that was agreed to; its end is said over the link."""
@@ -157,7 +165,8 @@ class WeightUpdates:
             end=activated + nanoseconds(result.pause_seconds),
             version=go.version,
         )
-        self._failures = Failures()
+        # What it computes with them is judged later.
+        self._failures_before, self._failures = self._failures, Failures()
         self.version = go.version
         self.pause_seconds += result.pause_seconds
         m = self._metrics

@@ -32,6 +32,7 @@ def test_a_mismatch_never_serves(driver: Driver) -> None:
     ends = {"sync": sync.id, "probe": b"\0"}  # a probe that is cut off
     driver.say(b"g", wire.Applied(checksums=[2], pause_seconds=0, **ends))
     driver.say(b"l", wire.Sent(checksums=[1], seconds=0, **ends))
+    assert [off.refused for off in only(driver.tick(b"g"), wire.SyncAborted)] == [True]
     assert driver.member() is Health.STALE
     assert "checksums differ" in driver.c.parts.weights.figures.last_failure
     assert driver.c.parts.fleet.healthy() == []
@@ -57,6 +58,9 @@ def test_syncs_that_fail_again_and_again_are_told_while_they_do(driver: Driver) 
         times = {"pause_seconds": 0}
         driver.say(b"g", wire.Applied(probe=far, **times, **ends))
         driver.say(b"l", wire.Sent(probe=near, seconds=0, **ends))
+        [off] = only(driver.tick(b"g"), wire.SyncAborted)
+        assert off.refused
+        assert off.reason.startswith("log-probs of the probe differ by 1")
     assert driver.c.status(driver.now).message.startswith(
         "3 weight syncs in a row failed: g log-probs of the probe differ by 1"
     )

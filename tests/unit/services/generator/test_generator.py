@@ -445,6 +445,30 @@ def test_an_engine_that_takes_no_update_ends_itself(
     asyncio.run(play())
 
 
+def test_an_engine_that_computes_something_else_after_every_update_ends_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that was refused and then computes what the learner does begins anew."""
+    monkeypatch.setattr(module, "CHORE_SECONDS", 0.01)
+
+    async def play() -> None:
+        driver = Driver()
+        running = asyncio.create_task(driver.generator.run(driver.link))  # type: ignore[arg-type]
+        verdicts = [True] * (MAX_FAILURES - 1) + [False] + [True] * MAX_FAILURES
+        for sync, refused in enumerate(verdicts):
+            assert not running.done()
+            update(driver, sync)
+            await driver.link.said(wire.Applied, n=sync + 1)
+            if refused:
+                off = wire.SyncAborted(sync=sync, reason="the probe differs", refused=True)
+                driver.generator.receive(off)
+        sentence = r"5 updates in a row failed \(the weights .* were refused: the probe differs\)"
+        with pytest.raises(EngineUnusableError, match=sentence):
+            await running
+
+    asyncio.run(play())
+
+
 def test_an_update_that_ends_by_surprise_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHORE_SECONDS", 0.01)
 
