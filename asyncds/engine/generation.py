@@ -1,6 +1,7 @@
 """The generation engine: vLLM, with weights that are replaced while requests are running."""
 
 import asyncio
+import multiprocessing
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -144,11 +145,15 @@ class GenerationEngine:
                 return start_on_cpu(arguments, threads=cpu_threads, make_logger=make_logger)
             return AsyncLLM.from_engine_args(arguments, stat_loggers=[make_logger])
 
+        before = set(multiprocessing.active_children())
         try:
             async with asyncio.timeout(settings.start_seconds):
                 engine = await asyncio.to_thread(make_engine)
                 await engine.update_weight_version("0")
         except TimeoutError as error:
+            # The thread that waits for them would keep this process from ending.
+            for process in set(multiprocessing.active_children()) - before:
+                process.kill()
             raise TimeoutError(
                 f"the engine did not start within generator.start_seconds, "
                 f"{settings.start_seconds:g} s: raise it"
