@@ -1,16 +1,36 @@
 """The table at the end of `asyncds eval`."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 
-def results_table(results: Mapping[str, Any]) -> Table:
-    """A row for each task, each of its sets, and all together, at each temperature."""
+def results_table(results: Mapping[str, Any], console: Console) -> Table:
+    """A row for each task, each of its sets, and all together, at each temperature.
+
+    Where the console has no room for every Pass@k those between the ends are left out, the larger
+    first, then the last.
+    """
     rows = list(_rows(results))
     ks = sorted({k for _, one in rows for k in one["pass@k"]}, key=int)
+    shown = ks
+    view = _table(rows, shown)
+    unbounded = console.options.update(width=10_000)
+    while len(shown) > 1 and Measurement.get(console, unbounded, view).maximum > console.width:
+        shown = [*shown[:-2], shown[-1]] if len(shown) > 2 else shown[:1]
+        view = _table(rows, shown)
+    view.caption = "Pass@k in percent; below it, its 95 % interval over problems"
+    if len(shown) < len(ks):
+        view.caption += f"; {len(ks) - len(shown)} more Pass@k are in results.json"
+    view.caption_justify = "left"
+    return view
+
+
+def _table(rows: Sequence[tuple[Text, Mapping[str, Any]]], ks: Sequence[str]) -> Table:
     view = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     view.add_column("task", min_width=8, overflow="fold")
     for heading in ("T", "problems", "samples", *(f"Pass@{k}" for k in ks), "distinct"):
@@ -25,8 +45,6 @@ def results_table(results: Mapping[str, Any]) -> Table:
             *(_share(one, k) for k in ks),
             "" if distinct is None else f"{distinct:.2f}",
         )
-    view.caption = "Pass@k in percent; below it, its 95 % interval over problems"
-    view.caption_justify = "left"
     return view
 
 

@@ -182,6 +182,6 @@ def _conclude(
             write_samples(directory)
         written += [directory / "samples.jsonl", directory / "report.html"]
     results = write_results(folder, directories)
-    console.print(results_table(results))
+    console.print(results_table(results, console))
     for path in (folder / "results.json", *written):
         console.print(str(path), soft_wrap=True)

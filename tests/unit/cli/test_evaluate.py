@@ -170,7 +170,7 @@ def test_the_table_has_every_task_set_and_temperature(tmp_path: Path) -> None:
         "pooled": [result(0.45, **{"pass@k": {}})],
     }
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(results_table(results))
+    console.print(results_table(results, console))
     lines = [" ".join(line.split()) for line in console.export_text().splitlines()]
     assert lines == [
         "task T problems samples Pass@1 distinct",
@@ -182,3 +182,29 @@ def test_the_table_has_every_task_set_and_temperature(tmp_path: Path) -> None:
         "all 1 1,000 4 –",
         "Pass@k in percent; below it, its 95 % interval over problems",
     ]
+
+
+@pytest.mark.parametrize("width", [200, 80, 70, 56])
+def test_the_table_leaves_out_what_it_has_no_room_for(width: int) -> None:
+    """And never a part of a number."""
+    shares = {str(4**n): 0.1 * (n + 1) for n in range(7)}
+    one = {
+        "temperature": 1.0,
+        "n_problems": 5,
+        "n_samples": 8192,
+        "distinct_correct": 6.4,
+        "pass@k": shares,
+        "pass@k_interval": {k: [share, 1.0] for k, share in shares.items()},
+    }
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(results_table({"tasks": {"sums": [one]}, "pooled": []}, console))
+    head, first, second, *caption = console.export_text().splitlines()
+    shown = [word for word in head.split() if word.startswith("Pass@")]
+    assert head.split() == ["task", "T", "problems", "samples", *shown, "distinct"]
+    assert len(first.split()) == len(head.split())
+    assert len(second.split()) == len(shown)
+    assert {200: 7, 80: 3, 70: 2, 56: 1}[width] == len(shown)
+    assert shown[-1] == "Pass@4096"
+    assert ("more Pass@k are in results.json" in " ".join(" ".join(caption).split())) == (
+        len(shown) < 7
+    )
