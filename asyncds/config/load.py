@@ -77,7 +77,10 @@ def parse_as(kind: type[C], values: dict[str, Any]) -> C:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        sentences = [_sentence(e, values, kind) for e in error.errors()]
+        errors = error.errors()
+        # A list of which parts are wrong is then also said to be too short.
+        inside = {e["loc"][:n] for e in errors for n in range(len(e["loc"]))}
+        sentences = [_sentence(e, values, kind) for e in errors if e["loc"] not in inside]
         raise ConfigError("\n".join(sentences)) from error
 
 
@@ -120,6 +123,14 @@ def _sentence(error: Any, values: dict[str, Any], kind: type[BaseModel]) -> str:
     given = error.get("input")
     if error["type"] == "string_type" and isinstance(given, int | float):
         message = "text is needed here: write it in quotes, inside those of the shell"
+    if error["type"] in ("tuple_type", "list_type"):
+        message = "a list is needed here: put it in [ ]"
+    if error["type"] == "unknown_kind" and isinstance(given, str):
+        message = f"settings are needed here, such as {{kind: {given}}}"
+    if error["type"] == "model_type":
+        fields = _model(error["ctx"]["class_name"], kind).model_fields
+        chosen = f"kind: {given}" if "kind" in fields and isinstance(given, str) else ""
+        message = f"settings are needed here, such as {{{chosen or f'{next(iter(fields))}: …'}}}"
     shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
     return f"{path}: {message}{shown}" if path else message
 
@@ -164,6 +175,13 @@ def _all_paths(model: type[BaseModel], prefix: str = "") -> list[str]:
         for inner in _models(field.annotation):
             paths += _all_paths(inner, f"{prefix}{name}.")
     return paths
+
+
+def _model(name: str, kind: type[BaseModel]) -> type[BaseModel]:
+    """The class of that name in a configuration; that itself if there is none."""
+    inner = [m for field in kind.model_fields.values() for m in _models(field.annotation)]
+    found = (m if m.__name__ == name else _model(name, m) for m in inner)
+    return next((m for m in found if m.__name__ == name), kind)
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:

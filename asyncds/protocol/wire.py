@@ -1,8 +1,7 @@
 """Every message of the control plane, and the rules that make a lost message harmless.
 
 Roles talk to the coordinator only. What must survive a lost message is a *state* that the next
-heartbeat repeats (a generator's leases, the learner's newest staged version and checkpoint), or
-a request that its sender repeats until it is answered (`Hello`, `Delivered`, `BatchRequest`).
+heartbeat repeats, or a request that is repeated until it is answered (`Hello`, `Delivered` …).
 
 Arrays travel as raw little-endian buffers: int32 token ids and lengths, float32 log-probabilities
 and rewards. Versions are run-length coded: pairs of (version, count) over a group's tokens.
@@ -14,7 +13,7 @@ import msgspec
 
 from asyncds.protocol.records import RunStatus
 
-PROTOCOL = 14
+PROTOCOL = 15
 """Both ends must have the same number; a difference is refused at `Hello`."""
 
 Whole = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]

@@ -88,6 +88,10 @@ def test_what_is_written_out_reads_back_the_same(file: Path) -> None:
         ("task={kind: countdown, seed: 99999999999999999999}", "no whole number above 2^53"),
         ("rollout.group_size=99999999999", "rollout.group_size"),
         ("runs_dir=", "runs_dir"),
+        ("task=countdown", "task: settings are needed here, such as {kind: countdown}"),
+        ("algorithm=dapo", "algorithm: settings are needed here, such as {kind: dapo}"),
+        ("learner=", "learner: settings are needed here, such as {ranks: …}"),
+        ("eval.temperatures=1", "eval.temperatures: a list is needed here: put it in [ ]"),
         ("name=" + "a" * 201, "name: "),
     ],
 )
@@ -95,6 +99,14 @@ def test_mistakes_are_told(file: Path, override: str, sentence: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(file, [override])
     assert sentence in str(caught.value)
+
+
+def test_data_given_as_a_path_alone_is_told_once(file: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(file, ["task={kind: math, eval: [my.jsonl]}"])
+    assert str(caught.value) == (
+        "task.eval.0: settings are needed here, such as {dataset: …} (given: 'my.jsonl')"
+    )
 
 
 SAMPLED = "rollout.dynamic_sampling.enabled=true"
