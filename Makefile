@@ -46,7 +46,7 @@ study-pages: ## make the tables and pictures of the studies' pages from their ro
 	$(RUN) python -m asyncds.compare.pages $(STUDY_PAGES)
 
 bench: $(INSTALLED) ## measure speed beside others, and write docs/benchmarks.md (an hour, on a machine that does nothing else)
-	for benchmark in start_up learner_step end_to_end; do $(RUN) python -m benchmarks.$$benchmark || exit; done
+	for benchmark in start_up learner_step end_to_end cpu_time; do $(RUN) python -m benchmarks.$$benchmark || exit; done
 	$(RUN) python -m benchmarks.measured
 
 tiny-model: $(INSTALLED) ## make the base model that is in the package again, and compare (minutes)

@@ -59,42 +59,58 @@ CASES = {
 SYNCHRONOUS = ("rollout.max_lag=0",)
 
 
+def make_models(models: Path) -> None:
+    """Make the models of the cases."""
+    subprocess.run(
+        [sys.executable, "-m", "asyncds.cli.main", "tiny-model", str(models / "trained")],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    save_untrained(models / "untrained")
+
+
+def command(case: Case, models: Path, runs: str, *more: str) -> list[str]:
+    """The command of a run of this program, which is written to the directory ``run`` of runs."""
+    return [
+        *(sys.executable, "-m", "asyncds.cli.main", "run", "configs/quickstart.yaml"),
+        f"model={models / case.model}",
+        f"runs_dir={runs}",
+        f"steps={case.steps}",
+        "name=run",
+        "eval.every=0",
+        "eval.n_problems=1",
+        "eval.n_samples=1",
+        "checkpoint.every=1000",
+        *case.settings,
+        *more,
+    ]
+
+
 def ours(case: Case, models: Path, *more: str) -> float:
     """Rollouts per second of a run of this program."""
     with tempfile.TemporaryDirectory() as directory:
-        settings = [
-            f"model={models / case.model}",
-            f"runs_dir={directory}",
-            f"steps={case.steps}",
-            "name=run",
-            "eval.every=0",
-            "eval.n_problems=1",
-            "eval.n_samples=1",
-            "checkpoint.every=1000",
-            *case.settings,
-            *more,
-        ]
-        command = [sys.executable, "-m", "asyncds.cli.main", "run", "configs/quickstart.yaml"]
-        subprocess.run([*command, *settings], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        run = command(case, models, directory, *more)
+        subprocess.run(run, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         lines = read_run_log(Path(directory) / "run" / "metrics.jsonl")
     times = [line["wall_seconds"] for line in lines if "learner/loss" in line]
     return _rate(times)
 
 
-def trl(case: Case, models: Path) -> float:
-    """Rollouts per second of TRL's trainer."""
+def trl(case: Case, models: Path) -> dict[str, list[float]]:
+    """Seconds on the clock and of CPU time at the end of every step of TRL's trainer."""
     with tempfile.TemporaryDirectory() as directory:
-        command = [sys.executable, "-m", "benchmarks.trl_grpo", str(models / case.model)]
-        command += [str(case.max_tokens), str(case.trl_steps), directory]
+        train = [sys.executable, "-m", "benchmarks.trl_grpo", str(models / case.model)]
+        train += [str(case.max_tokens), str(case.trl_steps), directory]
         done = subprocess.run(
-            command,
+            train,
             cwd=ROOT,
             check=True,
             capture_output=True,
             text=True,
             env=os.environ | {"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": ""},
         )
-    return _rate(json.loads(done.stdout.splitlines()[-1]))
+    times: dict[str, list[float]] = json.loads(done.stdout.splitlines()[-1])
+    return times
 
 
 def _rate(times: list[float]) -> float:
@@ -111,12 +127,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as directory:
         models = Path(directory)
-        subprocess.run(
-            [sys.executable, "-m", "asyncds.cli.main", "tiny-model", str(models / "trained")],
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-        save_untrained(models / "untrained")
+        make_models(models)
         for name, case in CASES.items():
             if options.cases and not any(name.startswith(start) for start in options.cases):
                 continue
@@ -124,7 +135,7 @@ def main() -> None:
             for repeat in range(options.repeats):
                 sides["asyncds"].append(ours(case, models))
                 sides["asyncds, max_lag 0"].append(ours(case, models, *SYNCHRONOUS))
-                sides["TRL"].append(trl(case, models))
+                sides["TRL"].append(_rate(trl(case, models)["wall"]))
                 measured = ", ".join(f"{side} {values[-1]:.1f}" for side, values in sides.items())
                 print(f"{name}, {repeat + 1} of {options.repeats}: {measured}", flush=True)
             rows += [
