@@ -128,9 +128,11 @@ def _sentence(error: Any, values: dict[str, Any], kind: type[BaseModel]) -> str:
     if error["type"] == "unknown_kind" and isinstance(given, str):
         message = f"settings are needed here, such as {{kind: {given}}}"
     if error["type"] == "model_type":
-        fields = _model(error["ctx"]["class_name"], kind).model_fields
-        chosen = f"kind: {given}" if "kind" in fields and isinstance(given, str) else ""
-        message = f"settings are needed here, such as {{{chosen or f'{next(iter(fields))}: …'}}}"
+        message = "settings are needed here"
+        if section := _section(error["ctx"]["class_name"], kind):
+            fields = list(section.model_fields)
+            chosen = "kind" in fields and isinstance(given, str)
+            message += f", such as {{{f'kind: {given}' if chosen else f'{fields[0]}: …'}}}"
     shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
     return f"{path}: {message}{shown}" if path else message
 
@@ -177,11 +179,11 @@ def _all_paths(model: type[BaseModel], prefix: str = "") -> list[str]:
     return paths
 
 
-def _model(name: str, kind: type[BaseModel]) -> type[BaseModel]:
-    """The class of that name in a configuration; that itself if there is none."""
+def _section(name: str, kind: type[BaseModel]) -> type[BaseModel] | None:
+    """The class of that name, with fields, among those that a configuration consists of."""
     inner = [m for field in kind.model_fields.values() for m in _models(field.annotation)]
-    found = (m if m.__name__ == name else _model(name, m) for m in inner)
-    return next((m for m in found if m.__name__ == name), kind)
+    found = (m if m.__name__ == name else _section(name, m) for m in inner)
+    return next((m for m in found if m is not None and m.model_fields), None)
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:

@@ -1,9 +1,8 @@
 """The start of vLLM's engine processes on a CPU."""
 
-import gc
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -48,27 +47,11 @@ def start_on_cpu(
         config = arguments.create_engine_config()
         # vLLM has just set it to spawn, because several workers must bind their threads.
         os.environ[METHOD] = variables[METHOD]
-        forks = variables[METHOD] == "fork"
-        if forks:
+        if variables[METHOD] == "fork":
             torch.set_num_threads(threads)
-        with garbage_kept() if forks else nullcontext():
-            return AsyncLLM.from_vllm_config(
-                config, stat_loggers=[make_logger], disable_log_stats=arguments.disable_log_stats
-            )
-
-
-@contextmanager
-def garbage_kept() -> Iterator[None]:
-    """Keep what is garbage here from being collected in a process that is forked inside.
-
-    The end of an object, such as a group of gloo's, may wait for a thread of its own, and a forked
-    process has no thread but the one that forked.
-    """
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
+        return AsyncLLM.from_vllm_config(
+            config, stat_loggers=[make_logger], disable_log_stats=arguments.disable_log_stats
+        )
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from vllm.v1.metrics.loggers import StatLoggerBase
 from asyncds.config.engines import GeneratorConfig
 from asyncds.config.sampling import Limit
 from asyncds.engine.cpu_start import start_on_cpu
+from asyncds.engine.forking import garbage_kept
 from asyncds.engine.sampling_clock import SamplingClock
 from asyncds.engine.weight_update import UpdateResult, call, receive
 from asyncds.protocol.spans import NONE
@@ -141,9 +142,10 @@ class GenerationEngine:
             return loggers[-1]
 
         def make_engine() -> AsyncLLM:
-            if cpu:
-                return start_on_cpu(arguments, threads=cpu_threads, make_logger=make_logger)
-            return AsyncLLM.from_engine_args(arguments, stat_loggers=[make_logger])
+            with garbage_kept():  # vLLM forks on GPUs too, where it can
+                if cpu:
+                    return start_on_cpu(arguments, threads=cpu_threads, make_logger=make_logger)
+                return AsyncLLM.from_engine_args(arguments, stat_loggers=[make_logger])
 
         before = set(multiprocessing.active_children())
         try:

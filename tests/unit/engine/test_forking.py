@@ -1,4 +1,4 @@
-"""The start of an engine on a CPU: what a forked process must not inherit."""
+"""What a forked process must not take over."""
 
 import gc
 import os
@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from asyncds.engine.cpu_start import garbage_kept
+from asyncds.engine.forking import garbage_kept
 
 
 class Held:
