@@ -1,4 +1,4 @@
-"""What a process that is forked must not take over."""
+"""The fork of a process: what must not be taken over by it."""
 
 import gc
 from collections.abc import Iterator
