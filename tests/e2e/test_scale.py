@@ -41,7 +41,8 @@ def run(
     keys: Path,
     port: int,
 ) -> Result:
-    """It goes on until both generators have made what was trained on, and a stranger has spoken."""
+    """It goes on until both generators have made what was trained on, in two steps or more, and a
+    stranger has spoken."""
     process = runner.start(
         *runner.command(
             "scaled",
@@ -66,7 +67,7 @@ def run(
         stranger.setsockopt(zmq.LINGER, 0)
         stranger.connect(f"tcp://127.0.0.1:{port}")
         stranger.send(encode(Stop(reason="a stranger says so")))
-        wait_until(lambda: _makers(runner.root / "scaled") == BOTH, process)
+        wait_until(lambda: _enough(runner.root / "scaled"), process)
     os.kill(process.pid, signal.SIGINT)
     result = runner.finish(process, "scaled")
     assert result.code == 0, result.output
@@ -74,10 +75,12 @@ def run(
     return result
 
 
-def _makers(run_dir: Path) -> set[str | None]:
-    """Generators of the groups that were trained on."""
+def _enough(run_dir: Path) -> bool:
+    """Whether both generators have made what was trained on, and a third step is being made."""
     with closing(Journal(run_dir / "journal.db", read_only=True)) as journal:
-        return {g.generator for g in journal.groups(purpose="train") if g.step is not None}
+        trained = [g for g in journal.groups(purpose="train") if g.step is not None]
+    steps = {g.step for g in trained}
+    return {g.generator for g in trained} == BOTH and len(steps) >= 3
 
 
 def test_every_other_step_is_a_version(run: Result) -> None:
