@@ -96,10 +96,7 @@ async def measure(model: Any, directory: str, updates: int) -> dict[str, list[tu
             rendezvous=rendezvous,
             rank_offset=1,
             world_size=2,
-            names=[spec.name for spec in staged.placement.specs],
-            dtypes=[spec.dtype for spec in staged.placement.specs],
-            shapes=[spec.shape for spec in staged.placement.specs],
-            bucket_bytes=BUCKET_BYTES,
+            layout=staged.layout,
             checksums=staged.checksums,
             timeout=TIMEOUT,
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from asyncds.cli.eval_view import results_table
+from asyncds.cli.export import merged_model
 from asyncds.cli.slots import is_finished, problems_of, run_all
 from asyncds.cli.sweep_view import outcome_line
 from asyncds.config.load import load_config, read_values
@@ -143,7 +144,9 @@ def _of_run(run_dir: Path, step: int | None) -> Subject:
     checkpoint = find_checkpoint(run_dir, step)
     values = read_values(run_dir / "config.yaml", ())
     model = _model(
-        str(checkpoint.model), values.get("tokenizer") or values["model"], values["dtype"]
+        str(merged_model(run_dir, checkpoint)),
+        values.get("tokenizer") or values["model"],
+        values["dtype"],
     )
     return Subject(
         name=f"{run_dir.resolve().name}-eval-step-{checkpoint.step}",

@@ -7,53 +7,100 @@ from pathlib import Path
 import yaml
 
 from asyncds.launch.errors import UserError
-from asyncds.launch.run_checkpoints import find_checkpoint
+from asyncds.launch.run_checkpoints import RunCheckpoint, find_checkpoint
 
 
 def export_command(
-    *, run_dir: Path, step: int | None, out: Path | None, push: str | None, public: bool
+    *,
+    run_dir: Path,
+    step: int | None,
+    out: Path | None,
+    push: str | None,
+    public: bool,
+    adapter: bool = False,
 ) -> Path:
     """Write the model of a checkpoint, and upload it; returns the directory.
 
     step: None for the newest. out: default, `export/step-<step>` in the run. push: a hub id.
+    adapter: of LoRA the adapter alone, instead of the model with the adapter in its weights.
 
     Raises UserError where there is no such checkpoint, something is in the way, or nothing can be
     uploaded.
     """
     checkpoint = find_checkpoint(run_dir, step)
-    if not (checkpoint.model / "config.json").is_file():
+    if not checkpoint.is_adapter and not (checkpoint.model / "config.json").is_file():
         raise UserError(
             f"{checkpoint.directory} has no Hugging Face directory hf: choose another with --step"
         )
-    out = out or run_dir / "export" / f"step-{checkpoint.step}"
+    if adapter and not checkpoint.is_adapter:
+        raise UserError(f"{run_dir} trains whole models (no learner.lora): leave --adapter out")
+    out = out or _place(run_dir, checkpoint)
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file: choose another directory with --out")
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out} is there already: delete it, or choose another with --out")
     token = _token(push)
-    _write(run_dir, checkpoint.model, out, step=checkpoint.step, place=push or out.name)
+    _write(run_dir, checkpoint, out, merged=not adapter, place=push or out.name)
     if push is not None:
         _push(out, push, token=token, public=public)
     return out
 
 
-def _write(run_dir: Path, model: Path, out: Path, *, step: int, place: str) -> None:
-    """Fill a directory beside `out`, then rename it: it is there whole or not at all."""
+def merged_model(run_dir: Path, checkpoint: RunCheckpoint) -> Path:
+    """The model of a checkpoint; that of an adapter is exported first, if it is not there yet."""
+    if not checkpoint.is_adapter:
+        return checkpoint.model
+    out = _place(run_dir, checkpoint)
+    if not (out / "config.json").is_file():
+        print(f"merging the adapter into its model: {out}")
+        _write(run_dir, checkpoint, out, merged=True, place=out.name)
+    return out.resolve()
+
+
+def _place(run_dir: Path, checkpoint: RunCheckpoint) -> Path:
+    return run_dir / "export" / f"step-{checkpoint.step}"
+
+
+def _write(
+    run_dir: Path, checkpoint: RunCheckpoint, out: Path, *, merged: bool, place: str
+) -> None:
+    """Fill a directory beside `out`, then rename it: it is there whole or not at all.
+
+    merged: where the checkpoint has an adapter, write the model with the adapter in its weights.
+    """
     from asyncds.telemetry.model_card import model_card
 
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        shutil.copytree(model, partial, dirs_exist_ok=True)
+        if checkpoint.is_adapter and merged:
+            _merge(checkpoint.model, partial)
+        else:
+            shutil.copytree(checkpoint.model, partial, dirs_exist_ok=True)
         if template := _template(run_dir):
             (partial / "chat_template.jinja").write_text(template, "utf-8")
-        model_card(run_dir, step=step, place=place).save(partial / "README.md")
+        alone = checkpoint.is_adapter and not merged
+        card = model_card(run_dir, step=checkpoint.step, place=place, adapter=alone)
+        card.save(partial / "README.md")
         partial.chmod(0o755)
         if out.exists():
             out.rmdir()
         partial.rename(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _merge(adapter: Path, directory: Path) -> None:
+    from asyncds.engine.merging import write_merged
+
+    try:
+        write_merged(adapter, directory)
+    except (OSError, ValueError, RuntimeError) as error:
+        why = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"the adapter {adapter} could not be merged into its model: {why}; "
+            "--adapter exports it alone"
+        ) from error
 
 
 def _template(run_dir: Path) -> str:

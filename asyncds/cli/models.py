@@ -20,11 +20,16 @@ def export(
     public: Annotated[
         bool, typer.Option("--public", help="Everybody may see it, if --push makes it.")
     ] = False,
+    adapter: Annotated[
+        bool, typer.Option("--adapter", help="Of LoRA: the adapter alone, not merged.")
+    ] = False,
 ) -> None:
     """Write the model of a checkpoint with a card, for from_pretrained, vLLM and the hub."""
     from asyncds.cli.export import export_command
 
-    print(export_command(run_dir=run, step=step, out=out, push=push, public=public))
+    print(
+        export_command(run_dir=run, step=step, out=out, push=push, public=public, adapter=adapter)
+    )
     if push is not None:
         print(f"uploaded to {push}")
 

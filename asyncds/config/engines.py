@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from asyncds.config.lora import LoraConfig
 from asyncds.config.passed_on import refused_deepspeed, refused_engine_args
 from asyncds.config.section import Fraction, Seconds, Section
 
@@ -114,6 +115,9 @@ class LearnerConfig(Section):
     gradient_checkpointing: bool | Literal["auto"] = "auto"
     """Recompute activations in the backward pass: a third more time for a fraction of their memory.
     `auto`: for models of a billion parameters and more."""
+    lora: LoraConfig | None = None
+    """Train an adapter instead of the model's own weights, of which no gradient and no optimizer
+    state is kept then: `{}` for the defaults."""
     cpu_threads: int = Field(1, ge=1)
     """Threads per rank where there is no GPU."""
     deepspeed: dict[str, Any] = Field(default_factory=dict)

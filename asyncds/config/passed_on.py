@@ -9,7 +9,7 @@ from typing import Any
 
 _HERE = "asyncds decides it"
 _SHARDS = "set generator.replicas, tensor_parallel or pipeline_parallel"
-_LORA = "the learner sends whole weights"
+_LORA = "set learner.lora"
 _WEIGHTS = "the learner's weights replace those that an engine loads, in the run's dtype"
 
 ENGINE_ARGS = {

@@ -22,6 +22,7 @@ from asyncds.config.engines import (
     ScoringConfig,
     WeightsConfig,
 )
+from asyncds.config.lora import LoraConfig
 from asyncds.config.operation import CoordinatorConfig, SupervisionConfig, TelemetryConfig
 from asyncds.config.ray import RayConfig
 from asyncds.config.sampling import EpisodesConfig, EvalConfig, RolloutConfig, SamplingConfig
@@ -80,6 +81,17 @@ class RunConfig(Section):
     def trains(self) -> bool:
         """Whether there is anything to train; if not, there is no learner."""
         return self.steps > 0
+
+    @property
+    def sent_adapter(self) -> LoraConfig | None:
+        """The adapter that engines get instead of whole weights, if any."""
+        lora = self.learner.lora if self.trains else None
+        return lora if lora is not None and lora.publish == "adapter" else None
+
+    @property
+    def sends_whole_weights(self) -> bool:
+        """Whether engines get all of their weights from the learner."""
+        return self.trains and self.sent_adapter is None
 
     @property
     def learner_ranks(self) -> int:

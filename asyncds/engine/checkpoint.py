@@ -3,7 +3,8 @@
 ``<root>/step-N/`` holds
 
     deepspeed/     what training continues from: DeepSpeed's own files, one or more per rank
-    hf/            the weights as a Hugging Face directory: from_pretrained and vLLM load it
+    hf/            the weights as a Hugging Face directory: from_pretrained and vLLM load it. Of
+                   LoRA: the adapter as PEFT's files
     manifest.json  sizes and SHA-256 of the files, and the caller's state
 
 A directory called ``step-N`` is complete (``checkpoint_writer``) unless the disk lost something.
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 _DAMAGED = "damaged-"
+ADAPTER_LAYOUT = ("r", "lora_alpha", "use_rslora", "target_modules")
+"""The entries of an adapter's configuration that it can't be used without."""
 
 
 class CheckpointError(RuntimeError):
@@ -47,12 +50,16 @@ def load(engine: TrainingEngine, directory: Path) -> dict[str, Any]:
     """
     manifest = manifest_of(directory)
     for key, mine in layout(engine).items():
-        if manifest[key] != mine:
+        if manifest.get(key) != mine:
+            adapter = "the model that `asyncds export` makes of it"
             raise CheckpointError(
-                f"{directory} was saved with {key} = {manifest[key]}, this run has {mine}: "
-                f"set it back, or start a new run from the model {directory / HF}"
+                f"{directory} was saved with {key} = {manifest.get(key)}, this run has {mine}: set "
+                "it back, or start a new run from "
+                + (adapter if manifest.get("lora") else f"the model {directory / HF}")
             )
-    path, client = engine.deepspeed.load_checkpoint(str(directory / DEEPSPEED), tag=TAG)
+    path, client = engine.deepspeed.load_checkpoint(
+        str(directory / DEEPSPEED), tag=TAG, load_module_strict=engine.adapter is None
+    )
     if path is None:
         raise CheckpointError(f"DeepSpeed found nothing to load in {directory / DEEPSPEED}")
     torch.set_rng_state(client["torch_rng_state"])
@@ -148,4 +155,10 @@ def complete(root: Path) -> list[Path]:
 
 def layout(engine: TrainingEngine) -> dict[str, Any]:
     """The properties that an engine must share with a checkpoint to go on from it."""
-    return {"ranks": engine.ranks, "zero_stage": engine.zero_stage, "dtype": engine.dtype}
+    adapter = engine.adapter or {}
+    return {
+        "ranks": engine.ranks,
+        "zero_stage": engine.zero_stage,
+        "dtype": engine.dtype,
+        "lora": {key: adapter[key] for key in ADAPTER_LAYOUT} if adapter else None,
+    }

@@ -78,6 +78,7 @@ def part_of(engine: TrainingEngine, directory: Path) -> Part:
             tag=TAG,
             client_state={"torch_rng_state": torch.get_rng_state()},
             save_latest=False,
+            exclude_frozen_parameters=engine.adapter is not None,
         )
     finally:
         del writer.save, writer.preserves_storage_sharing

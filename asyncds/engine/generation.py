@@ -14,6 +14,7 @@ import numpy.typing as npt
 from vllm import SamplingParams
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.inputs import TokensPrompt
+from vllm.lora.request import LoRARequest
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind
@@ -22,13 +23,16 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.metrics.loggers import StatLoggerBase
 
 from asyncds.config.engines import GeneratorConfig
+from asyncds.config.lora import LoraConfig
 from asyncds.config.sampling import Limit
 from asyncds.engine.cpu_start import start_on_cpu
 from asyncds.engine.forking import garbage_kept
 from asyncds.engine.sampling_clock import SamplingClock
 from asyncds.engine.weight_update import UpdateResult, call, receive
 from asyncds.protocol.spans import NONE
+from asyncds.weights.adapter_files import policy_adapter
 from asyncds.weights.communicator import TransferFailed
+from asyncds.weights.layout import Layout
 from asyncds.weights.plugin import BACKEND
 from asyncds.weights.vllm_transfer import WORKER_EXTENSION
 
@@ -94,6 +98,7 @@ class GenerationEngine:
         self._tokenizer = engine.get_tokenizer()
         self._stats = stats
         self._updating = asyncio.Lock()
+        self._adapter: LoRARequest | None = None
 
     @classmethod
     async def start(
@@ -105,12 +110,13 @@ class GenerationEngine:
         seed: int,
         cpu_threads: int,
         tokenizer: str | None = None,
+        lora: LoraConfig | None = None,
     ) -> Self:
         """Start the engine's processes with the weights of ``model``, labelled version 0.
 
         tokenizer: directory or hub id, where it is not the model's. dtype: name of a torch dtype.
-        cpu_threads: on a CPU, the threads of each worker. Raises TimeoutError after
-        ``settings.start_seconds``.
+        cpu_threads: on a CPU, the threads of each worker. lora: where versions are adapters of it.
+        Raises TimeoutError after ``settings.start_seconds``.
         """
         cpu = current_platform.is_cpu()
         arguments = AsyncEngineArgs(
@@ -129,6 +135,7 @@ class GenerationEngine:
             weight_transfer_config={"backend": BACKEND},
             worker_extension_cls=WORKER_EXTENSION,
             disable_log_stats=True,
+            **({} if lora is None else _lora_arguments(lora)),
             **settings.engine_args,
         )
         if cpu and arguments.enable_chunked_prefill is None:
@@ -245,10 +252,7 @@ class GenerationEngine:
         rendezvous: str,
         rank_offset: int,
         world_size: int,
-        names: Sequence[str],
-        dtypes: Sequence[str],
-        shapes: Sequence[Sequence[int]],
-        bucket_bytes: int,
+        layout: Layout,
         checksums: Sequence[int],
         timeout: float,
         cache_salt: str | None = None,
@@ -256,10 +260,10 @@ class GenerationEngine:
         """Receive ``version`` in the group at ``rendezvous``, and go on with it.
 
         The engine's workers are ranks rank_offset … rank_offset + TP·PP - 1 of ``world_size``. The
-        group is kept for as long as the rendezvous is the same. names, dtypes, shapes, bucket_bytes
-        and checksums are the sender's (``TensorSpec``, ``Placement``). Requests go on while it
-        arrives, within ``timeout`` seconds. It is activated in a pause, through which they keep
-        their KV cache. cache_salt: the engine's from then on; by default one per version.
+        group is kept for as long as the rendezvous is the same. layout and checksums are the
+        sender's. Requests go on while it arrives, within ``timeout`` seconds. It is activated in a
+        pause, through which they keep their KV cache. cache_salt: the engine's from then on; by
+        default one per version.
 
         Raises TransferFailed; NotJoined when there was no group. What has failed before the pause
         changes nothing: the engine goes on with the weights it has. When an activation fails, it
@@ -270,10 +274,7 @@ class GenerationEngine:
             "rendezvous": rendezvous,
             "rank_offset": rank_offset,
             "world_size": world_size,
-            "names": list(names),
-            "dtypes": list(dtypes),
-            "shapes": [list(shape) for shape in shapes],
-            "bucket_bytes": bucket_bytes,
+            "layout": layout.pack(),
             "checksums": list(checksums),
             "timeout": timeout,
         }
@@ -292,6 +293,8 @@ class GenerationEngine:
                     self.cache_salt = cache_salt or f"version-{version}"
                     await call(self._engine, "activate")
                     await self._engine.update_weight_version(str(version))
+                    if layout.adapter is not None:
+                        self._adapter = policy_adapter("loaded by the workers")
                 self.version = version
                 self.weights_valid = True
         return UpdateResult(
@@ -349,9 +352,16 @@ class GenerationEngine:
         prompt = TokensPrompt(
             prompt_token_ids=np.asarray(prompt_ids).tolist(), cache_salt=cache_salt
         )
-        async for output in self._engine.generate(prompt, params, request_id):
+        async for output in self._engine.generate(
+            prompt, params, request_id, lora_request=self._adapter
+        ):
             last = output
         return last
+
+
+def _lora_arguments(lora: LoraConfig) -> dict[str, Any]:
+    """Arguments of vLLM for an engine that has one adapter."""
+    return {"enable_lora": True, "max_loras": 1, "max_lora_rank": lora.served_rank}
 
 
 def _queue_seconds(output: RequestOutput) -> float:

@@ -8,21 +8,33 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.integrations import HfDeepSpeedConfig
 
+from asyncds.config.lora import LoraConfig
 from asyncds.engine.deepspeed_config import DType
+from asyncds.engine.lora import add_adapter
 from asyncds.engine.policy_model import PolicyModel
 
 
 def load_policy(
-    dtype: DType, config: dict[str, Any], chunk_tokens: int, source: str | Path
+    dtype: DType,
+    config: dict[str, Any],
+    chunk_tokens: int,
+    source: str | Path,
+    *,
+    lora: LoraConfig | None = None,
 ) -> PolicyModel:
-    """Load a model; under ZeRO-3 it is partitioned while it is built, never whole on a rank."""
+    """Load a model; under ZeRO-3 it is partitioned while it is built, never whole on a rank.
+
+    lora: what to put into it, if anything. Raises ValueError where that can't be done.
+    """
     # Transformers looks for a living HfDeepSpeedConfig to know that it loads for ZeRO-3.
     alive = HfDeepSpeedConfig(config)
     causal_lm = AutoModelForCausalLM.from_pretrained(
         source, dtype=getattr(torch, dtype), attn_implementation=_attention(source)
     )
     del alive
-    _without_sampling(causal_lm)
+    if lora is not None:
+        add_adapter(causal_lm, lora, source=str(source))
+    without_sampling(causal_lm)
     return PolicyModel(causal_lm=causal_lm, chunk_tokens=chunk_tokens)
 
 
@@ -35,7 +47,7 @@ def _attention(source: str | Path) -> str | None:
     return "eager" if getattr(text, "attn_logit_softcapping", None) else None
 
 
-def _without_sampling(causal_lm: PreTrainedModel) -> None:
+def without_sampling(causal_lm: PreTrainedModel) -> None:
     """Take out what says how to sample, which the library may refuse to write.
 
     A run says so itself, and an export gets the model's own generation_config.json.
@@ -46,6 +58,10 @@ def _without_sampling(causal_lm: PreTrainedModel) -> None:
         setattr(causal_lm.generation_config, name, getattr(GenerationConfig(), name, None))
 
 
-def size_of(model: nn.Module) -> int:
-    """Parameters of the whole model, also where this rank has a part of each."""
-    return sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
+def size_of(model: nn.Module, *, trained: bool = False) -> int:
+    """Parameters of the whole model, also where this rank has a part of each.
+
+    trained: of these those that are trained.
+    """
+    counted = (p for p in model.parameters() if p.requires_grad or not trained)
+    return sum(getattr(p, "ds_numel", p.numel()) for p in counted)

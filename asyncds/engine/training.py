@@ -11,7 +11,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,6 +27,7 @@ from asyncds.algo.sums import Sums
 from asyncds.config.engines import LearnerConfig
 from asyncds.engine.deepspeed_config import DType, deepspeed_config, lr_factor
 from asyncds.engine.loading import load_policy, size_of
+from asyncds.engine.lora import adapter_config, adapter_left_out
 from asyncds.engine.micro_batches import (
     MicroBatch,
     ShardIndex,
@@ -121,7 +122,8 @@ class TrainingEngine:
         model: Hugging Face directory or hub id. tokenizer: what exports get, where it is not the
         model's. temperature: that of the sampler, which logits are
         divided by. total_steps: optimizer steps after which the learning rate's schedule ends.
-        reference_model: a frozen second model for ``reference_log_probs``, loaded only if given.
+        reference_model: a frozen second model for ``reference_log_probs``, loaded only if given,
+        and not where it is what an adapter is trained beside.
         """
         config = deepspeed_config(settings, dtype=dtype)
         self.model_source = str(model)
@@ -135,7 +137,7 @@ class TrainingEngine:
         torch.manual_seed(seed)
 
         load = functools.partial(load_policy, dtype, config, settings.logprob_chunk_tokens)
-        policy = load(model)
+        policy = load(model, lora=settings.lora)
         if settings.checkpoints_activations(size_of(policy)):
             policy.causal_lm.gradient_checkpointing_enable()
         factor = functools.partial(lr_factor, settings=settings, total_steps=total_steps)
@@ -155,9 +157,11 @@ class TrainingEngine:
         )
         self._finish(self.deepspeed)
         self._reference: nn.Module | None = None
-        if reference_model is not None:
+        if settings.lora is not None and str(reference_model) == str(model):
+            self._reference = self.deepspeed
+        elif reference_model is not None:
             self._reference = self._frozen(load(reference_model), config)
-        models = [m for m in (self.deepspeed, self._reference) if m is not None]
+        models = {m for m in (self.deepspeed, self._reference) if m is not None}
         shares = settings.share_prompts and all(shares_prompts(m, self.device) for m in models)
         self._plan = functools.partial(
             plan_micro_batches,
@@ -173,8 +177,13 @@ class TrainingEngine:
 
     @property
     def size(self) -> int:
-        """Parameters of the whole model."""
-        return size_of(self.deepspeed.module)
+        """Parameters that are trained, on all ranks together."""
+        return size_of(self.deepspeed.module, trained=True)
+
+    @property
+    def adapter(self) -> dict[str, Any] | None:
+        """The configuration of the adapter that is trained, as PEFT's files have it, if one is."""
+        return adapter_config(self.causal_lm)
 
     @property
     def causal_lm(self) -> PreTrainedModel:
@@ -183,9 +192,9 @@ class TrainingEngine:
 
     def close(self) -> None:
         """Release DeepSpeed's hooks and memory; the process group stays."""
-        self.deepspeed.destroy()
-        if isinstance(self._reference, deepspeed.DeepSpeedEngine):
-            self._reference.destroy()
+        for engine in {self.deepspeed, self._reference}:
+            if isinstance(engine, deepspeed.DeepSpeedEngine):
+                engine.destroy()
 
     @property
     def optimizer_steps(self) -> int:
@@ -280,11 +289,13 @@ class TrainingEngine:
     def reference_log_probs(self, shard: Shard) -> Float32:
         """Log-probabilities [Σ sampled] of the same tokens under the frozen reference model.
 
-        Raises ValueError where none was loaded.
+        Raises ValueError where there is none.
         """
         if self._reference is None:
             raise ValueError("no reference model was loaded: give reference_model")
-        return self._flat_log_probs(self._reference, shard)
+        base = self._reference is self.deepspeed
+        with adapter_left_out(self._reference) if base else nullcontext():
+            return self._flat_log_probs(self._reference, shard)
 
     def probe(self, token_ids: Int32) -> Float32:
         """Log-probabilities [n - 1] at temperature 1 of token_ids [n] after the first.

@@ -8,7 +8,10 @@ from asyncds.launch.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class RunCheckpoint:
-    """A checkpoint. model: its Hugging Face directory. step: training batches it has seen."""
+    """A checkpoint. model: its Hugging Face directory. step: training batches it has seen.
+
+    is_adapter: whether that directory is an adapter's, beside the model the run began with.
+    """
 
     step: int
     directory: Path
@@ -16,6 +19,10 @@ class RunCheckpoint:
     @property
     def model(self) -> Path:
         return self.directory / "hf"
+
+    @property
+    def is_adapter(self) -> bool:
+        return (self.model / "adapter_config.json").is_file()
 
 
 def find_checkpoint(run_dir: Path, step: int | None) -> RunCheckpoint:

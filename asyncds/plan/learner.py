@@ -12,6 +12,7 @@ from asyncds.config.schema import RunConfig
 from asyncds.engine.deepspeed_config import deepspeed_config
 from asyncds.engine.shared_prompts import widest_row
 from asyncds.plan.activations import head_scratch, kept_by_layer, scratch_of_layer
+from asyncds.plan.adapters import trained_parameters
 from asyncds.plan.gpus import GIB, Gpu
 from asyncds.plan.load import Load
 from asyncds.plan.parts import Part, total
@@ -77,12 +78,14 @@ def _weights(config: RunConfig, shape: ModelShape, zero: _Zero) -> Iterator[Part
     share = ranks if zero.stage == 3 else 1
     size = itemsize * shape.parameters / share
     yield Part("weights", size, _of(f"{itemsize} B a parameter", share))
-    if config.algorithm.needs_reference:
+    if config.learner.lora is not None:
+        yield Part("adapter", itemsize * trained_parameters(config, shape) / share, "learner.lora")
+    elif config.algorithm.needs_reference:
         yield Part("reference model", size, "algorithm.kl.coef above 0")
 
 
 def _optimizer(config: RunConfig, shape: ModelShape, zero: _Zero, device: Gpu) -> Iterator[Part]:
-    ranks, p = config.learner.ranks, shape.parameters
+    ranks, p = config.learner.ranks, trained_parameters(config, shape)
     mixed = config.dtype == "bfloat16"
     share = ranks if zero.stage else 1
     if zero.stage:
@@ -94,7 +97,7 @@ def _optimizer(config: RunConfig, shape: ModelShape, zero: _Zero, device: Gpu) -
         yield Part("gradients of a pass", 2 * p, "2 B a parameter, before they are summed")
     if _bucketed(config, zero):
         # Main memory that nothing is written to is not taken.
-        bucket = min(zero.bucket, shape.parameters) if device.shared else zero.bucket
+        bucket = min(zero.bucket, p) if device.shared else zero.bucket
         yield Part("bucket of gradients", _GRADIENT * bucket, "reduce_bucket_size, float32")
 
 
@@ -106,9 +109,10 @@ def _bucketed(config: RunConfig, zero: _Zero) -> bool:
     return zero.stage > 1 or (zero.stage == 1 and config.dtype == "float32")
 
 
-def _in_a_bucket(shape: ModelShape, zero: _Zero) -> float:
+def _in_a_bucket(config: RunConfig, shape: ModelShape, zero: _Zero) -> float:
     """Bytes of the gradients that are averaged at a time: a bucket, or one larger tensor."""
-    return _GRADIENT * min(shape.parameters, max(shape.largest_tensor, zero.bucket))
+    trained = trained_parameters(config, shape)
+    return _GRADIENT * min(trained, max(shape.largest_tensor, zero.bucket))
 
 
 def _backward(config: RunConfig, shape: ModelShape, load: Load, zero: _Zero) -> Iterator[Part]:
@@ -119,7 +123,9 @@ def _backward(config: RunConfig, shape: ModelShape, load: Load, zero: _Zero) -> 
     if _bucketed(config, zero):
         # What a rank keeps of them is copied from what all have sent.
         copies = 1 + 1 / config.learner.ranks if zero.stage == 3 else 1
-        yield Part("gradients on their way", copies * _in_a_bucket(shape, zero), "of a bucket")
+        yield Part(
+            "gradients on their way", copies * _in_a_bucket(config, shape, zero), "of a bucket"
+        )
     layer = tokens * kept_by_layer(shape, itemsize)
     if config.learner.checkpoints_activations(shape.parameters):
         kept = shape.layers * tokens * shape.width * itemsize
@@ -143,9 +149,11 @@ def _backward(config: RunConfig, shape: ModelShape, load: Load, zero: _Zero) -> 
 
 def _after(config: RunConfig, shape: ModelShape, zero: _Zero, device: Gpu) -> Iterator[Part]:
     """Memory after the backward pass, when its activations are gone."""
-    p = shape.parameters
+    p = trained_parameters(config, shape)
     if zero.stage == 0:
-        yield Part("gradients on their way", _in_a_bucket(shape, zero), "reduce_bucket_size")
+        yield Part(
+            "gradients on their way", _in_a_bucket(config, shape, zero), "reduce_bucket_size"
+        )
     share = _GRADIENT * p / (config.learner.ranks if zero.stage else 1)
     if zero.stage == 3:
         share = min(share, _GRADIENT * zero.sub_group)

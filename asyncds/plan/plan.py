@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from asyncds.config.schema import RunConfig
+from asyncds.plan.adapters import trained_parameters
 from asyncds.plan.disk import checkpoint_bytes, journal_bytes_per_step, kept_checkpoints
 from asyncds.plan.generator import GeneratorMemory, generator_memory
 from asyncds.plan.gpus import GIB, Gpu
@@ -84,7 +85,7 @@ def make_plan(config: RunConfig, shape: ModelShape, site: Site) -> Plan:
     devices = (site.learner, site.generator)
     sync = weight_sync(config, shape, devices, network=site.network)
     disk = Disk(
-        checkpoint=checkpoint_bytes(config, shape.parameters),
+        checkpoint=checkpoint_bytes(config, trained_parameters(config, shape)),
         kept=kept_checkpoints(config),
         journal_step=journal_bytes_per_step(config, load),
     )

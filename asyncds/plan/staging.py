@@ -5,6 +5,7 @@ worker of a generator receives it likewise, into main memory, where it waits to 
 """
 
 from asyncds.config.schema import RunConfig
+from asyncds.plan.adapters import sent_parameters
 from asyncds.plan.gpus import Gpu
 from asyncds.plan.parts import Part
 from asyncds.plan.shape import ModelShape
@@ -16,7 +17,7 @@ ITEMSIZE = {"float32": 4, "bfloat16": 2}
 
 def version_bytes(config: RunConfig, shape: ModelShape) -> float:
     """Bytes of one version of the weights."""
-    return ITEMSIZE[config.dtype] * shape.parameters
+    return ITEMSIZE[config.dtype] * sent_parameters(config, shape)
 
 
 def staged(config: RunConfig, shape: ModelShape, device: Gpu) -> list[Part]:
@@ -30,9 +31,18 @@ def received(config: RunConfig, shape: ModelShape, device: Gpu) -> list[Part]:
     """Bytes that a worker holds of a version that arrives, where it computes.
 
     On a CPU it is loaded beside the model, into tensors of its own; on a GPU from main memory, a
-    layer at a time.
+    layer at a time. An adapter has a place of its own in vLLM, made for the next larger rank that
+    vLLM knows.
     """
     size = version_bytes(config, shape)
+    if lora := config.sent_adapter:
+        workers = config.generator.tensor_parallel * config.generator.pipeline_parallel
+        served = size * lora.served_rank / lora.rank / workers
+        arriving = [Part("adapter that arrives", size, "learner.lora")] if device.shared else []
+        return [
+            *(arriving or _lanes(config)),
+            Part("adapter", served, f"beside the model, of rank {lora.served_rank}"),
+        ]
     if device.shared:
         return [
             Part("weights that arrive", size, "a version beside the model"),

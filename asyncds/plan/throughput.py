@@ -25,8 +25,8 @@ SPLIT_SHARE = 0.85
 """Of the speed of one GPU that each of several has, which wait for each other in every layer."""
 GRAPH_SECONDS, EAGER_LAYER_SECONDS = 2e-3, 0.25e-3
 """Time of the CPU in a decoding step: with CUDA graphs, and without for each layer."""
-_TRAINING_PASSES = 3
-"""A forward pass, and a backward pass that is two."""
+_TRAINING_PASSES, _ADAPTER_PASSES = 3, 2
+"""A forward pass, and a backward pass that is two; without gradients of the weights it is one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,8 @@ class Decoding:
 def learner_rate(config: RunConfig, shape: ModelShape, load: Load, device: Gpu) -> float:
     """Completion tokens a second that all ranks train on."""
     length = load.prompt + load.completion
-    passes = _TRAINING_PASSES + config.algorithm.needs_proximal + config.algorithm.needs_reference
+    passes = _TRAINING_PASSES if config.learner.lora is None else _ADAPTER_PASSES
+    passes += config.algorithm.needs_proximal + config.algorithm.needs_reference
     passes += config.learner.checkpoints_activations(shape.parameters)
     per_sequence = passes * length * _forward(shape, length / 2)
     flops = config.learner.ranks * device.flops * TRAINING_SHARE

@@ -10,6 +10,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError
 
+from asyncds.config.lora import LoraConfig
 from asyncds.rollout.journal import Journal
 from asyncds.telemetry.evaluations import Evaluation
 from asyncds.telemetry.machine import hardware, versions
@@ -45,10 +46,11 @@ class _Table:
     rows: Sequence[Sequence[str]]
 
 
-def model_card(run_dir: Path, *, step: int, place: str) -> ModelCard:
+def model_card(run_dir: Path, *, step: int, place: str, adapter: bool = False) -> ModelCard:
     """The card of the weights of a step of a run.
 
-    place: how the card calls the model, a hub id or a directory's name. Local paths of the run's
+    place: how the card calls the model, a hub id or a directory's name. adapter: whether what is
+    there is the adapter that the run trained, and not a whole model. Local paths of the run's
     configuration are shortened to their last part.
     """
     config = yaml.safe_load((run_dir / "config.yaml").read_text("utf-8"))
@@ -63,8 +65,8 @@ def model_card(run_dir: Path, *, step: int, place: str) -> ModelCard:
     data = ModelCardData(
         model_name=name,
         base_model=None if is_local else base,
-        library_name="transformers",
         pipeline_tag="text-generation",
+        library_name="peft" if adapter else "transformers",
         tags=["asyncds", "sft" if supervised else "reinforcement-learning"],
         datasets=sorted({*_hub_data(config.get("task") or config.get("data"))}) or None,
         eval_results=[*_hub_results(config, evaluations, step)] or None,
@@ -84,6 +86,7 @@ def model_card(run_dir: Path, *, step: int, place: str) -> ModelCard:
         seed=config["seed"],
         hardware=summary.get("hardware") or hardware(),
         place=place,
+        adapter=LoraConfig(**config["learner"]["lora"]).served_rank if adapter else None,
         prompted=_prompted(config.get("task") or config.get("data") or {}),
         tables=tables,
         explained=_LOSS_EXPLAINED if supervised else _PASS_EXPLAINED,

@@ -6,10 +6,11 @@ receiver; afterwards its fingerprint stands for it.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
-from asyncds.weights.buckets import TensorSpec
+from asyncds.weights.buckets import Placement, TensorSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,18 +19,27 @@ class Layout:
 
     specs: Sequence[TensorSpec]
     bucket_bytes: int
+    adapter: Mapping[str, Any] | None = None
+    """Where the tensors are a LoRA adapter's: its configuration, as a file of PEFT's has it."""
 
     def pack(self) -> bytes:
         """The layout as it travels."""
         specs = [asdict(spec) for spec in self.specs]
-        return json.dumps({"specs": specs, "bucket_bytes": self.bucket_bytes}).encode()
+        return json.dumps(
+            {"specs": specs, "bucket_bytes": self.bucket_bytes, "adapter": self.adapter}
+        ).encode()
+
+    @property
+    def placement(self) -> Placement:
+        """The places of its tensors, and how they are cut."""
+        return Placement.of(self.specs, bucket_bytes=self.bucket_bytes)
 
 
 def unpack_layout(packed: bytes) -> Layout:
     """The layout that `Layout.pack` packed."""
     found = json.loads(packed)
     specs = [TensorSpec(s["name"], s["dtype"], tuple(s["shape"])) for s in found["specs"]]
-    return Layout(specs=specs, bucket_bytes=found["bucket_bytes"])
+    return Layout(specs=specs, bucket_bytes=found["bucket_bytes"], adapter=found["adapter"])
 
 
 def fingerprint(packed: bytes) -> str:

@@ -1,12 +1,14 @@
 """A copy of one version of the weights, ready to be sent."""
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 
-from asyncds.weights.buckets import Placement, TensorSpec
+from asyncds.weights.buckets import TensorSpec
 from asyncds.weights.checksum import checksum
+from asyncds.weights.layout import Layout
 from asyncds.weights.region import Region
 from asyncds.weights.source import Piece
 
@@ -28,13 +30,16 @@ class StagedWeights:
         region: Region | None = None,
         place: int | None = 0,
         places: int = 1,
+        adapter: Mapping[str, Any] | None = None,
     ) -> None:
         """Hold no version yet.
 
-        region: by default one of its own. place: the part of every tensor that is copied here, of
+        adapter: where versions are those of an adapter, its configuration (`Layout`). region: by
+        default one of its own. place: the part of every tensor that is copied here, of
         ``places``; None: no part, but this rank may have to take part in gathers.
         """
-        self.placement = Placement.of(specs, bucket_bytes=bucket_bytes)
+        self.layout = Layout(specs=tuple(specs), bucket_bytes=bucket_bytes, adapter=adapter)
+        self.placement = self.layout.placement
         self.place, self.places = place, places
         if region is None and place is not None:
             region = Region(self.placement.nbytes)

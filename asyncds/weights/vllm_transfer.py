@@ -16,9 +16,11 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferInitInfo,
     WeightTransferUpdateInfo,
 )
+from vllm.lora.request import LoRARequest
 
-from asyncds.weights.buckets import Placement, TensorSpec
+from asyncds.weights.adapter_files import AdapterFiles
 from asyncds.weights.communicator import TransferFailed
+from asyncds.weights.layout import Layout, unpack_layout
 from asyncds.weights.receiver import Order, Receiver, Tensors, joined
 from asyncds.weights.twin import Twin, load_version
 
@@ -29,30 +31,26 @@ WORKER_EXTENSION = "asyncds.weights.vllm_transfer.WorkerExtension"
 
 @dataclass
 class TransferInfo(WeightTransferInitInfo):
-    """The contents of a version, in the sender's order, and how a worker comes by it.
+    """The contents of a version, and how a worker comes by it.
 
-    rank_offset: group rank of this engine's first worker. timeout: the seconds there are.
+    rank_offset: group rank of this engine's first worker. layout: as `Layout.pack` packs it.
+    timeout: the seconds there are.
     """
 
     rendezvous: str
     rank_offset: int
     world_size: int
-    names: list[str]
-    dtypes: list[str]
-    shapes: list[list[int]]
-    bucket_bytes: int
+    layout: bytes
     checksums: list[int]
     timeout: float
 
-    def order(self, *, worker: int) -> Order:
+    def order(self, layout: Layout, *, worker: int) -> Order:
         """The same, of one worker."""
-        columns = zip(self.names, self.dtypes, self.shapes, strict=True)
-        specs = [TensorSpec(name, dtype, tuple(shape)) for name, dtype, shape in columns]
         return Order(
             rendezvous=self.rendezvous,
             rank=self.rank_offset + worker,
             world_size=self.world_size,
-            placement=Placement.of(specs, bucket_bytes=self.bucket_bytes),
+            placement=layout.placement,
             checksums=tuple(self.checksums),
             timeout=self.timeout,
         )
@@ -75,12 +73,21 @@ class AsyncdsTransferEngine(WeightTransferEngine[TransferInfo, ActivateInfo]):
         # Only in main memory: a GPU has no room for two.
         self._twins = self.device.type == "cpu"
         self._twin: Twin | None = None
+        self._adapter: AdapterFiles | None = None
         self.receiver = Receiver(device=self.device, prepare=self._prepare)
 
     def init_transfer_engine(self, init_info: TransferInfo) -> None:
         """Begin to receive a version; returns at once. Raises TransferFailed while busy."""
         self._twin = None
-        self.receiver.begin(init_info.order(worker=self.parallel_config.rank))
+        layout = unpack_layout(init_info.layout)
+        self._adapter = None if layout.adapter is None else AdapterFiles(layout.adapter)
+        self.receiver.begin(init_info.order(layout, worker=self.parallel_config.rank))
+
+    @property
+    def adapter(self) -> LoRARequest | None:
+        """The version that has arrived, if it is an adapter. Raises TransferFailed without one."""
+        self.receiver.tensors()
+        return None if self._adapter is None else self._adapter.request
 
     def start_weight_update(self) -> None:
         """Do nothing: an activation is one call."""
@@ -101,7 +108,10 @@ class AsyncdsTransferEngine(WeightTransferEngine[TransferInfo, ActivateInfo]):
         self.receiver.close()
 
     def _prepare(self, tensors: Tensors) -> None:
-        """Load a twin of the model, if it has one."""
+        """Write what is an adapter to files, load anything else into a twin, if there is one."""
+        if self._adapter is not None:
+            self._adapter.write(tensors)
+            return
         if not self._twins:
             return
         try:
@@ -141,6 +151,7 @@ class WorkerExtension:
     start_weight_update: Callable[[], None]
     update_weights: Callable[[dict[str, Any]], None]
     finish_weight_update: Callable[[], None]
+    add_lora: Callable[[LoRARequest], bool]
 
     def begin_transfer(self, info: dict[str, Any]) -> dict[str, Any]:
         """Begin to receive a version (``TransferInfo``) beside the model."""
@@ -158,6 +169,9 @@ class WorkerExtension:
         return _outcome(self._activate)
 
     def _activate(self) -> None:
+        if adapter := self.weight_transfer_engine.adapter:
+            self.add_lora(adapter)
+            return
         try:
             self.start_weight_update()
             self.update_weights({})

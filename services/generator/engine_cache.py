@@ -69,8 +69,9 @@ def _engine_settings(config: RunConfig) -> dict[str, Any]:
         ),
         "dtype": config.dtype,
         "ranks": config.learner_ranks,
-        # Where nothing is trained the engine must have the model's own weights.
-        "weights": None if config.trains else str(source.resolve()),
+        "lora": None if config.sent_adapter is None else config.sent_adapter.model_dump(),
+        # Where the learner sends none the engine must have the model's own weights.
+        "weights": None if config.sends_whole_weights else str(source.resolve()),
         **config.generator.model_dump(exclude={"model", "replicas", "start_seconds"}),
     }
 
@@ -85,6 +86,7 @@ async def _start_engine(config: RunConfig) -> GenerationEngine:
         dtype=config.dtype,
         seed=config.seed,
         cpu_threads=c.cpu_threads or max(1, cores - config.learner_ranks),
+        lora=config.sent_adapter,
     )
 
 

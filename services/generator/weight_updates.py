@@ -200,16 +200,12 @@ class WeightUpdates:
         self._tensors = go.tensors or self._tensors
         if fingerprint(self._tensors) != go.layout:
             raise TransferFailed("the list of tensors that came is not the one that is sent")
-        layout = unpack_layout(self._tensors)
         result = await self._engine.update_weights(
             version=go.version,
             rendezvous=go.rendezvous,
             rank_offset=prepare.rank,
             world_size=prepare.world_size,
-            names=[s.name for s in layout.specs],
-            dtypes=[s.dtype for s in layout.specs],
-            shapes=[list(s.shape) for s in layout.specs],
-            bucket_bytes=layout.bucket_bytes,
+            layout=unpack_layout(self._tensors),
             checksums=go.checksums,
             timeout=prepare.deadline,
             cache_salt=f"{self._incarnation}-{go.sync}",

@@ -223,6 +223,7 @@ class Learner:
         staged = self.staged
         source = iterate_weights(
             self._engine.causal_lm,
+            adapter=self._config.sent_adapter is not None,
             gather_bytes=staged.placement.bucket_bytes,
             place=staged.place,
             places=staged.places,

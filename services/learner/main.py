@@ -101,7 +101,8 @@ def _serve(config: RunConfig) -> int:
         if engine.rank == 0:
             try_export(engine)
             names = (spec.name for spec in weight_specs(engine.causal_lm))
-            check_names(names, config.model, prefix=engine.causal_lm.base_model_prefix)
+            if config.sends_whole_weights:
+                check_names(names, config.model, prefix=engine.causal_lm.base_model_prefix)
         metrics = build_metrics("learner")
         checkpoints = Checkpoints(
             run_directory(config) / "checkpoints",
@@ -241,11 +242,12 @@ def _make_learner(
         engine=engine,
         objective=Objective(config.algorithm, max_tokens=config.sampling.max_tokens),
         staged=shared_staging(
-            specs=weight_specs(engine.causal_lm),
+            specs=weight_specs(engine.causal_lm, adapter=config.sent_adapter is not None),
             bucket_bytes=config.weights.bucket_mb << 20,
             rank=engine.rank,
             ranks=engine.ranks,
             pin=engine.device.type == "cuda",
+            adapter=engine.adapter if config.sent_adapter else None,
         ),
         probe=probe_tokens(
             tokenizer=tokenizer,

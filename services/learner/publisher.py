@@ -22,7 +22,7 @@ from asyncds.protocol.wire import (
 )
 from asyncds.telemetry.traces.traces import Traces
 from asyncds.weights.communicator import TransferFailed
-from asyncds.weights.layout import Layout, fingerprint
+from asyncds.weights.layout import fingerprint
 from asyncds.weights.sender import WeightSender
 from asyncds.weights.staging import StagedWeights
 
@@ -129,8 +129,7 @@ class Publisher:
             if version is None:
                 self._send(SyncFailed(sync=prepare.sync, reason="has no weights staged"))
                 return self._inbox.get()
-            placed = self._staged.placement
-            tensors = Layout(specs=placed.specs, bucket_bytes=placed.bucket_bytes).pack()
+            tensors = self._staged.layout.pack()
             layout = fingerprint(tensors)
             self._send(
                 Prepared(

@@ -1,7 +1,8 @@
 """Staging that the ranks of one machine share: one region that they copy a version into."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch.distributed as dist
 
@@ -13,7 +14,13 @@ MARK_BYTES = 16
 
 
 def shared_staging(
-    *, specs: Iterable[TensorSpec], bucket_bytes: int, rank: int, ranks: int, pin: bool
+    *,
+    specs: Iterable[TensorSpec],
+    bucket_bytes: int,
+    rank: int,
+    ranks: int,
+    pin: bool,
+    adapter: Mapping[str, Any] | None = None,
 ) -> StagedWeights:
     """The staging of this rank; every rank calls it. pin: for copies from a GPU.
 
@@ -31,6 +38,7 @@ def shared_staging(
         region=region,
         place=sharers.index(rank) if rank in sharers else None,
         places=len(sharers),
+        adapter=adapter,
     )
 
 

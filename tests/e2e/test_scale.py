@@ -1,5 +1,5 @@
-"""Several generators, several learner ranks, ZeRO-3, a version every other step, and encrypted
-links, over which a stranger would end the run."""
+"""Several generators, several learner ranks, ZeRO-3, an adapter instead of whole weights, a version
+every other step, and encrypted links, over which a stranger would end the run."""
 
 import os
 import signal
@@ -49,6 +49,7 @@ def run(
             "steps=1000",
             "learner.ranks=2",
             "learner.zero_stage=3",
+            "learner.lora.rank=4",
             "learner.micro_batch_tokens=128",
             "generator.replicas=2",
             "weights.publish_every=2",

@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from asyncds.config.engines import GeneratorConfig
+from asyncds.config.lora import LoraConfig
 from asyncds.engine.generation import Completion, GenerationEngine
+from asyncds.engine.lora import adapter_config, add_adapter
 from asyncds.weights.sender import WeightSender
 from asyncds.weights.source import iterate_weights, weight_specs
 from asyncds.weights.staging import StagedWeights
@@ -34,13 +37,27 @@ class Rig:
     """A model in training, its sender, and an engine that started from the same weights."""
 
     def __init__(
-        self, path: Path, loop: asyncio.Runner, tokenizer: Path | None = None, **settings: Any
+        self,
+        path: Path,
+        loop: asyncio.Runner,
+        tokenizer: Path | None = None,
+        lora: LoraConfig | None = None,
+        **settings: Any,
     ) -> None:
-        """tokenizer: where it is not the model's. settings: of the engine, for several workers."""
+        """tokenizer: where it is not the model's. lora: what is trained, if not the model itself.
+        settings: of the engine, for several workers."""
         self.world_size = 1 + math.prod(settings.values())
         self.model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+        if lora is not None:
+            add_adapter(self.model, lora, source=str(path))
+        self.adapter = lora is not None and lora.publish == "adapter"
+        specs = weight_specs(self.model, adapter=self.adapter)
         # So that there are many buckets, and layers and tensors span them.
-        self.staged = StagedWeights(specs=weight_specs(self.model), bucket_bytes=2**16)
+        self.staged = StagedWeights(
+            specs=specs,
+            bucket_bytes=2**13 if self.adapter else 2**16,
+            adapter=adapter_config(self.model) if self.adapter else None,
+        )
         self.sender = WeightSender(transport="gloo", host="127.0.0.1")
         self.rendezvous = self.sender.new_rendezvous()
         self.loop = loop
@@ -53,29 +70,33 @@ class Rig:
                 dtype="float32",
                 seed=0,
                 cpu_threads=1,
+                lora=lora if self.adapter else None,
             )
         )
 
     def train(self) -> None:
-        """Change every parameter, by much, and stage the next version."""
+        """Change every parameter that is trained, by much, and stage the next version."""
         with torch.no_grad():
             for parameter in self.model.parameters():
+                if not parameter.requires_grad:
+                    continue
                 parameter.add_(torch.randn_like(parameter) * 0.05)
         self.staged.stage(
-            iterate_weights(self.model, gather_bytes=2**16),
+            iterate_weights(self.model, gather_bytes=2**16, adapter=self.adapter),
             version=(self.staged.version or 0) + 1,
         )
 
-    def receive(self, **changes: Any) -> Coroutine[Any, Any, Any]:
+    def receive(
+        self, *, bucket_bytes: int | None = None, **changes: Any
+    ) -> Coroutine[Any, Any, Any]:
         arguments = {
             "version": self.staged.version,
             "rendezvous": self.rendezvous,
             "rank_offset": 1,
             "world_size": self.world_size,
-            "names": [spec.name for spec in self.staged.placement.specs],
-            "dtypes": [spec.dtype for spec in self.staged.placement.specs],
-            "shapes": [spec.shape for spec in self.staged.placement.specs],
-            "bucket_bytes": self.staged.placement.bucket_bytes,
+            "layout": replace(
+                self.staged.layout, bucket_bytes=bucket_bytes or self.staged.layout.bucket_bytes
+            ),
             "checksums": self.staged.checksums,
             "timeout": TIMEOUT,
         }

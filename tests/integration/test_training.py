@@ -40,7 +40,7 @@ class Results:
         return [dict(np.load(self.out / f"{name}-{rank}.npz")) for rank in range(self.ranks)]
 
 
-def launch(ranks: int, jobs: list[dict[str, Any]], out: Path) -> Results:
+def launch(ranks: int, jobs: list[dict[str, Any]], out: Path, *, worker: Path = WORKER) -> Results:
     """Run jobs on so many ranks."""
     out.mkdir()
     (out / "jobs.json").write_text(json.dumps(jobs))
@@ -48,8 +48,13 @@ def launch(ranks: int, jobs: list[dict[str, Any]], out: Path) -> Results:
     if ranks > 1:
         launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
     finished = subprocess.run(
-        [*launcher, str(WORKER), str(out / "jobs.json"), str(out)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        [*launcher, str(worker), str(out / "jobs.json"), str(out)],
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+            "PYTHONPATH": str(WORKER.parents[2]),
+        },
         capture_output=True,
         text=True,
         timeout=240,

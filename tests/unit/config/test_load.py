@@ -22,7 +22,7 @@ def file(tmp_path: Path) -> Path:
 def test_shipped_configurations_are_valid() -> None:
     runs, paper = (sorted((ROOT / "configs").glob(p)) for p in ("*.yaml", "paper/*.yaml"))
     assert runs
-    assert len(paper) == 5
+    assert len(paper) == 6
     for path in runs + paper:
         load_config(path)
 

@@ -65,11 +65,23 @@ def test_a_directory_without_a_readable_manifest_is_no_checkpoint(tmp_path: Path
 
 @pytest.mark.parametrize("change", [{"ranks": 4}, {"zero_stage": 1}, {"dtype": "bfloat16"}])
 def test_another_layout_is_refused_with_a_way_out(tmp_path: Path, change: dict[str, Any]) -> None:
-    engine = cast(TrainingEngine, SimpleNamespace(**{**LAYOUT, **change}))
+    engine = cast(TrainingEngine, SimpleNamespace(adapter=None, **{**LAYOUT, **change}))
     ((key, mine),) = change.items()
     with pytest.raises(CheckpointError, match=rf"{key} = {LAYOUT[key]}, this run has {mine}") as e:
         load(engine, write(tmp_path / "step-1"))
     assert str(tmp_path / "step-1" / "hf") in str(e.value)
+
+
+def test_an_adapter_is_loaded_by_a_run_that_trains_one_like_it(tmp_path: Path) -> None:
+    mine = {"r": 8, "lora_alpha": 16, "use_rslora": False, "target_modules": ["q_proj"]}
+    engine = cast(TrainingEngine, SimpleNamespace(adapter={**mine, "more": 1}, **LAYOUT))
+    with pytest.raises(CheckpointError, match=r"saved with lora = None, this run has .*q_proj"):
+        load(engine, write(tmp_path / "step-1"))
+    checkpoint = write(tmp_path / "step-2")
+    manifest = json.loads((checkpoint / MANIFEST).read_text())
+    (checkpoint / MANIFEST).write_text(json.dumps({**manifest, "lora": {**mine, "r": 4}}))
+    with pytest.raises(CheckpointError, match="from the model that `asyncds export` makes of it"):
+        load(engine, checkpoint)
 
 
 def test_large_files_are_hashed_too_and_not_read_at_once(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder, UtilityResult
 
 from asyncds.engine.generation import GenerationEngine
 from asyncds.weights.communicator import NotJoined, TransferFailed
+from asyncds.weights.layout import Layout
 from asyncds.weights.vllm_transfer import WorkerExtension
 
 
@@ -25,7 +26,8 @@ class MockWorker(WorkerExtension):
     def __init__(self) -> None:
         self.failures: dict[str, Exception] = {}
         self.busy = 0
-        self.weight_transfer_engine = cast(Any, SimpleNamespace(receiver=self))
+        self.weight_transfer_engine = cast(Any, SimpleNamespace(receiver=self, adapter=None))
+        self.adapters: list[Any] = []
         self.model = self.arrived = ""
 
     def check(self) -> None:
@@ -55,6 +57,11 @@ class MockWorker(WorkerExtension):
     def finish_weight_update(self) -> None:  # type: ignore[override]
         self._step("finish")
         self._weight_update_active = False
+
+    def add_lora(self, request: Any) -> bool:  # type: ignore[override]
+        self._step("activate")
+        self.adapters.append(request)
+        return True
 
     _weight_update_active = False
 
@@ -99,16 +106,16 @@ class MockVllm:
         return MsgpackDecoder(UtilityResult).decode(encoded).result
 
 
-def update(engine: GenerationEngine, version: int) -> Any:
+NOTHING = Layout(specs=[], bucket_bytes=64)
+
+
+def update(engine: GenerationEngine, version: int, *, layout: Layout = NOTHING) -> Any:
     return engine.update_weights(
         version=version,
         rendezvous=f"gloo://127.0.0.1:1/{version}",
         rank_offset=1,
         world_size=3,
-        names=[],
-        dtypes=[],
-        shapes=[],
-        bucket_bytes=64,
+        layout=layout,
         checksums=[],
         timeout=10.0,
     )
@@ -177,3 +184,21 @@ def test_the_only_worker_is_not_numbered() -> None:
     engine = GenerationEngine(engine=cast(Any, vllm), stats=cast(Any, None))
     with pytest.raises(TransferFailed, match=r"^ranks \[0\] did not join$"):
         asyncio.run(update(engine, 1))
+
+
+def test_an_adapter_is_loaded_in_the_pause_and_never_by_the_model() -> None:
+    vllm = MockVllm(workers=2)
+    engine = GenerationEngine(engine=cast(Any, vllm), stats=cast(Any, None))
+    for worker in vllm.workers:
+        worker.weight_transfer_engine.adapter = "an adapter"  # type: ignore[misc,assignment]
+
+    async def scenario() -> None:
+        layout = Layout(specs=[], bucket_bytes=64, adapter={"r": 4})
+        await update(engine, 1, layout=layout)
+
+    asyncio.run(scenario())
+    assert [worker.adapters for worker in vllm.workers] == [["an adapter"]] * 2
+    assert [worker.model for worker in vllm.workers] == ["", ""]
+    assert dict(vllm.calls)["activate"], "the engine is paused"
+    assert engine._adapter is not None, "requests are sampled with it from then on"
+    assert not engine._adapter.load_inplace

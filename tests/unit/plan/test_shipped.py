@@ -17,6 +17,7 @@ from tests.support.paths import ROOT
 # As each file says: "4 A100", and those of its paper with the memory that the model needs.
 PAPER = {
     "countdown-qwen2.5-3b": "a100-80",
+    "knights-knaves-qwen2.5-7b": "a100-80",
     "ministral-8b": "a100-80",
     "qwen2.5-math-1.5b": "rtx6000ada-48",
     "qwen2.5-math-7b": "a100-80",

@@ -6,13 +6,22 @@ from math import prod
 import pytest
 import torch
 
+from asyncds.weights.buckets import TensorSpec
 from asyncds.weights.checksum import checksum
+from asyncds.weights.layout import unpack_layout
 from asyncds.weights.region import Region
 from asyncds.weights.sender import WeightSender
 from asyncds.weights.source import iterate_weights, weight_specs
 from asyncds.weights.staging import StagedWeights
 from tests.support.watched_allocator import WatchedAllocator
 from tests.unit.weights.test_transfer import BUCKET_BYTES, TIMEOUT, Tied, staged
+
+
+def test_an_adapter_is_announced_as_one() -> None:
+    specs = [TensorSpec("w", "float32", (2,))]
+    staged = StagedWeights(specs=specs, bucket_bytes=64, adapter={"r": 4})
+    layout = unpack_layout(staged.layout.pack())
+    assert (layout.adapter, list(layout.specs)) == ({"r": 4}, specs)
 
 
 def test_specs_describe_what_is_yielded_and_tied_weights_once() -> None:
