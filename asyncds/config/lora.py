@@ -1,6 +1,6 @@
 """Settings of LoRA: an adapter is trained instead of the model's own weights."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -24,7 +24,7 @@ class LoraConfig(Section):
     """Numerator of the scale s."""
     rank_stabilised: bool = False
     """Let s be alpha/√rank (rsLoRA)."""
-    target_modules: Literal["all-linear"] | list[str] = "all-linear"
+    target_modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
     """The linear layers that get an adapter, by the last part of their names, such as q_proj;
     `all-linear`: all but the output head."""
     publish: Literal["adapter", "merge"] = "adapter"

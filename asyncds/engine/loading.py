@@ -1,5 +1,6 @@
 """Loading of a policy from a Hugging Face directory or the hub."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +25,43 @@ def load_policy(
 ) -> PolicyModel:
     """Load a model; under ZeRO-3 it is partitioned while it is built, never whole on a rank.
 
-    lora: what to put into it, if anything. Raises ValueError where that can't be done.
+    lora: what to put into it, if anything. Raises ValueError where that can't be done, or the files
+    are not what config.json asks for.
     """
     # Transformers looks for a living HfDeepSpeedConfig to know that it loads for ZeRO-3.
     alive = HfDeepSpeedConfig(config)
-    causal_lm = AutoModelForCausalLM.from_pretrained(
-        source, dtype=getattr(torch, dtype), attn_implementation=_attention(source)
+    causal_lm, found = AutoModelForCausalLM.from_pretrained(
+        source,
+        dtype=getattr(torch, dtype),
+        attn_implementation=_attention(source),
+        ignore_mismatched_sizes=True,  # it would say no more than that there are some
+        output_loading_info=True,
+        generation_config=GenerationConfig(),  # not that of its files, which may be invalid
     )
     del alive
+    _must_be_whole(source, found)
     if lora is not None:
         add_adapter(causal_lm, lora, source=str(source))
     without_sampling(causal_lm)
     return PolicyModel(causal_lm=causal_lm, chunk_tokens=chunk_tokens)
+
+
+def _must_be_whole(source: str | Path, found: Mapping[str, Any]) -> None:
+    """Raise ValueError where a model's files are not what its config.json asks for.
+
+    The library would make up what is not there.
+    """
+    if wrong := sorted(found["mismatched_keys"]):
+        name, there, asked = wrong[0]
+        raise ValueError(
+            f"the weights of {source} do not fit its config.json ({len(wrong)} of them): {name} is "
+            f"{list(there)}, and should be {list(asked)}; put files together that belong together"
+        )
+    if missing := sorted(found["missing_keys"]):
+        raise ValueError(
+            f"the files of {source} lack {len(missing)} weights that its config.json asks for, "
+            f"such as {missing[0]}: get the model anew"
+        )
 
 
 def _attention(source: str | Path) -> str | None:

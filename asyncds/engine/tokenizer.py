@@ -6,6 +6,8 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
+from asyncds.config.one_line import one_line
+
 
 class UnusableTokenizerError(ValueError):
     """A tokenizer that transformers does not load; the message names it."""
@@ -16,8 +18,9 @@ def load_tokenizer(source: str) -> Any:
     try:
         return AutoTokenizer.from_pretrained(source)
     except Exception as error:  # it raises anything for files that don't fit
-        why = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise UnusableTokenizerError(f"the tokenizer of {source} can't be loaded: {why}") from error
+        raise UnusableTokenizerError(
+            f"the tokenizer of {source} can't be loaded: {one_line(error)}"
+        ) from error
 
 
 def vocabulary_fingerprint(vocabulary: Mapping[str, int]) -> str:

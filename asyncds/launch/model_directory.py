@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from asyncds.config.one_line import one_line
 from asyncds.launch.declared import keys_of
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -52,12 +53,8 @@ def check_model(
         config = {}
     if config and (why := _unsuitable(directory, config)):
         problems.append(f"{key} {model} {why}")
-    try:
-        json.loads((directory / "generation_config.json").read_text())
-    except FileNotFoundError:
-        pass  # not every model has one
-    except (OSError, ValueError) as error:
-        problems.append(f"{key} {model}: generation_config.json can't be read: {error}")
+    if why := _generation_config(directory):
+        problems.append(f"{key} {model}: generation_config.json {why}")
     weights, why = _weights(directory)
     if why:
         problems.append(f"{key} {model} {why}")
@@ -108,18 +105,41 @@ def _not_on_the_hub(model: str, key: str) -> list[str]:
     except Exception as error:  # whatever the HTTP library of the day raises: it is reported
         return [
             f"{key} {model} is neither a directory nor in the Hugging Face cache, and the hub "
-            f"can't be reached ({_line(error)}): give a model directory, or download it first"
+            f"can't be reached ({one_line(error)}): give a model directory, or download it first"
         ]
     return []
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def _number(fields: dict[str, Any], name: str) -> int | None:
     value = fields.get(name)
     return value if isinstance(value, int) else None
+
+
+def _generation_config(directory: Path) -> str:
+    """The reason why an engine could not take the settings of sampling, or "".
+
+    It reads them for the tokens that end a completion, and fails where the library finds others of
+    them to contradict each other.
+    """
+    from transformers import GenerationConfig
+    from transformers.utils import logging
+
+    file = directory / "generation_config.json"
+    if not file.exists():
+        return ""  # not every model has one
+    try:
+        json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        return f"can't be read: {error}"
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # what it warns of it takes
+    try:
+        GenerationConfig.from_pretrained(directory)
+    except Exception as error:  # whatever the library raises: it is reported
+        return f"is refused by vLLM: {one_line(error)} Take that out of it"
+    finally:
+        logging.set_verbosity(verbosity)
+    return ""
 
 
 def _adapter(directory: Path) -> str:

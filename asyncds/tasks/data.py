@@ -17,6 +17,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from asyncds.config.one_line import one_line
+
 FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -144,7 +146,7 @@ def _file_rows(path: Path) -> list[Row | Broken]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 at byte {error.start}: convert it") from None
     except (OSError, EOFError, ValueError) as error:
-        raise ValueError(f"{path} can't be read: {_line(error)}") from error
+        raise ValueError(f"{path} can't be read: {one_line(error)}") from error
     if kind in (".csv", ".tsv"):
         return list(_table(path, decoded, delimiter="," if kind == ".csv" else "\t"))
     if kind == ".json" and decoded.lstrip()[:1] == "[":
@@ -231,7 +233,7 @@ def _hub_rows(dataset: str, subset: str | None, split: str) -> Sequence[Row]:
     try:
         rows: Sequence[Row] = load_dataset(dataset, subset, split=split)
     except Exception as error:  # whatever the libraries beneath raise: it is reported
-        raise ValueError(f"data set {dataset!r} can't be loaded: {_line(error)}") from error
+        raise ValueError(f"data set {dataset!r} can't be loaded: {one_line(error)}") from error
     return rows
 
 
@@ -249,7 +251,3 @@ def _not_there(dataset: str) -> str:
     near = difflib.get_close_matches(path.name, names, n=1)
     hint = f"did you mean {path.parent / near[0]}?" if near else "give a file, or a hub id"
     return f"data set {dataset!r} is not there: {hint}"
-
-
-def _line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -69,6 +69,10 @@ REFUSED: list[tuple[Change, str]] = [
     (written("config.json", "[1]"), "config.json can't be read: it does not hold an object"),
     (written("config.json", "{"), "config.json can't be read"),
     (written("generation_config.json", "{nope"), "generation_config.json can't be read"),
+    (
+        written("generation_config.json", {"do_sample": False, "num_return_sequences": 5}),
+        "generation_config.json is refused by vLLM: Greedy methods",
+    ),
     (written("model.safetensors", "abc"), "model.safetensors that is not whole: its head is cut"),
     (written("model.safetensors", "version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
     (cut, "a model.safetensors that lacks 100 bytes"),
