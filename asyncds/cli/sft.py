@@ -99,7 +99,8 @@ def _train(config: SftConfig, rows: "Rows", run_dir: Path) -> int:
         if state is not State.FINISHED:
             print("the same command goes on with it")
         else:
-            print(f"model: {run_dir / 'checkpoints' / f'step-{training.step}' / 'hf'}")
+            what = "model" if config.learner.lora is None else "adapter"
+            print(f"{what}: {run_dir / 'checkpoints' / f'step-{training.step}' / 'hf'}")
     return 0 if state is State.FINISHED else 1
 
 

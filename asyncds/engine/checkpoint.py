@@ -51,11 +51,11 @@ def load(engine: TrainingEngine, directory: Path) -> dict[str, Any]:
     manifest = manifest_of(directory)
     for key, mine in layout(engine).items():
         if manifest.get(key) != mine:
-            adapter = "the model that `asyncds export` makes of it"
+            exported = "that `asyncds export` makes of it"
             raise CheckpointError(
-                f"{directory} was saved with {key} = {manifest.get(key)}, this run has {mine}: set "
-                "it back, or start a new run from "
-                + (adapter if manifest.get("lora") else f"the model {directory / HF}")
+                f"{directory} was saved with {key} = {manifest.get(key)}, this run has {mine}: "
+                "set it back, or start a new run from the model "
+                f"{exported if manifest.get('lora') else directory / HF}"
             )
     path, client = engine.deepspeed.load_checkpoint(
         str(directory / DEEPSPEED), tag=TAG, load_module_strict=engine.adapter is None
