@@ -160,8 +160,8 @@ class WeightsConfig(Section):
     group that has served before it is 20 times what its transfers took, if that is less, and 10 s
     at least."""
     probe_every: int = Field(10, ge=1)
-    """Besides a generator's first, every n-th update is checked by comparing log-probabilities of
-    a fixed sequence on both sides. Checksums are compared at every update."""
+    """Besides a generator's first two, every n-th update is checked by comparing log-probabilities
+    of a fixed sequence on both sides. Checksums are compared at every update."""
     probe_tolerance: float | None = Field(None, gt=0)
     """Largest mean absolute difference of those log-probabilities, in nats. By default it comes
     from the run: four times what the first verified weight sync showed, when both engines have

@@ -183,7 +183,10 @@ class WeightSyncManager:
         self._send(learner, self._prepare(sync, LEARNER))
 
     def _wants_probe(self, member: Member) -> bool:
-        return member.syncs == 0 or member.failures > 0 or member.syncs % self._probe_every == 0
+        # The first brings a run's engines what they have loaded anyway: only the second shows that
+        # what arrives is what they compute with.
+        early = member.syncs < 2
+        return early or member.failures > 0 or member.syncs % self._probe_every == 0
 
     def _prepare(self, sync: Sync, name: str) -> Prepare:
         return Prepare(

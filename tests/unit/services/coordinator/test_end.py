@@ -60,7 +60,7 @@ def test_stop_ends_after_the_checkpoint(tmp_path: Path) -> None:
     coordinator.end.stop("Ctrl-C")
     sim.run(limit=30)
     assert (coordinator.state, coordinator.message) == (State.INTERRUPTED, "Ctrl-C")
-    assert sim.checkpoint == coordinator.parts.batches.trained >= 3
+    assert sim.checkpoint == coordinator.parts.batches.trained >= 2
     assert sim.journal.counts().get("consumed", 0) == 0, "all that was trained is committed"
 
 

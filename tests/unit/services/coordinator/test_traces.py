@@ -27,7 +27,7 @@ FAULTS = Faults(
     corrupt=0.1,
     until=60,
 )
-AGED, BEREAVED = 3, 2
+AGED, BEREAVED = 16, 2
 """Seeds: of a run with groups that became too old, and of one whose generators died at work."""
 Run = tuple[Simulation, Collector]
 

@@ -75,9 +75,9 @@ def between(driver: Driver, *, right: bool) -> tuple[list[wire.Lease], wire.Appl
     assert sync is not None
     driver.say(b"g", wire.Prepared(sync=sync.id))
     driver.say(b"l", wire.Prepared(sync=sync.id, version=1))
-    sums = [1 if right else 2]
-    applied = wire.Applied(sync=sync.id, checksums=sums, probe=b"", pause_seconds=0)
-    return granted, applied, wire.Sent(sync=sync.id, checksums=[1], probe=b"", seconds=0)
+    sums, probe = [1 if right else 2], b"\0" * 8
+    applied = wire.Applied(sync=sync.id, checksums=sums, probe=probe, pause_seconds=0)
+    return granted, applied, wire.Sent(sync=sync.id, checksums=[1], probe=probe, seconds=0)
 
 
 def distrusted(driver: Driver) -> list[wire.Lease]:
@@ -250,3 +250,18 @@ def test_a_learner_that_says_what_it_sends_by_a_name_nobody_knows_is_to_blame(
     assert driver.c.parts.weights.figures.last_failure == (
         "learner did not say which tensors it sends"
     )
+
+
+def test_the_second_update_is_probed_too(driver: Driver) -> None:
+    """In the first learner and engine have loaded the same files: it shows nothing of what came."""
+    probe = b"\0" * 8
+    running(driver)
+    for version, probed in ((1, True), (2, True), (3, False)):  # every second, here
+        beat = wire.LearnerHeartbeat(rank=0, staged=version, checkpoint=-1, phase="")
+        prepares = only(driver.say(b"l", beat), wire.Prepare)
+        assert [prepare.probe for prepare in prepares] == [probed]
+        sync = prepares[0].sync
+        driver.say(b"g", wire.Prepared(sync=sync))
+        driver.say(b"l", wire.Prepared(sync=sync, version=version))
+        driver.say(b"g", wire.Applied(sync=sync, checksums=[1], probe=probe, pause_seconds=0))
+        driver.say(b"l", wire.Sent(sync=sync, checksums=[1], probe=probe, seconds=0))
