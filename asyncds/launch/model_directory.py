@@ -9,6 +9,12 @@ from typing import Any
 from asyncds.config.one_line import one_line
 from asyncds.launch.declared import keys_of
 
+_USUAL = {
+    *("bos_token_id", "eos_token_id", "pad_token_id", "do_sample", "temperature", "top_k", "top_p"),
+    *("repetition_penalty", "max_length", "use_cache"),
+    *("transformers_version", "_from_model_config"),
+}
+"""Settings of generation_config.json that contradict none: those that models come with."""
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -121,16 +127,18 @@ def _generation_config(directory: Path) -> str:
     It reads them for the tokens that end a completion, and fails where the library finds others of
     them to contradict each other.
     """
-    from transformers import GenerationConfig
-    from transformers.utils import logging
-
     file = directory / "generation_config.json"
     if not file.exists():
         return ""  # not every model has one
     try:
-        json.loads(file.read_text())
+        content = json.loads(file.read_text())
     except (OSError, ValueError) as error:
         return f"can't be read: {error}"
+    if isinstance(content, dict) and content.keys() <= _USUAL:
+        return ""  # the library takes seconds to import
+    from transformers import GenerationConfig
+    from transformers.utils import logging
+
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # what it warns of it takes
     try:
