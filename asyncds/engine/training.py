@@ -161,7 +161,8 @@ class TrainingEngine:
             self._reference = self.deepspeed
         elif reference_model is not None:
             self._reference = self._frozen(load(reference_model), config)
-        models = {m for m in (self.deepspeed, self._reference) if m is not None}
+        # In one order on all ranks: the check is a collective. An adapter's reference is its model.
+        models = [m for m in dict.fromkeys((self.deepspeed, self._reference)) if m is not None]
         shares = settings.share_prompts and all(shares_prompts(m, self.device) for m in models)
         self._plan = functools.partial(
             plan_micro_batches,
@@ -192,7 +193,7 @@ class TrainingEngine:
 
     def close(self) -> None:
         """Release DeepSpeed's hooks and memory; the process group stays."""
-        for engine in {self.deepspeed, self._reference}:
+        for engine in dict.fromkeys((self.deepspeed, self._reference)):
             if isinstance(engine, deepspeed.DeepSpeedEngine):
                 engine.destroy()
 
