@@ -34,53 +34,59 @@ def export_command(
         )
     if adapter and not checkpoint.is_adapter:
         raise UserError(f"{run_dir} trains whole models (no learner.lora): leave --adapter out")
-    out = out or _place(run_dir, checkpoint)
+    out = out or _place(run_dir, checkpoint, adapter=adapter)
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file: choose another directory with --out")
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out} is there already: delete it, or choose another with --out")
     token = _token(push)
-    _write(run_dir, checkpoint, out, merged=not adapter, place=push or out.name)
+    _write(run_dir, checkpoint, out, adapter=adapter, place=push or out.name)
     if push is not None:
         _push(out, push, token=token, public=public)
     return out
 
 
 def merged_model(run_dir: Path, checkpoint: RunCheckpoint) -> Path:
-    """The model of a checkpoint; that of an adapter is exported first, if it is not there yet."""
+    """The model of a checkpoint; that of an adapter is exported first, if it is not there yet.
+
+    Raises UserError where what is there in its place is not that.
+    """
     if not checkpoint.is_adapter:
         return checkpoint.model
-    out = _place(run_dir, checkpoint)
-    if not (out / "config.json").is_file():
+    out, manifest = _place(run_dir, checkpoint), checkpoint.directory / "manifest.json"
+    if not out.exists():
         print(f"merging the adapter into its model: {out}")
-        _write(run_dir, checkpoint, out, merged=True, place=out.name)
+        _write(run_dir, checkpoint, out, adapter=False, place=out.name)
+    elif not (out / "config.json").is_file():
+        raise UserError(f"{out} is in the way of the merged model: delete it")
+    elif (out / "config.json").stat().st_mtime < manifest.stat().st_mtime:
+        raise UserError(f"{out} is of an older checkpoint of that step: delete it")
     return out.resolve()
 
 
-def _place(run_dir: Path, checkpoint: RunCheckpoint) -> Path:
-    return run_dir / "export" / f"step-{checkpoint.step}"
+def _place(run_dir: Path, checkpoint: RunCheckpoint, *, adapter: bool = False) -> Path:
+    return run_dir / "export" / f"step-{checkpoint.step}{'-adapter' if adapter else ''}"
 
 
 def _write(
-    run_dir: Path, checkpoint: RunCheckpoint, out: Path, *, merged: bool, place: str
+    run_dir: Path, checkpoint: RunCheckpoint, out: Path, *, adapter: bool, place: str
 ) -> None:
     """Fill a directory beside `out`, then rename it: it is there whole or not at all.
 
-    merged: where the checkpoint has an adapter, write the model with the adapter in its weights.
+    adapter: write an adapter as it is, not the model with the adapter in its weights.
     """
     from asyncds.telemetry.model_card import model_card
 
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        if checkpoint.is_adapter and merged:
+        if checkpoint.is_adapter and not adapter:
             _merge(checkpoint.model, partial)
         else:
             shutil.copytree(checkpoint.model, partial, dirs_exist_ok=True)
         if template := _template(run_dir):
             (partial / "chat_template.jinja").write_text(template, "utf-8")
-        alone = checkpoint.is_adapter and not merged
-        card = model_card(run_dir, step=checkpoint.step, place=place, adapter=alone)
+        card = model_card(run_dir, step=checkpoint.step, place=place, adapter=adapter)
         card.save(partial / "README.md")
         partial.chmod(0o755)
         if out.exists():

@@ -30,20 +30,29 @@ def load_policy(
     """
     # Transformers looks for a living HfDeepSpeedConfig to know that it loads for ZeRO-3.
     alive = HfDeepSpeedConfig(config)
+    causal_lm = load_causal_lm(source, getattr(torch, dtype))
+    del alive
+    if lora is not None:
+        add_adapter(causal_lm, lora, source=str(source))
+    return PolicyModel(causal_lm=causal_lm, chunk_tokens=chunk_tokens)
+
+
+def load_causal_lm(source: str | Path, dtype: torch.dtype) -> PreTrainedModel:
+    """Load a model, without its settings of sampling.
+
+    Raises ValueError where its files are not what config.json asks for.
+    """
     causal_lm, found = AutoModelForCausalLM.from_pretrained(
         source,
-        dtype=getattr(torch, dtype),
+        dtype=dtype,
         attn_implementation=_attention(source),
         ignore_mismatched_sizes=True,  # it would say no more than that there are some
         output_loading_info=True,
         generation_config=GenerationConfig(),  # not that of its files, which may be invalid
     )
-    del alive
     _must_be_whole(source, found)
-    if lora is not None:
-        add_adapter(causal_lm, lora, source=str(source))
-    without_sampling(causal_lm)
-    return PolicyModel(causal_lm=causal_lm, chunk_tokens=chunk_tokens)
+    _without_sampling(causal_lm)
+    return causal_lm
 
 
 def _must_be_whole(source: str | Path, found: Mapping[str, Any]) -> None:
@@ -73,7 +82,7 @@ def _attention(source: str | Path) -> str | None:
     return "eager" if getattr(text, "attn_logit_softcapping", None) else None
 
 
-def without_sampling(causal_lm: PreTrainedModel) -> None:
+def _without_sampling(causal_lm: PreTrainedModel) -> None:
     """Take out what says how to sample, which the library may refuse to write.
 
     A run says so itself, and an export gets the model's own generation_config.json.

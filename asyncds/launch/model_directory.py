@@ -15,6 +15,7 @@ _USUAL = {
     *("transformers_version", "_from_model_config"),
 }
 """Settings of generation_config.json that contradict none: those that models come with."""
+_LAYER, _EMBEDDING = re.compile(r"\.layers\.(\d+)\."), re.compile(r"\bembed_tokens\.weight$")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -67,6 +68,8 @@ def check_model(
     vocab, more = _vocab(key, model) if tokenizer is None else _vocab("tokenizer", tokenizer)
     problems += more
     text = (config.get("text_config") or {}) | config
+    if not why and (why := _unlike(text, weights)):
+        problems.append(f"{key} {model} {why}")
     facts = ModelFacts(
         vocab_size=_number(text, "vocab_size"),
         positions=_number(text, "max_position_embeddings"),
@@ -160,8 +163,8 @@ def _adapter(directory: Path) -> str:
     except (OSError, ValueError, AttributeError):
         base = "its base model"
     return (
-        f"is an adapter of {base}, not a model: merge it (peft: merge_and_unload, then "
-        "save_pretrained) and give the merged model"
+        f"is an adapter of {base}, not a model: merge it (`asyncds export` does for a run's, "
+        "else peft: merge_and_unload, then save_pretrained) and give the merged model"
     )
 
 
@@ -227,6 +230,27 @@ def _sharded(directory: Path, index: Path) -> tuple[list[Path], str]:
         return [], f"lacks weights that its index lists: {', '.join(missing)}"
     files = [directory / name for name in names]
     return files, next(filter(None, map(_broken, files)), "")
+
+
+def _unlike(config: dict[str, Any], files: list[Path]) -> str:
+    """The reason why whole files are not those of this configuration, or "".
+
+    By what is told at a glance: the number of layers, and the width of the embedding.
+    """
+    shapes: dict[str, Any] = {}
+    for file in files:
+        if file.suffix == ".safetensors":
+            with file.open("rb") as opened:
+                length = int.from_bytes(opened.read(8), "little")
+                shapes |= json.loads(opened.read(length))
+    layers, asked = _number(config, "num_hidden_layers"), _number(config, "hidden_size")
+    there = [int(found[1]) + 1 for name in shapes if (found := _LAYER.search(name))]
+    if layers and there and max(there) < layers:
+        return f"has weights of {max(there)} layers, and its config.json asks for {layers}"
+    widths = {t["shape"][-1] for name, t in shapes.items() if _EMBEDDING.search(name)}
+    if asked and widths and asked not in widths:
+        return f"has an embedding of width {min(widths)}, and its config.json asks for {asked}"
+    return ""
 
 
 def _broken(file: Path) -> str:

@@ -13,7 +13,7 @@ import msgspec
 
 from asyncds.protocol.records import RunStatus
 
-PROTOCOL = 15
+PROTOCOL = 16
 """Both ends must have the same number; a difference is refused at `Hello`."""
 
 Whole = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]

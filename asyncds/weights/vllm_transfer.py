@@ -84,10 +84,10 @@ class AsyncdsTransferEngine(WeightTransferEngine[TransferInfo, ActivateInfo]):
         self.receiver.begin(init_info.order(layout, worker=self.parallel_config.rank))
 
     @property
-    def adapter(self) -> LoRARequest | None:
+    def adapter(self) -> AdapterFiles | None:
         """The version that has arrived, if it is an adapter. Raises TransferFailed without one."""
         self.receiver.tensors()
-        return None if self._adapter is None else self._adapter.request
+        return self._adapter
 
     def start_weight_update(self) -> None:
         """Do nothing: an activation is one call."""
@@ -106,6 +106,8 @@ class AsyncdsTransferEngine(WeightTransferEngine[TransferInfo, ActivateInfo]):
 
     def shutdown(self) -> None:
         self.receiver.close()
+        if self._adapter is not None:
+            self._adapter.discard()
 
     def _prepare(self, tensors: Tensors) -> None:
         """Write what is an adapter to files, load anything else into a twin, if there is one."""
@@ -170,7 +172,8 @@ class WorkerExtension:
 
     def _activate(self) -> None:
         if adapter := self.weight_transfer_engine.adapter:
-            self.add_lora(adapter)
+            self.add_lora(adapter.request)
+            adapter.discard()
             return
         try:
             self.start_weight_update()

@@ -17,12 +17,6 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def loop() -> Iterator[asyncio.Runner]:
-    with asyncio.Runner() as runner:
-        yield runner
-
-
-@pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory, loop: asyncio.Runner) -> Iterator[Rig]:
     path = tmp_path_factory.mktemp("model") / "tied"
     save_untrained(path, seed=0)

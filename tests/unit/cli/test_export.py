@@ -11,16 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from huggingface_hub import ModelCard
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from asyncds.cli.export import export_command
+from asyncds.cli.export import export_command, merged_model
 from asyncds.config.load import dump_config, load_config, parse_as
+from asyncds.config.lora import LoraConfig
 from asyncds.config.sft import SftConfig
+from asyncds.engine.lora import adapter_config, add_adapter
 from asyncds.launch.errors import UserError
+from asyncds.launch.run_checkpoints import find_checkpoint
 from asyncds.rollout.journal import Journal
 from asyncds.tiny.recipe import SHIPPED
+from asyncds.weights.adapter import adapter_weights
 from tests.support.fake_hub import FakeHub, fake_hub
 from tests.support.records import evaluation_record
 from tests.support.synthetic_run import make_run
@@ -203,3 +209,64 @@ def test_it_is_uploaded_to_a_hub(run: Path) -> None:
     assert done.returncode == 2
     assert "is there, but was not uploaded to me/mine: " in done.stderr
     assert (run / "again" / "README.md").exists()
+
+
+@pytest.fixture
+def adapted(run: Path) -> Path:
+    """A run that trained an adapter: its last checkpoint has one, far from nothing."""
+    directory = run / "checkpoints" / "step-20"
+    shutil.rmtree(directory)
+    model = AutoModelForCausalLM.from_pretrained(SHIPPED)
+    add_adapter(model, LoraConfig(rank=2), source=str(SHIPPED))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    (directory / "hf").mkdir(parents=True)
+    adapter = {name: p.detach() for name, p in adapter_weights(model).items()}
+    save_file(adapter, directory / "hf" / "adapter_model.safetensors")
+    (directory / "hf" / "adapter_config.json").write_text(json.dumps(adapter_config(model)))
+    shutil.copy(SHIPPED / "tokenizer.json", directory / "hf")
+    (directory / "manifest.json").write_text(json.dumps({"files": {}, "state": {"step": 20}}))
+    configure(run, "learner.lora.rank=2")
+    return run
+
+
+def test_of_an_adapter_the_model_with_it_is_exported_or_it_alone(adapted: Path) -> None:
+    alone, merged = export(adapted, adapter=True), export(adapted)
+    assert (alone.name, merged.name) == ("step-20-adapter", "step-20")
+    ids = torch.tensor([[5, 6, 7]])
+    base, both, one = (
+        AutoModelForCausalLM.from_pretrained(path)(ids).logits for path in (SHIPPED, alone, merged)
+    )
+    torch.testing.assert_close(one, both, atol=1e-3, rtol=1e-3)
+    assert (one - base).abs().max() > 0.1
+    card = (alone / "README.md").read_text()
+    assert "--enable-lora --max-lora-rank 8" in card
+    assert ModelCard(card).data.library_name == "peft"
+    assert "--enable-lora" not in (merged / "README.md").read_text()
+    with pytest.raises(UserError, match="trains whole models"):
+        export(adapted, step=10, adapter=True)
+
+
+def test_the_merged_model_of_an_evaluation_is_that_of_the_checkpoint(adapted: Path) -> None:
+    checkpoint = find_checkpoint(adapted, 20)
+    out = merged_model(adapted, checkpoint)
+    assert out == merged_model(adapted, checkpoint) == adapted / "export" / "step-20"
+    os.utime(checkpoint.directory / "manifest.json", (2e9, 2e9))
+    with pytest.raises(UserError, match="is of an older checkpoint of that step: delete it"):
+        merged_model(adapted, checkpoint)
+    (out / "config.json").unlink()
+    with pytest.raises(UserError, match="is in the way of the merged model: delete it"):
+        merged_model(adapted, checkpoint)
+    shutil.rmtree(out)
+    adapter = json.loads((checkpoint.model / "adapter_config.json").read_text())
+    gone = {**adapter, "base_model_name_or_path": str(adapted / "gone")}
+    (checkpoint.model / "adapter_config.json").write_text(json.dumps(gone))
+    with pytest.raises(UserError, match=r"could not be merged into its model: .*--adapter exports"):
+        merged_model(adapted, checkpoint)
+    assert not out.exists()
+
+
+def test_a_whole_model_is_its_checkpoints(run: Path) -> None:
+    checkpoint = find_checkpoint(run, 20)
+    assert merged_model(run, checkpoint) == checkpoint.model

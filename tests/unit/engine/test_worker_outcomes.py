@@ -7,6 +7,7 @@ tests/integration/test_weights_two_workers.py has the real ones.
 
 import asyncio
 from collections import deque
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -189,8 +190,10 @@ def test_the_only_worker_is_not_numbered() -> None:
 def test_an_adapter_is_loaded_in_the_pause_and_never_by_the_model() -> None:
     vllm = MockVllm(workers=2)
     engine = GenerationEngine(engine=cast(Any, vllm), stats=cast(Any, None))
+    discarded: list[MockWorker] = []
     for worker in vllm.workers:
-        worker.weight_transfer_engine.adapter = "an adapter"  # type: ignore[misc,assignment]
+        files = SimpleNamespace(request="an adapter", discard=partial(discarded.append, worker))
+        worker.weight_transfer_engine.adapter = files  # type: ignore[misc,assignment]
 
     async def scenario() -> None:
         layout = Layout(specs=[], bucket_bytes=64, adapter={"r": 4})
@@ -198,6 +201,7 @@ def test_an_adapter_is_loaded_in_the_pause_and_never_by_the_model() -> None:
 
     asyncio.run(scenario())
     assert [worker.adapters for worker in vllm.workers] == [["an adapter"]] * 2
+    assert discarded == vllm.workers, "and no files are left"
     assert [worker.model for worker in vllm.workers] == ["", ""]
     assert dict(vllm.calls)["activate"], "the engine is paused"
     assert engine._adapter is not None, "requests are sampled with it from then on"

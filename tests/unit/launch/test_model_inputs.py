@@ -86,6 +86,8 @@ REFUSED: list[tuple[Change, str]] = [
         "has an index of weights that can't be read",
     ),
     (renamed("model.safetensors", "model.gguf"), "has no weights"),
+    (config(num_hidden_layers=9), "has weights of 3 layers, and its config.json asks for 9"),
+    (config(hidden_size=64), "has an embedding of width 128, and its config.json asks for 64"),
 ]
 
 
@@ -105,6 +107,7 @@ FINE: list[Change] = [
     written("generation_config.json", {"do_sample": False, "temperature": 0.7}),
     written("generation_config.json", {"pad_token_id": -1}),
     config(temperature=0.7),
+    config(num_hidden_layers=2),  # what is more is left alone
     config(vocab_size="many"),
     written("adapter_config.json", ADAPTER),
     renamed(
